@@ -1,0 +1,1 @@
+"""Shows why training stalls, and proves the fix."""
