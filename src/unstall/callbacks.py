@@ -1,0 +1,357 @@
+"""What a run leaves behind: curves and tables while it trains, pictures and predictions at its end."""
+
+import csv
+import io
+import math
+import os
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+import torch.nn.functional as F
+import yaml
+from pytorch_lightning.callbacks import BasePredictionWriter, Callback
+from pytorch_lightning.loggers import TensorBoardLogger
+from torch import Tensor
+
+from unstall import figures
+from unstall.run import CONFIG
+
+METRICS = "metrics.csv"
+HPARAMS = "hparams.yaml"
+
+
+class History(Callback):
+    """Keeps one row per epoch in ``metrics.csv``, and draws the same numbers over the samples seen in TensorBoard.
+
+    Runs with different batch sizes take different numbers of steps for the same work; under ``samples_seen/`` their
+    curves can be compared. ``prior_loss`` (the entropy of the training labels, nats) and ``chance_accuracy`` (the
+    share of the commonest label) are what a network that looks at no input can reach.
+    """
+
+    def __init__(self) -> None:
+        self.samples_seen = 0
+        self.class_counts = torch.zeros(0, dtype=torch.long)
+        self.rows: list[dict[str, float]] = []
+
+    def state_dict(self) -> dict[str, Any]:
+        """Plain values, so that the checkpoint loads with ``weights_only=True``."""
+        return {"samples_seen": self.samples_seen, "class_counts": self.class_counts.tolist()}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on counting where the checkpoint was written."""
+        self.samples_seen = state_dict["samples_seen"]
+        self.class_counts = torch.tensor(state_dict["class_counts"], dtype=torch.long)
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Take up the rows of a run that goes on, up to the epoch it goes on from."""
+        file = _log_dir(trainer) / METRICS
+        self.rows = [row for row in read_metrics(file) if row["epoch"] < trainer.current_epoch]
+        for row in self.rows:
+            self._draw(trainer, row)
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Count the samples, and in the first epoch the classes."""
+        targets = batch[1] if isinstance(batch, (tuple, list)) and len(batch) == 2 else None
+        if not isinstance(targets, Tensor) or not targets.ndim:
+            return
+        self.samples_seen += len(targets) * trainer.world_size
+        if trainer.current_epoch == 0 and targets.ndim == 1 and not targets.is_floating_point():
+            counts = torch.bincount(targets.detach(), minlength=len(self.class_counts))
+            counts[: len(self.class_counts)] += self.class_counts.to(counts.device)
+            self.class_counts = counts
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Add the epoch's row and write the table beside the old one, then rename."""
+        row: dict[str, float] = {
+            "epoch": trainer.current_epoch,
+            "step": trainer.global_step,
+            "samples_seen": self.samples_seen,
+            "seed": int(os.environ.get("PL_GLOBAL_SEED", 0)),
+        }
+        hyperparameters = hyperparameters_of(trainer, pl_module)
+        row |= {name: hyperparameters[name] for name in ("batch_size", "learning_rate") if name in hyperparameters}
+        total = int(self.class_counts.sum())
+        if total:
+            shares = self.class_counts[self.class_counts > 0].double() / total
+            row["prior_loss"] = float(-(shares * shares.log()).sum())
+            row["chance_accuracy"] = float(shares.max())
+        row |= {name: float(value) for name, value in trainer.callback_metrics.items()}
+        self.rows.append(row)
+        self._draw(trainer, row)
+        if trainer.is_global_zero and trainer.loggers:
+            write_metrics(_log_dir(trainer) / METRICS, self.rows)
+
+    def _draw(self, trainer: pl.Trainer, row: dict[str, float]) -> None:
+        over_samples = {
+            f"samples_seen/{name.replace('/', '_')}": value for name, value in row.items() if name.count("/") == 1
+        }
+        levels = {f"reference/{name}": row[name] for name in ("prior_loss", "chance_accuracy") if name in row}
+        for logger in trainer.loggers:
+            if isinstance(logger, TensorBoardLogger):
+                logger.log_metrics(over_samples, step=int(row["samples_seen"]))
+                logger.log_metrics(levels, step=int(row["step"]) - 1)
+
+
+class Curves(Callback):
+    """What TensorBoard shows beside the metrics: curves within an epoch, their layout, hyper-parameters, the graph."""
+
+    LAYOUT = {  # noqa: RUF012
+        "training and validation": {
+            "loss": ["Multiline", ["train/loss", "val/loss", "reference/prior_loss"]],
+            "accuracy": ["Multiline", ["train/accuracy", "val/accuracy", "reference/chance_accuracy"]],
+        },
+        "the same over samples seen": {
+            "loss": ["Multiline", ["samples_seen/train_loss", "samples_seen/val_loss"]],
+            "accuracy": ["Multiline", ["samples_seen/train_accuracy", "samples_seen/val_accuracy"]],
+        },
+    }
+    METRICS = ("val/accuracy", "val/loss", "train/accuracy", "train/loss")
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Write what is known before the first step."""
+        # The base config's `log_every_n_steps` may be more than a short epoch has: then once an epoch.
+        self._interval = max(1, min(trainer.log_every_n_steps, int(trainer.num_training_batches)))
+        hyperparameters = hyperparameters_of(trainer, pl_module)
+        logger = _tensorboard(trainer)
+        if logger is None or not trainer.is_global_zero:
+            return
+        logger.hparams.update(hyperparameters)
+        folder = Path(logger.log_dir)
+        _write(folder / HPARAMS, yaml.safe_dump(hyperparameters, sort_keys=False))
+        writer = logger.experiment
+        writer.add_custom_scalars(self.LAYOUT)
+        if (folder / CONFIG).is_file():
+            writer.add_text("config", f"```yaml\n{(folder / CONFIG).read_text()}\n```")
+
+        from torch.utils.tensorboard.summary import hparams
+
+        # The values of these metrics are the last points of their curves: none is written here.
+        for summary in hparams(hyperparameters, dict.fromkeys(self.METRICS, 0.0)):
+            writer._get_file_writer().add_summary(summary)
+
+    def on_train_batch_start(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
+    ) -> None:
+        """Draw the network's graph from the first batch of a new run."""
+        logger = _tensorboard(trainer)
+        if trainer.global_step or logger is None or not trainer.is_global_zero:
+            return
+        network = getattr(pl_module, "network", pl_module)
+        inputs = batch[0] if isinstance(batch, (tuple, list)) else batch
+        was_training = network.training
+        network.eval()  # a traced forward must not move BatchNorm's averages
+        try:
+            with torch.random.fork_rng():
+                logger.experiment.add_graph(network, inputs[:1], use_strict_trace=False)
+        except Exception:  # whatever the tracer cannot follow: a picture is missing, the training is not affected
+            pass
+        finally:
+            network.train(was_training)
+
+    def on_before_optimizer_step(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, optimizer: torch.optim.Optimizer
+    ) -> None:
+        """Log the norm of the whole gradient, after any clipping."""
+        if trainer.global_step % self._interval == 0:
+            gradients = [p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
+            norm = torch.nn.utils.get_total_norm(gradients)
+            _log(trainer, {"step/gradient_norm": float(norm)}, trainer.global_step)
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Log the loss of this batch and the rate of its step."""
+        if (trainer.global_step - 1) % self._interval:
+            return
+        metrics = {"learning_rate": float(trainer.optimizers[0].param_groups[0]["lr"])} if trainer.optimizers else {}
+        if isinstance(outputs, dict) and "loss" in outputs:
+            metrics["step/train_loss"] = float(outputs["loss"])
+        _log(trainer, metrics, trainer.global_step - 1)
+
+
+class RandomState(Callback):
+    """Keeps torch's random state in the checkpoint: a resumed run draws the dropout that it would have drawn."""
+
+    def __init__(self) -> None:
+        self.state: Tensor | None = None
+
+    def state_dict(self) -> dict[str, Any]:
+        """The state of the CPU's generator, as a tensor of bytes."""
+        return {"cpu": torch.get_rng_state()}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Remember the state; starting up draws random numbers of its own until the first batch."""
+        self.state = state_dict["cpu"]
+
+    def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Put the state back once."""
+        if self.state is not None:
+            torch.set_rng_state(self.state)
+            self.state = None
+
+
+class Mistakes(Callback):
+    """At the end of testing: the confusion matrix, and the samples that the network got wrong with most confidence.
+
+    Args:
+        count: How many of the worst mistakes to show.
+    """
+
+    def __init__(self, count: int = 25) -> None:
+        self.count = count
+
+    def on_test_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Start counting."""
+        self.confusion: Tensor | None = None
+        self.worst: list[tuple[float, Tensor, int, int]] = []
+
+    def on_test_batch_end(
+        self,
+        trainer: pl.Trainer,
+        pl_module: pl.LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        """Count one batch, if the test step returned its logits ``(batch, classes)``."""
+        if not isinstance(outputs, Tensor) or outputs.ndim != 2:
+            return
+        (inputs, labels), classes = batch, outputs.shape[1]
+        predicted = outputs.argmax(dim=1)
+        counts = torch.bincount(labels * classes + predicted, minlength=classes**2).view(classes, classes)
+        self.confusion = counts if self.confusion is None else self.confusion + counts
+        losses = F.cross_entropy(outputs, labels, reduction="none")
+        for index in (predicted != labels).nonzero().flatten().tolist():
+            self.worst.append((float(losses[index]), inputs[index].cpu(), int(labels[index]), int(predicted[index])))
+        self.worst = sorted(self.worst, key=lambda mistake: -mistake[0])[: self.count]
+
+    def on_test_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Draw both into TensorBoard and, as PNG, into the run's folder."""
+        if self.confusion is None:
+            return
+        counts = pl_module.all_gather(self.confusion).reshape(-1, *self.confusion.shape).sum(0).cpu()
+        if not trainer.is_global_zero or not trainer.loggers:
+            return
+        classes = getattr(trainer.datamodule, "classes", None) or [str(index) for index in range(len(counts))]
+        pictures = {"confusion_matrix": figures.confusion_matrix(counts, classes)}
+        if self.worst and self.worst[0][1].ndim == 3 and len(self.worst[0][1]) in (1, 3):
+            images = torch.stack([image for _, image, _, _ in self.worst])
+            captions = [f"{classes[label]}, taken for {classes[guess]}" for _, _, label, guess in self.worst]
+            pictures["worst_mistakes"] = figures.mistakes(images, captions)
+        logger = _tensorboard(trainer)
+        for name, figure in pictures.items():
+            if logger is not None:
+                logger.experiment.add_figure(f"test/{name}", figure, close=False)
+            buffer = io.BytesIO()
+            figure.savefig(buffer, format="png", dpi=120)
+            _write(_log_dir(trainer) / f"{name}.png", buffer.getvalue())
+
+
+class Predictions(BasePredictionWriter):
+    """Writes ``predictions.csv``: file or index, label, and the probability of each class."""
+
+    def __init__(self) -> None:
+        super().__init__(write_interval="epoch")
+
+    def write_on_epoch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, predictions: Any, batch_indices: Any
+    ) -> None:
+        """Write this rank's predictions, each a tensor of probabilities ``(batch, classes)``."""
+        probabilities = torch.cat(list(predictions)).float().cpu()
+        classes = getattr(trainer.datamodule, "classes", None) or [str(k) for k in range(probabilities.shape[1])]
+        names = getattr(trainer.datamodule, "predict_names", None) or [str(k) for k in range(len(probabilities))]
+        # Evaluation samplers deal the samples out in turn: rank r has r, r + world, r + 2 world, ...
+        names = names[trainer.global_rank :: trainer.world_size]
+        text = io.StringIO()
+        writer = csv.writer(text, lineterminator="\n")
+        writer.writerow(["item", "label", *(f"probability_{name}" for name in classes)])
+        for name, row in zip(names, probabilities, strict=True):
+            writer.writerow([name, classes[int(row.argmax())], *(f"{value:.6f}" for value in row.tolist())])
+        rank = f"-{trainer.global_rank}" if trainer.world_size > 1 else ""
+        _write(_log_dir(trainer) / f"predictions{rank}.csv", text.getvalue())
+
+
+def hyperparameters_of(trainer: pl.Trainer, module: pl.LightningModule) -> dict[str, Any]:
+    """The flat table for TensorBoard's HParams tab: plain scalars and strings, the same names for every model.
+
+    ``learning_rate`` is the rate the run starts with, also under a schedule; ``batch_size`` is per process.
+    """
+    table: dict[str, Any] = {}
+    if trainer.optimizers:
+        group = trainer.optimizers[0].param_groups[0]
+        table["learning_rate"] = float(group.get("initial_lr", group["lr"]))
+        table["optimizer"] = type(trainer.optimizers[0]).__name__
+    table["batch_size"] = getattr(trainer.datamodule, "hparams", {}).get("batch_size")
+    if table["batch_size"] is None:
+        table["batch_size"] = getattr(trainer.train_dataloader, "batch_size", None)
+    table["seed"] = int(os.environ.get("PL_GLOBAL_SEED", 0))
+    for hparams in (module.hparams, getattr(trainer.datamodule, "hparams", {})):
+        for name, value in hparams.items():
+            if name.startswith("_") or name in ("optimizer", "batch_size"):
+                continue
+            table |= _flatten(name, value)
+    return {name: value for name, value in table.items() if value is not None}
+
+
+def _flatten(name: str, value: Any) -> dict[str, Any]:
+    if isinstance(value, dict) and "class_path" in value:
+        flat = {name: str(value["class_path"]).rpartition(".")[2]}
+        for key, inner in (value.get("init_args") or {}).items():
+            flat |= _flatten("initializer" if key == "init" else key, inner)
+        return flat
+    if isinstance(value, (list, tuple)):
+        return {name: "-".join(map(str, value))}
+    return {name: value if isinstance(value, (bool, int, float, str, type(None))) else str(value)}
+
+
+def read_metrics(file: Path) -> list[dict[str, float]]:
+    """Read a run's ``metrics.csv``: a row per epoch; none if there is no such file."""
+    if not file.is_file():
+        return []
+    with file.open(newline="") as stream:
+        return [{name: float(value) for name, value in row.items() if value} for row in csv.DictReader(stream)]
+
+
+def write_metrics(file: Path, rows: list[dict[str, float]]) -> None:
+    """Write rows with a common header, beside the old file, then rename."""
+    text = io.StringIO()
+    writer = csv.DictWriter(text, fieldnames=list(dict.fromkeys(name for row in rows for name in row)))
+    writer.writeheader()
+    writer.writerows(rows)
+    _write(file, text.getvalue())
+
+
+def turning_point(rows: list[dict[str, float]], metric: str = "val/loss") -> int | None:
+    """The epoch (from 1) after which a loss rose for good: the boundary to overfitting; ``None`` if it did not.
+
+    It has turned when the last value lies at least 5 % above the lowest one, and the lowest is not the last.
+    """
+    losses = [row.get(metric, math.nan) for row in rows]
+    finite = [loss for loss in losses if math.isfinite(loss)]
+    if not finite or losses[-1] < 1.05 * min(finite):
+        return None
+    return int(rows[losses.index(min(finite))]["epoch"]) + 1
+
+
+def _log(trainer: pl.Trainer, metrics: dict[str, float], step: int) -> None:
+    for logger in trainer.loggers:
+        logger.log_metrics(metrics, step=step)
+
+
+def _log_dir(trainer: pl.Trainer) -> Path:
+    return Path(trainer.log_dir or trainer.default_root_dir)
+
+
+def _tensorboard(trainer: pl.Trainer) -> TensorBoardLogger | None:
+    return next((logger for logger in trainer.loggers if isinstance(logger, TensorBoardLogger)), None)
+
+
+def _write(file: Path, content: str | bytes) -> None:
+    beside = file.with_name(f".{file.name}.{os.getpid()}")
+    beside.write_bytes(content.encode() if isinstance(content, str) else content)
+    beside.replace(file)

@@ -1,0 +1,130 @@
+"""The LightningModule: any network, any optimizer, any schedule, with the steps and metrics of a classifier."""
+
+import math
+
+import pytorch_lightning as pl
+import torch.nn.functional as F
+from pytorch_lightning.cli import LRSchedulerCallable, OptimizerCallable, ReduceLROnPlateau
+from pytorch_lightning.utilities.types import OptimizerLRScheduler
+from torch import Tensor, nn, no_grad
+
+from unstall.errors import UsageError
+
+Batch = tuple[Tensor, Tensor]
+
+
+class LitClassifier(pl.LightningModule):
+    """Trains a network that maps inputs ``(batch, ...)`` to logits ``(batch, classes)`` with cross-entropy.
+
+    Args:
+        network: Any ``nn.Module`` that returns logits, by class path.
+        optimizer: Any ``torch.optim`` class by name, with its arguments; its ``lr`` is *the* learning rate.
+        lr_scheduler: Any scheduler of ``torch.optim.lr_scheduler``, stepped once an epoch; none leaves the rate
+            constant.
+
+    Raises:
+        UsageError: if the optimizer refuses its arguments, such as a negative learning rate.
+    """
+
+    def __init__(
+        self,
+        network: nn.Module,
+        optimizer: OptimizerCallable,
+        lr_scheduler: LRSchedulerCallable | None = None,
+    ) -> None:
+        super().__init__()
+        # The command line's parsed values (class paths and numbers) are kept, not the objects: a checkpoint must
+        # load with `weights_only=True`. The callbacks write the flat table that TensorBoard shows.
+        self.save_hyperparameters(logger=False)
+        self.network = network
+        self.optimizer = optimizer
+        self.lr_scheduler = lr_scheduler
+        self._check_optimizer()
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """Map inputs ``(batch, ...)`` to logits ``(batch, classes)``."""
+        logits: Tensor = self.network(inputs)
+        return logits
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        """Return the mean cross-entropy (nats) of one batch of inputs and integer labels ``(batch,)``."""
+        return self._step("train", batch)[0]
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        """Log loss and accuracy over exactly the validation set; return the loss."""
+        return self._step("val", batch)[0]
+
+    def test_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        """Log loss and accuracy over the test set; return the logits ``(batch, classes)`` for the callbacks."""
+        return self._step("test", batch)[1]
+
+    def predict_step(self, batch: Batch | Tensor, batch_idx: int) -> Tensor:
+        """Return class probabilities ``(batch, classes)``; labels, if the batch has any, are not looked at."""
+        inputs = batch if isinstance(batch, Tensor) else batch[0]
+        return self(inputs).softmax(dim=1)
+
+    def configure_optimizers(self) -> OptimizerLRScheduler:
+        """Build the injected optimizer, and the injected schedule on top of it."""
+        optimizer = self.optimizer(self.parameters())
+        if self.lr_scheduler is None:
+            return optimizer
+        scheduler = self.lr_scheduler(optimizer)
+        if isinstance(scheduler, ReduceLROnPlateau):
+            return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "monitor": scheduler.monitor}}
+        return {"optimizer": optimizer, "lr_scheduler": scheduler}
+
+    def check_batch(self, batch: Batch) -> None:
+        """Try one batch, without training, so that a mismatch of network and data is found before any work starts.
+
+        Raises:
+            UsageError: if the network refuses the inputs, or has fewer outputs than the labels need.
+        """
+        inputs, labels = batch
+        was_training = self.training
+        self.eval()
+        try:
+            with no_grad():
+                logits = self(inputs[:2])
+        except RuntimeError as error:
+            given = math.prod(inputs.shape[1:])
+            raise UsageError(
+                f"model.network={_describe(self.network)} does not take inputs of shape "
+                f"{tuple(inputs.shape[1:])}, {given} numbers each ({str(error).splitlines()[0]}): "
+                f"match its input to the data (for an MLP: widths that begin with {given})"
+            ) from None
+        finally:
+            self.train(was_training)
+        needed = int(labels.max()) + 1
+        if logits.ndim != 2 or logits.shape[1] < needed:
+            raise UsageError(
+                f"model.network={_describe(self.network)} returns logits of shape {tuple(logits.shape)[1:]}, "
+                f"and the labels go up to {needed - 1}: give it at least {needed} outputs"
+            )
+
+    def _step(self, stage: str, batch: Batch) -> tuple[Tensor, Tensor]:
+        inputs, labels = batch
+        logits = self(inputs)
+        loss = F.cross_entropy(logits, labels)
+        accuracy = (logits.argmax(dim=1) == labels).float().mean()
+        self.log_dict(
+            {f"{stage}/loss": loss.detach(), f"{stage}/accuracy": accuracy},
+            batch_size=len(labels),
+            on_step=False,
+            on_epoch=True,
+            sync_dist=True,
+        )
+        return loss, logits
+
+    def _check_optimizer(self) -> None:
+        try:
+            optimizer = self.optimizer(self.parameters())
+        except (ValueError, TypeError) as error:
+            raise UsageError(f"model.optimizer: {error}") from None
+        for group in optimizer.param_groups:
+            if not math.isfinite(group["lr"]):
+                raise UsageError(f"model.optimizer.lr={group['lr']}: give a finite learning rate, such as 1e-2")
+
+
+def _describe(network: nn.Module) -> str:
+    widths = [layer.in_features for layer in network.modules() if isinstance(layer, nn.Linear)]
+    return f"{type(network).__name__}({widths[0]} inputs)" if widths else type(network).__name__

@@ -1,0 +1,181 @@
+"""A run: its folder, its name, its checkpoints."""
+
+import pickle
+import shutil
+import tempfile
+import time
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning_utilities.core.rank_zero import rank_zero_only
+from pytorch_lightning.loggers import TensorBoardLogger
+
+from unstall.errors import UsageError
+
+CONFIG = "config.yaml"
+BEST = Path("checkpoints/best.ckpt")
+LAST = Path("checkpoints/last.ckpt")
+
+
+@dataclass(frozen=True)
+class Run:
+    """The folder ``logs/<experiment>/<run>`` that holds one training run and everything learned about it."""
+
+    folder: Path
+
+    @property
+    def best(self) -> Path:
+        """The checkpoint with the lowest validation loss."""
+        return self.folder / BEST
+
+    @property
+    def last(self) -> Path:
+        """The checkpoint of the last finished epoch."""
+        return self.folder / LAST
+
+
+class RunLogger(TensorBoardLogger):
+    """A TensorBoard logger whose version is a run name: sorted by time, never used twice.
+
+    Args:
+        save_dir: The folder of all experiments, ``logs``.
+        name: The experiment.
+        version: The name of an existing run to go on with; none makes a new one when it is first needed.
+        purge_step: Going on with a run: TensorBoard forgets what was logged from this optimizer step on, because
+            it is about to be logged again.
+    """
+
+    def __init__(
+        self, save_dir: str | Path, name: str, version: str | None = None, purge_step: int | None = None
+    ) -> None:
+        purge = {} if purge_step is None else {"purge_step": purge_step}
+        super().__init__(save_dir, name=name, version=version, default_hp_metric=False, **purge)
+
+    @property
+    def version(self) -> str:
+        """The run's name; the first call makes its folder."""
+        if self._version is None:
+            self._version = reserve(Path(self.root_dir))
+        return str(self._version)
+
+
+def reserve(experiment: Path) -> str:
+    """Make a new run folder in ``experiment`` and return its name, the local time to the second.
+
+    Making a folder succeeds for one process only: a run started in the same second gets the next free suffix. Only
+    rank zero makes folders; Lightning hands its choice to the other ranks.
+    """
+    moment = time.strftime("%Y%m%d-%H%M%S")
+    if rank_zero_only.rank:
+        return moment
+    experiment.mkdir(parents=True, exist_ok=True)
+    for attempt in range(1, 1000):
+        name = moment if attempt == 1 else f"{moment}-{attempt:03d}"
+        try:
+            (experiment / name).mkdir()
+        except FileExistsError:
+            continue
+        return name
+    raise AssertionError(f"a thousand runs in one second in {experiment}")
+
+
+def check_writable(logs: Path, needed: int) -> None:
+    """Refuse a folder of logs in which a run of ``needed`` bytes cannot be kept.
+
+    Raises:
+        UsageError: if ``logs`` cannot be made or written to, or if its disk is full.
+    """
+    remedy = "give another folder with --logs_dir"
+    existing = logs
+    while not existing.exists() and existing != existing.parent:
+        existing = existing.parent
+    if not existing.is_dir():
+        raise UsageError(f"logs_dir={logs}: {existing} is not a folder; {remedy}")
+    try:
+        with tempfile.TemporaryFile(dir=existing):
+            pass
+    except OSError as error:
+        raise UsageError(f"logs_dir={logs}: cannot write in {existing} ({error.strerror}); {remedy}") from None
+    free = shutil.disk_usage(existing).free
+    if free < needed:
+        raise UsageError(
+            f"logs_dir={logs}: its disk has {free / 1e6:.1f} MB left and a run needs {needed / 1e6:.1f} MB; "
+            f"make room, or {remedy}"
+        )
+
+
+def find_checkpoint(path: str, prefer: Path) -> Path | None:
+    """The checkpoint file meant by a file or a run folder; ``None`` for a run that was killed before its first.
+
+    Args:
+        path: A checkpoint, or a run folder.
+        prefer: The checkpoint taken from a run folder, ``BEST`` or ``LAST``.
+
+    Raises:
+        UsageError: if there is no such file or folder, or if the folder is not a run.
+    """
+    place = Path(path)
+    if place.is_file():
+        return place
+    if not place.is_dir():
+        raise UsageError(f"ckpt_path={path}: no such file; give a checkpoint or a run folder, such as {_newest(place)}")
+    for candidate in (prefer, LAST):
+        if (place / candidate).is_file():
+            return place / candidate
+    if (place / CONFIG).is_file():
+        return None
+    raise UsageError(f"ckpt_path={path}: not a run folder, it holds neither {CONFIG} nor {LAST}")
+
+
+def run_of(checkpoint: Path) -> Run | None:
+    """The run that a checkpoint lies in, or ``None`` if it was moved out of its run."""
+    folder = checkpoint.parent.parent
+    return Run(folder) if (folder / CONFIG).is_file() else None
+
+
+def load_checkpoint(path: Path) -> dict[str, Any]:
+    """Load a checkpoint without executing anything in it.
+
+    Raises:
+        UsageError: if the file is truncated, is not a checkpoint, or holds more than tensors and plain values.
+    """
+    try:
+        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError:
+        raise UsageError(
+            f"ckpt_path={path}: refused, it is no checkpoint or it holds code; nothing of it was executed; "
+            "take a checkpoint that this project or plain Lightning has written"
+        ) from None
+    except (RuntimeError, EOFError, zipfile.BadZipFile, OSError, ValueError) as error:
+        raise UsageError(
+            f"ckpt_path={path}: cannot be read, truncated or damaged ({str(error).splitlines()[0][:80]}); "
+            "take another checkpoint of the run"
+        ) from None
+    if not isinstance(checkpoint, dict) or "state_dict" not in checkpoint:
+        raise UsageError(f"ckpt_path={path}: not a Lightning checkpoint, it has no state_dict")
+    return checkpoint
+
+
+def check_architecture(path: Path, checkpoint: dict[str, Any], module: torch.nn.Module) -> None:
+    """Refuse a checkpoint whose weights do not fit the module.
+
+    Raises:
+        UsageError: names the first weight that differs, and both shapes.
+    """
+    theirs = {name: tuple(tensor.shape) for name, tensor in checkpoint["state_dict"].items()}
+    ours = {name: tuple(tensor.shape) for name, tensor in module.state_dict().items()}
+    for name in sorted(ours.keys() | theirs.keys()):
+        if ours.get(name) != theirs.get(name):
+            raise UsageError(
+                f"ckpt_path={path}: made by another architecture, {name} is {theirs.get(name, 'missing')} in the "
+                f"checkpoint and {ours.get(name, 'missing')} in the model; leave out the settings of the model, "
+                "the checkpoint brings its own"
+            )
+
+
+def _newest(place: Path) -> str:
+    runs = sorted(place.parent.glob(f"*/*/{BEST}"), key=lambda file: file.stat().st_mtime) if place.parent else []
+    return str(runs[-1]) if runs else f"logs/mnist/<run>/{BEST}"
