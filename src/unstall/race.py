@@ -1,0 +1,355 @@
+"""The same start, the same batches, the same random numbers: K variants of one training run, side by side.
+
+Whatever differs between their losses is then the work of what differs between the variants. The module is copied
+for each variant, so that nothing of it can change: not its weights, buffers, modes, gradients, metrics or counters.
+A step does what `Trainer.fit` does (transfer hooks, `training_step`, accumulation, clipping, precision, schedule),
+except for the other hooks of the module and for callbacks, which may act on the world outside of the module.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+import random
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from statistics import fmean
+from typing import Any, cast
+
+import numpy as np
+import pytorch_lightning as pl
+import torch
+from pytorch_lightning.core.optimizer import _configure_optimizers, _configure_schedulers_automatic_opt
+from torch import Tensor, nn
+
+from unstall.errors import UsageError
+
+MIXED = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
+FULL = ("32-true", "32", 32)
+
+
+@dataclass(frozen=True)
+class State:
+    """Where a variant starts, or where it ended.
+
+    Args:
+        weights: `module.state_dict()`; of a checkpoint, its `state_dict`.
+        optimizer: the optimizer's state, of a checkpoint its `optimizer_states[0]`; None starts a fresh one.
+        schedulers: one state per scheduler, of a checkpoint its `lr_schedulers`; empty starts them afresh.
+    """
+
+    weights: Mapping[str, Any]
+    optimizer: Mapping[str, Any] | None = None
+    schedulers: Sequence[Mapping[str, Any]] = ()
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One way to train. The default one changes nothing.
+
+    Args:
+        learning_rate: of the first parameter group; the others keep their ratio to it, and a schedule still
+            multiplies it. None keeps the configured one.
+        merge: this many consecutive batches become one. A variant sees all batches once, so variants that differ
+            here match in samples, not in steps.
+        start: continue from there; None restarts from the module's own weights with a fresh optimizer.
+    """
+
+    learning_rate: float | None = None
+    merge: int = 1
+    start: State | None = None
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of a variant.
+
+    Args:
+        variant: the one that was trained.
+        losses: training loss before each optimizer step, as far as they were finite.
+        held_out_losses: one per held-out batch, after the last step; empty if a loss was not finite.
+        held_out_metrics: mean over the held-out batches of whatever the step logs, such as `train/accuracy`.
+        finite: whether every loss was; if not, the variant dropped out where its losses end.
+        state: where it ended, if it was asked for and all losses were finite.
+    """
+
+    variant: Variant
+    losses: list[float]
+    held_out_losses: list[float]
+    held_out_metrics: dict[str, float]
+    finite: bool
+    state: State | None = field(default=None, repr=False)
+
+    @property
+    def held_out_loss(self) -> float:
+        """Mean loss over the held-out batches; infinite for a variant that dropped out."""
+        return fmean(self.held_out_losses) if self.finite else math.inf
+
+
+@dataclass(frozen=True)
+class StepOptions:
+    """How a step is made: as in the `Trainer` that will train, whose arguments these are.
+
+    Args:
+        accumulate_grad_batches: batches per optimizer step.
+        gradient_clip_val: None or 0 does not clip.
+        gradient_clip_algorithm: `norm` or `value`.
+        precision: `32-true`, `bf16-mixed` or `16-mixed`.
+        steps_per_epoch: optimizer steps after which schedules that count epochs move on; None: they stay.
+
+    Raises:
+        UsageError: if the precision is another one.
+    """
+
+    accumulate_grad_batches: int = 1
+    gradient_clip_val: float | None = None
+    gradient_clip_algorithm: str = "norm"
+    precision: str | int = "32-true"
+    steps_per_epoch: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.precision not in (*MIXED, *FULL):
+            raise UsageError(f"precision={self.precision}: a race can use 32-true, bf16-mixed or 16-mixed")
+
+    @classmethod
+    def of(cls, trainer: pl.Trainer, steps_per_epoch: int | None = None) -> StepOptions:
+        """Read the options off a trainer."""
+        return cls(
+            accumulate_grad_batches=trainer.accumulate_grad_batches,
+            gradient_clip_val=trainer.gradient_clip_val,
+            gradient_clip_algorithm=trainer.gradient_clip_algorithm or "norm",
+            precision=trainer.precision,
+            steps_per_epoch=steps_per_epoch,
+        )
+
+
+def race(
+    module: pl.LightningModule,
+    variants: Sequence[Variant],
+    batches: Sequence[Any],
+    held_out: Sequence[Any] = (),
+    *,
+    options: StepOptions = StepOptions(),
+    device: torch.device | None = None,
+    trainer: pl.Trainer | None = None,
+    keep_state: bool = False,
+) -> list[Outcome]:
+    """Train every variant on the same batches in the same order, then measure its loss on the held-out ones.
+
+    The loss of a held-out batch is what `training_step` returns in eval mode without gradients: every module has
+    that step, and few return the loss of another. Random numbers are those that come next in the global generators,
+    the same for every variant; the generators are left as they were.
+
+    Args:
+        module: any LightningModule with automatic optimization. It is left alone.
+        variants: what to compare.
+        batches: as a training `DataLoader` yields them; each variant sees each once. Those left over from a
+            whole step are not used.
+        held_out: batches that no variant trains on.
+        options: how a step is made.
+        device: where to train; where the module is, if None.
+        trainer: what `self.trainer` is to the module meanwhile; must have no logger. None: not attached.
+        keep_state: return each variant's final state, so that another race can continue it.
+
+    Returns:
+        One outcome per variant, in order.
+
+    Raises:
+        UsageError: for manual optimization, or not exactly one optimizer.
+    """
+    check_optimization(module)
+    outcomes = []
+    for variant in variants:
+        with unchanged_random_state(), torch.inference_mode(False), torch.enable_grad():
+            runner = _Runner(module, variant, options, device or module.device, trainer)
+            outcomes.append(runner.run(batches, held_out, keep_state))
+    return outcomes
+
+
+def check_optimization(module: pl.LightningModule) -> None:
+    """Refuse a module that steps its optimizer itself: no rate of ours would reach it.
+
+    Raises:
+        UsageError: if `automatic_optimization` is off.
+    """
+    if not module.automatic_optimization:
+        name = type(module).__name__
+        raise UsageError(f"model={name}: manual optimization cannot be raced; set automatic_optimization = True")
+
+
+@contextmanager
+def unchanged_random_state() -> Iterator[None]:
+    """Put the global generators of Python, NumPy and torch (CPU, CUDA, MPS) back where they were."""
+    python, numpy = random.getstate(), np.random.get_state()
+    mps = torch.mps.get_rng_state() if torch.backends.mps.is_available() else None
+    try:
+        with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
+            yield
+    finally:
+        random.setstate(python)
+        np.random.set_state(numpy)
+        if mps is not None:
+            torch.mps.set_rng_state(mps)
+
+
+class _Runner:
+    """One variant on its way: a copy of the module with its own optimizer and schedules."""
+
+    def __init__(
+        self,
+        module: pl.LightningModule,
+        variant: Variant,
+        options: StepOptions,
+        device: torch.device,
+        trainer: pl.Trainer | None,
+    ) -> None:
+        self.variant, self.options, self.device = variant, options, device
+        self.module = copy.deepcopy(module).to(device)  # a LightningModule leaves its trainer behind when copied
+        self.module.trainer = trainer
+        self.logged: dict[str, list[Any]] = {}
+        for part in self.module.modules():
+            if isinstance(part, pl.LightningModule):
+                part.log = self._record  # type: ignore[method-assign]  # without a fit loop there is nowhere to log to
+        start = variant.start
+        if start is not None:
+            self.module.load_state_dict(start.weights)
+        if not self.module.training:
+            self.module.train()
+        optimizers, schedulers, monitor = _configure_optimizers(cast(Any, self.module.configure_optimizers()))
+        if len(optimizers) != 1:
+            name = type(module).__name__
+            raise UsageError(f"model={name}: {len(optimizers)} optimizers cannot be raced; configure exactly one")
+        self.optimizer: torch.optim.Optimizer = optimizers[0]
+        self.schedules = _configure_schedulers_automatic_opt(schedulers, monitor)
+        if start is not None and start.optimizer is not None:
+            self.optimizer.load_state_dict(copy.deepcopy(dict(start.optimizer)))  # else steps would write into it
+            for schedule, state in zip(self.schedules, start.schedulers, strict=False):
+                schedule.scheduler.load_state_dict(copy.deepcopy(dict(state)))
+        if variant.learning_rate is not None:
+            self._set_learning_rate(variant.learning_rate)
+        self.scaler = torch.amp.GradScaler(device.type, enabled=options.precision == "16-mixed")
+
+    def run(self, batches: Sequence[Any], held_out: Sequence[Any], keep_state: bool) -> Outcome:
+        merge, accumulate = self.variant.merge, self.options.accumulate_grad_batches
+        merged = [_concatenate(batches[i : i + merge]) for i in range(0, len(batches) - merge + 1, merge)]
+        look_every = 1 if self.device.type == "cpu" else 16  # a look makes an accelerator wait
+        losses: list[Tensor] = []
+        for step in range(len(merged) // accumulate):
+            losses.append(self._step(merged[step * accumulate : (step + 1) * accumulate], step * accumulate))
+            if step % look_every == 0 and not torch.isfinite(losses[-1]):
+                break
+            self._schedule(step + 1)
+        values = torch.stack(losses).tolist() if losses else []
+        finite = all(map(math.isfinite, values))
+        held_out_losses = self._evaluate(held_out) if finite else []
+        if not all(map(math.isfinite, held_out_losses)):
+            finite, held_out_losses = False, []
+        return Outcome(
+            variant=self.variant,
+            losses=values if finite else values[: [*map(math.isfinite, values), False].index(False)],
+            held_out_losses=held_out_losses,
+            held_out_metrics={name: fmean(map(float, logged)) for name, logged in self.logged.items()},
+            finite=finite,
+            state=self._state() if keep_state and finite else None,
+        )
+
+    def _step(self, micro_batches: Sequence[Any], batch_idx: int) -> Tensor:
+        """One optimizer step; returns the mean loss of its batches before it."""
+        losses: list[Tensor] = []
+
+        def closure() -> Tensor:
+            losses.clear()
+            self.optimizer.zero_grad()
+            for i, batch in enumerate(micro_batches):
+                loss = self._loss(batch, batch_idx + i)
+                losses.append(loss.detach())
+                torch.autograd.backward(self.scaler.scale(loss / len(micro_batches)))
+            self.scaler.unscale_(self.optimizer)
+            self._clip()
+            return losses[-1]
+
+        if self.scaler.is_enabled():
+            closure()
+            self.scaler.step(self.optimizer)
+            self.scaler.update()
+        else:
+            self.optimizer.step(closure)  # type: ignore[arg-type]  # every optimizer takes a tensor
+        return torch.stack(losses).mean()
+
+    def _loss(self, batch: Any, batch_idx: int) -> Tensor:
+        module = self.module
+        batch = module.on_before_batch_transfer(batch, 0)
+        batch = module.transfer_batch_to_device(batch, self.device, 0)
+        batch = module.on_after_batch_transfer(batch, 0)
+        dtype = MIXED.get(str(self.options.precision))
+        with torch.autocast(self.device.type, dtype=dtype, enabled=dtype is not None, cache_enabled=False):
+            output = module.training_step(batch, batch_idx)
+        loss = output["loss"] if isinstance(output, Mapping) else output
+        if not isinstance(loss, Tensor):
+            raise UsageError(f"model={type(module).__name__}: training_step returned {loss}; it must return a loss")
+        return loss
+
+    def _clip(self) -> None:
+        limit = self.options.gradient_clip_val
+        if not limit:
+            return
+        parameters = [parameter for group in self.optimizer.param_groups for parameter in group["params"]]
+        if self.options.gradient_clip_algorithm == "value":
+            nn.utils.clip_grad_value_(parameters, limit)
+        else:
+            nn.utils.clip_grad_norm_(parameters, limit)
+
+    def _schedule(self, steps: int) -> None:
+        """Move the schedules on after so many steps; one that waits for a metric stays."""
+        for schedule in self.schedules:
+            period = 1 if schedule.interval == "step" else self.options.steps_per_epoch
+            if period and steps % (period * schedule.frequency) == 0 and not schedule.reduce_on_plateau:
+                schedule.scheduler.step()  # type: ignore[call-arg]
+
+    def _set_learning_rate(self, learning_rate: float) -> None:
+        """Scale all groups and schedules, as if the optimizer had been made with this rate."""
+        first = self.optimizer.param_groups[0]
+        factor = learning_rate / float(first.get("initial_lr", first["lr"]))  # a schedule keeps the former
+        for group in self.optimizer.param_groups:
+            for key in ("lr", "initial_lr"):
+                if key in group:
+                    group[key] = group[key] * factor
+        for schedule in self.schedules:
+            _scale(schedule.scheduler, factor)
+
+    @torch.no_grad()
+    def _evaluate(self, held_out: Sequence[Any]) -> list[float]:
+        self.module.eval()
+        self.logged.clear()
+        return [self._loss(batch, i).item() for i, batch in enumerate(held_out)]
+
+    def _state(self) -> State:
+        schedulers = [schedule.scheduler.state_dict() for schedule in self.schedules]
+        return State(self.module.state_dict(), self.optimizer.state_dict(), schedulers)
+
+    def _record(self, name: str, value: Any, *_: Any, **__: Any) -> None:
+        if not self.module.training and isinstance(value, int | float | Tensor):
+            self.logged.setdefault(name, []).append(value)
+
+
+def _scale(scheduler: Any, factor: float) -> None:
+    if hasattr(scheduler, "base_lrs"):
+        scheduler.base_lrs = [base * factor for base in scheduler.base_lrs]
+    for part in getattr(scheduler, "_schedulers", ()):  # SequentialLR and ChainedScheduler hold others
+        _scale(part, factor)
+
+
+def _concatenate(batches: Sequence[Any]) -> Any:
+    """Merge batches of one structure along their first dimension; what is no tensor is taken from the first."""
+    first = batches[0]
+    if len(batches) == 1:
+        return first
+    if isinstance(first, Tensor):
+        return torch.cat(list(batches))
+    if isinstance(first, Mapping):
+        return {key: _concatenate([batch[key] for batch in batches]) for key in first}
+    if isinstance(first, list | tuple):
+        parts = [_concatenate(part) for part in zip(*batches, strict=True)]
+        return type(first)(*parts) if hasattr(first, "_fields") else type(first)(parts)
+    return first
