@@ -65,8 +65,12 @@ def test_signals_are_what_plain_loops_over_the_whole_history_give() -> None:
     net = float((weights[200] - weights[160]).norm())
     assert signals.path_efficiency == pytest.approx(net / path * math.sqrt(8), rel=1e-4)
     sampled = [trace[look] for look in range(165, 201, 5)]
-    gains = [rate * float(flat(gradients).square().sum()) / loss for loss, gradients, _ in sampled]
-    assert signals.predicted_gain == pytest.approx(sum(gains) / len(gains), rel=1e-3)
+    gained = sum(rate * float(flat(gradients).square().sum()) for _, gradients, _ in sampled)
+    assert signals.predicted_gain == pytest.approx(gained / sum(loss for loss, _, _ in sampled), rel=1e-3)
+    path = sum(float((weights[look] - weights[look - 5]).norm()) for look in range(5, 201, 5))
+    net = float((weights[200] - weights[0]).norm())
+    assert signals.overall_efficiency == pytest.approx(net / path * math.sqrt(40), rel=1e-4)
+    assert signals.rebound == pytest.approx(signals.loss / min(sum(losses[i : i + 50]) / 50 for i in (0, 50, 100, 150)))
     first, last = trace[200][1][0], trace[200][1][2]
     assert signals.gradient_ratio == pytest.approx(
         float(first.square().mean().sqrt() / last.square().mean().sqrt()), rel=1e-4
@@ -243,7 +247,7 @@ def test_a_resumed_meter_reads_the_same(tmp_path: object) -> None:
     train(whole, one, 100, seed=1)
     train(halves, resumed, 100, seed=1)
     expected, signals = one.read(), resumed.read()
-    for name in ("step", "initial_loss", "loss", "baseline", "move", "blow_up", "noise", "dead", "dead_at_start"):
+    for name in ("step", "initial_loss", "loss", "baseline", "move", "blow_up", "noise", "dead", "dead_at_start", "rebound"):
         assert getattr(signals, name) == pytest.approx(getattr(expected, name)), name
 
 

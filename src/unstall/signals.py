@@ -34,8 +34,10 @@ class Signals:
         blow_up: Mean loss of batches 16 to 25 over the larger of the initial loss and the baseline.
         move: Distance from the initial weights over their norm.
         path_efficiency: Net over total movement in a window of steps, over what a random walk would have.
-        predicted_gain: Mean of `-gradient . step / loss`: the share of its loss that a batch's own step should gain.
+        overall_efficiency: The same over all steps since the start.
+        predicted_gain: Sum of `-gradient . step` over that of the loss: what a batch's own step should gain of it.
         realised_gain: What the loss fell from one window to the next over the sum of the predicted gains.
+        rebound: `loss` over the lowest mean loss of 50 batches so far.
         noise: Standard deviation of the latest batch losses over their mean.
         dead_at_start: Share of units, in the worst layer, whose output never changed over the first batch.
         dead: The same over the latest thousand inputs.
@@ -58,8 +60,10 @@ class Signals:
     blow_up: float | None = None
     move: float | None = None
     path_efficiency: float | None = None
+    overall_efficiency: float | None = None
     predicted_gain: float | None = None
     realised_gain: float | None = None
+    rebound: float | None = None
     noise: float | None = None
     dead_at_start: float | None = None
     dead: float | None = None
@@ -209,6 +213,7 @@ class Meter:
         self.first_losses: list[float] = []
         self.recent: deque[float] = deque(maxlen=50)
         self.previous: deque[float] = deque(maxlen=50)
+        self.lowest: float | None = None
         self.epoch_losses: list[float] = []
         self.training_losses: list[float] = []
         self.validation_losses: list[float] = []
@@ -218,11 +223,12 @@ class Meter:
         self._pending_targets: list[Tensor] = []
         self._labels = 0
         self._increments: list[Tensor] = []
-        self._dots: deque[Tensor] = deque(maxlen=window)
+        self._gains: deque[tuple[Tensor, Tensor]] = deque(maxlen=window)
         self._gradient_norms: tuple[Tensor, Tensor] | None = None
         self._complete_efficiency: float | None = None
-        self._looked = False
-        self._sampled = False
+        self._looked = self._sampled = False
+        self._length: Tensor | float = 0.0
+        self._looks = 0
 
     @torch.no_grad()
     def before_step(self) -> None:
@@ -232,12 +238,13 @@ class Meter:
             return
         if self._looked:
             self._increments.append(_norm(_difference(self.weights, self.snapshot)))
+            self._length, self._looks = self._length + self._increments[-1], self._looks + 1
         torch._foreach_copy_(self.snapshot, self.weights)
         if not self._looked:
             torch._foreach_copy_(self.window_start, self.snapshot)
             self._looked = True
         elif len(self._increments) == self.window:
-            self._complete_efficiency = self._efficiency()
+            self._complete_efficiency = self._window_efficiency()
             self._increments = []
             torch._foreach_copy_(self.window_start, self.snapshot)
 
@@ -266,7 +273,7 @@ class Meter:
             pairs = [(w, s, w.grad) for w, s in zip(self.weights, self.snapshot, strict=True) if w.grad is not None]
             dots = [torch.sum((w - s) * gradient) for w, s, gradient in pairs]
             if dots:
-                self._dots.append(-torch.stack(dots).sum() / loss.detach())
+                self._gains.append((-torch.stack(dots).sum(), loss.detach()))
             if self.ends is not None and self.ends[0].grad is not None and self.ends[1].grad is not None:
                 self._gradient_norms = self.ends[0].grad.square().mean(), self.ends[1].grad.square().mean()
             self._sampled = False
@@ -311,14 +318,14 @@ class Meter:
         initial, loss = self.first_losses[0], sum(self.recent) / len(self.recent)
         reference = baseline or initial
         early = self.first_losses[15:25]
-        dots = [float(dot) for dot in self._dots]
-        gain = sum(dots) / len(dots) if dots else None
+        gain = _over(sum(float(dot) for dot, _ in self._gains), sum(float(loss) for _, loss in self._gains))
         lowest = min(self.validation_losses, default=None)
         training = self.training_losses[-1] if self.training_losses else None
         validation = self.validation_losses[-1] if self.validation_losses else None
         norms = None if self._gradient_norms is None else [math.sqrt(float(norm)) for norm in self._gradient_norms]
         previous = sum(self.previous) / len(self.previous) if self.previous else None
-        efficiency = self._efficiency() if len(self._increments) >= self.window // 2 else None
+        half = len(self._increments) >= self.window // 2
+        efficiency = self._window_efficiency() if half or self._complete_efficiency is None else None
         return Signals(
             step=self.step,
             initial_loss=initial,
@@ -328,12 +335,14 @@ class Meter:
             loss_ratio=_over(loss, reference),
             blow_up=_over(sum(early) / 10, max(initial, baseline or 0.0)) if len(early) == 10 else None,
             move=float(_norm(_difference(self.weights, self.initial))) / self.initial_norm,
-            path_efficiency=efficiency if efficiency is not None else self._complete_efficiency or self._efficiency(),
+            path_efficiency=self._complete_efficiency if efficiency is None else efficiency,
+            overall_efficiency=self._efficiency(self.initial, float(self._length), self._looks),
             predicted_gain=gain,
             realised_gain=_over(previous - loss, gain * loss * len(self.recent)) if previous and gain else None,
             noise=_over(float(torch.tensor(list(self.recent)).std()), loss) if len(self.recent) > 1 else None,
             dead_at_start=None if self.dead_at_start is None else float(self.dead_at_start),
             dead=None if self.dead is None else float(self.dead),
+            rebound=_over(loss, self.lowest),
             gradient_ratio=_over(norms[0], norms[1]) if norms else None,
             non_finite_step=self.non_finite_step,
             batch_size=self.batch_size,
@@ -378,16 +387,23 @@ class Meter:
         if len(self.recent) == 50:
             self.previous.append(self.recent[0])
         self.recent.append(loss)
+        if self._batches % 50 == 49:
+            mean = sum(self.recent) / 50
+            self.lowest = mean if self.lowest is None else min(self.lowest, mean)
         self.epoch_losses.append(loss)
         self._batches += 1
 
-    def _efficiency(self) -> float | None:
+    def _window_efficiency(self) -> float | None:
         if len(self._increments) < 4:
             return None
-        total = float(torch.stack(self._increments).sum())
-        net = float(_norm(_difference(self.snapshot, self.window_start)))
-        null = random_walk_efficiency(len(self._increments), self.stride, self.momentum)
-        return _over(net / total, null) if total else 0.0
+        length = float(torch.stack(self._increments).sum())
+        return self._efficiency(self.window_start, length, len(self._increments))
+
+    def _efficiency(self, start: list[Tensor], length: float, increments: int) -> float | None:
+        if increments < 4:
+            return None
+        net = float(_norm(_difference(self.snapshot, start)))
+        return _over(net, length * random_walk_efficiency(increments, self.stride, self.momentum))
 
 
 _KEPT = (
@@ -398,6 +414,7 @@ _KEPT = (
     "dead",
     "class_counts",
     "first_losses",
+    "lowest",
     "epoch_losses",
     "training_losses",
     "validation_losses",
@@ -406,6 +423,8 @@ _KEPT = (
     "_batches",
     "_watched",
     "_complete_efficiency",
+    "_length",
+    "_looks",
 )
 
 
