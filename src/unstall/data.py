@@ -34,8 +34,12 @@ class InMemoryDataset(Dataset[Batch]):
 
     `DataLoader` calls `__getitems__` with all indices of a batch where a data set has that method.
 
+    The images stay bytes and are scaled as they are read: float32 in memory is not faster (ratio 1.0 per epoch of 375
+    batches on a 2-core x86 CPU, one thread, best of 15) and four times as large. `index_select` is, though: three times
+    as fast as `images[indices]`.
+
     Args:
-        images: Bytes of shape `(N, 28, 28)`.
+        images: Bytes of shape `(N, C, H, W)`.
         labels: int64 of shape `(N,)`.
     """
 
@@ -48,14 +52,14 @@ class InMemoryDataset(Dataset[Batch]):
         return len(self.images)
 
     def __getitem__(self, index: int) -> Batch:
-        """One sample: float32 `(1, 28, 28)` in [0, 1], and its label."""
+        """One sample: float32 `(C, H, W)` in [0, 1], and its label."""
         inputs, targets = self.__getitems__([index])
         return inputs[0], targets[0]
 
     def __getitems__(self, indices: Sequence[int]) -> Batch:
-        """A batch: float32 `(B, 1, 28, 28)` in [0, 1], int64 `(B,)`."""
-        chosen = torch.tensor(indices)
-        return self.images[chosen].unsqueeze(1).float().div_(255), self.labels[chosen]
+        """A batch: float32 `(B, C, H, W)` in [0, 1], int64 `(B,)`."""
+        chosen = torch.from_numpy(np.array(indices))  # nine times as fast as torch.tensor(indices)
+        return self.images.index_select(0, chosen) / 255, self.labels.index_select(0, chosen)
 
 
 class EpochSampler(DistributedSampler[Batch]):
@@ -153,6 +157,8 @@ class MNISTDataModule(pl.LightningDataModule):
 
     def prepare_data(self) -> None:
         """Fetches and verifies the files; Lightning calls it in one process per node."""
+        if self.predict_dir is not None and self.trainer is not None and self.trainer.predicting:
+            return  # a folder of one's own needs no MNIST
         download.ensure(self.dataset, self.data_dir)
 
     def setup(self, stage: str | None = None) -> None:
@@ -174,7 +180,7 @@ class MNISTDataModule(pl.LightningDataModule):
                 self.predict_names = [str(index) for index in range(len(self._parts["predict"]))]
             else:
                 images, self.predict_names = read_images(self.predict_dir)
-                self._parts["predict"] = InMemoryDataset(images, torch.full((len(images),), NO_LABEL))
+                self._parts["predict"] = InMemoryDataset(images.unsqueeze(1), torch.full((len(images),), NO_LABEL))
 
     def train_dataloader(self) -> DataLoader[Batch]:
         return self._loader("train")
@@ -193,7 +199,7 @@ class MNISTDataModule(pl.LightningDataModule):
             raw = self.data_dir / self.dataset / "raw"
             images = torch.from_numpy(download.read_idx(raw / f"{part}-images-idx3-ubyte"))
             labels = torch.from_numpy(download.read_idx(raw / f"{part}-labels-idx1-ubyte"))
-            self._files[part] = InMemoryDataset(images, labels.long())
+            self._files[part] = InMemoryDataset(images.unsqueeze(1), labels.long())
         return self._files[part]
 
     def _split(self, file: InMemoryDataset) -> None:
