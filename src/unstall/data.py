@@ -282,9 +282,14 @@ def _read_image(path: Path) -> Tensor:
     from PIL import Image, ImageOps
 
     try:
-        with Image.open(path, formats=("PNG", "JPEG")) as image:
-            upright = ImageOps.exif_transpose(image)  # phones store which way is up beside the picture
-            return torch.from_numpy(np.array(upright.convert("L").resize((28, 28))))
+        with Image.open(path, formats=("PNG", "JPEG")) as opened:
+            image: Image.Image = opened
+            if image.mode == "I;16":  # Pillow would clip 16-bit grey, not scale it
+                image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
+            image = ImageOps.exif_transpose(image)  # phones store which way is up beside the picture
+            black = Image.new("RGBA", image.size, "black")  # behind what is transparent
+            grey = Image.alpha_composite(black, image.convert("RGBA")).convert("L")
+            return torch.from_numpy(np.array(grey.resize((28, 28))))
     except (OSError, SyntaxError) as error:  # what Pillow raises for files that are not images, or broken ones
         raise UsageError(f"predict_dir: {path} is not a PNG or JPEG image: remove it") from error
 

@@ -186,6 +186,7 @@ def _lock(folder: Path) -> Iterator[None]:
 
 def _fetch(dataset: str, raw: Path, data_dir: Path) -> None:
     """Tries the sources one after another, and moves complete, verified files into place."""
+    data_dir.mkdir(parents=True, exist_ok=True)  # again: a process that failed before us has removed it
     missing = _missing(raw)
     failures = []
     for where, source in _sources(dataset):
