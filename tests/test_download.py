@@ -359,7 +359,7 @@ download.ensure("MNIST", target)
 def test_two_processes_at_once_fetch_once(tiny_mnist_dir: Path, tmp_path: Path) -> None:
     target, log, barrier = tmp_path / "data", tmp_path / "log", tmp_path / "barrier"
     barrier.mkdir()
-    command = [sys.executable, "-c", TWO_AT_ONCE, tiny_mnist_dir, target, log, barrier]
+    command = [sys.executable, "-c", TWO_AT_ONCE, *map(str, (tiny_mnist_dir, target, log, barrier))]
     processes = [subprocess.Popen([*command, name]) for name in ("one", "two")]
     assert [process.wait(timeout=60) for process in processes] == [0, 0]
     assert files_of(target) == files_of(tiny_mnist_dir)
