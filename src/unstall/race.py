@@ -288,6 +288,8 @@ class _Runner:
         loss = output["loss"] if isinstance(output, Mapping) else output
         if not isinstance(loss, Tensor):
             raise UsageError(f"model={type(module).__name__}: training_step returned {loss}; it must return a loss")
+        if module.training and not loss.requires_grad:
+            raise UsageError(f"model={type(module).__name__}: the loss requires no gradient; unfreeze a parameter")
         return loss
 
     def _clip(self) -> None:
@@ -310,7 +312,13 @@ class _Runner:
     def _set_learning_rate(self, learning_rate: float) -> None:
         """Scale all groups and schedules, as if the optimizer had been made with this rate."""
         first = self.optimizer.param_groups[0]
-        factor = learning_rate / float(first.get("initial_lr", first["lr"]))  # a schedule keeps the former
+        if "max_lr" in first:
+            name = type(self.schedules[0].scheduler).__name__
+            raise UsageError(f"lr_scheduler={name} sets rates of its own (max_lr); leave it out to compare rates")
+        configured = float(first.get("initial_lr", first["lr"]))  # a schedule keeps the former
+        if configured == 0:
+            raise UsageError("lr=0 of the first parameter group: give a positive rate, to which others have a ratio")
+        factor = learning_rate / configured
         for group in self.optimizer.param_groups:
             for key in ("lr", "initial_lr"):
                 if key in group:

@@ -1,0 +1,510 @@
+"""The learning-rate finder whose pick is right: Lightning's range test, mended, and then constant rates *race*.
+
+    search = find_learning_rate(module, datamodule, trainer)
+    print(search.learning_rate)
+
+Every other finder guesses from the one curve of a range test, and no rule on that curve is right across optimizers
+(docs/lr_find.md). Here the curve only says where to look. `lr_find_report` writes and draws what is found here.
+"""
+
+from __future__ import annotations
+
+import copy
+import io
+import itertools
+import logging
+import math
+import random
+import tempfile
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, redirect_stderr
+from dataclasses import dataclass, replace
+from statistics import fmean
+from typing import Any, TypeAlias, cast
+
+import numpy as np
+import pytorch_lightning as pl
+import torch
+from lightning_fabric.utilities.exceptions import MisconfigurationException
+from pytorch_lightning.plugins.io import CheckpointIO
+from pytorch_lightning.tuner.tuning import Tuner
+from pytorch_lightning.utilities import CombinedLoader
+
+from unstall.errors import UsageError
+from unstall.race import Outcome, State, StepOptions, Variant, race, unchanged_random_state
+
+Data: TypeAlias = "pl.LightningDataModule | Iterable[Any] | tuple[Iterable[Any], Iterable[Any]]"
+
+RANGE_TEST_STEPS = 100
+"""Lightning's default `num_training`: eleven rates a decade over the default range."""
+LIGHTNING_BETA = 0.98
+"""How `Tuner.lr_find` smooths: over fifty steps, which are four decades and more of a test of 100."""
+BETA = 0.8
+"""How we smooth instead: over five steps, less than half a decade."""
+STEPS = 820
+"""Steps of the race at batch 128. With the range test, 2.5 epochs of MNIST; other batch sizes b get sqrt(128 / b) of
+it, which lies between as many steps and as many samples."""
+LEGS = ((None, 0.34), (3, 0.29), (2, 0.37))
+"""How many rates run each leg, and its share of the steps. The leaders go on from where they are."""
+HELD_OUT_SAMPLES = 1024
+MARGIN = 0.25
+"""Decades above the range test's minimum that surely race: the best rate was found up to 0.5 above it."""
+TOLERANCE = 0.08
+"""For each doubling from the steps raced to those of the fit, a lower rate may be behind by this share of the loss."""
+USABLE = 1.5
+"""A rate trains well if after the first leg its loss is at most this multiple of the lowest one."""
+
+
+@dataclass(frozen=True)
+class RangeTest:
+    """One run through rising rates, up to the first loss that is not finite.
+
+    Args:
+        learning_rates: per step.
+        losses: training loss of that step, before any smoothing.
+    """
+
+    learning_rates: list[float]
+    losses: list[float]
+
+    @property
+    def smoothed(self) -> list[float]:
+        """The losses as an exponential average over about five steps."""
+        return smooth(self.losses, BETA)
+
+    @property
+    def blows_up_at(self) -> float | None:
+        """First rate past the minimum whose smoothed loss is above that of the start; None if there is none."""
+        start = fmean(self.losses[:10])
+        lowest = self.smoothed.index(min(self.smoothed))
+        past = zip(self.learning_rates[lowest:], self.smoothed[lowest:], strict=True)
+        return next((rate for rate, loss in past if loss > start), None)
+
+
+@dataclass(frozen=True)
+class RacedRate:
+    """How one constant rate did.
+
+    Args:
+        learning_rate: the rate.
+        losses: training loss per step, over all legs that it ran, as far as they were finite.
+        expected_loss: what the search expects of it at the horizon; infinite if it diverged.
+        held_out_loss: after its last leg; infinite if it diverged.
+        diverged: whether the loss left the reals or ended above where it started.
+    """
+
+    learning_rate: float
+    losses: list[float]
+    expected_loss: float
+    held_out_loss: float
+    diverged: bool
+
+
+@dataclass(frozen=True)
+class LearningRateSearch:
+    """What was found.
+
+    Args:
+        learning_rate: the pick.
+        usable: lowest and highest rate that train well.
+        diverges_at: lowest rate seen to diverge; None if none did.
+        lightning_suggestion: what `Tuner.lr_find(...).suggestion()` makes of the same test; None if nothing.
+        range_test: the mended curve.
+        race: the rates that raced, ascending.
+    """
+
+    learning_rate: float
+    usable: tuple[float, float]
+    diverges_at: float | None
+    lightning_suggestion: float | None
+    range_test: RangeTest
+    race: list[RacedRate]
+
+
+def raw_losses(smoothed: Sequence[float], beta: float = LIGHTNING_BETA) -> list[float]:
+    """Recover the losses from the curve of Lightning's finder.
+
+    Its average is `a <- beta a + (1 - beta) loss`, and it shows `a / (1 - beta ** (k + 1))` at step k = 1, 2, ...:
+    the exponent is one too large, so the curve begins at half the true loss (Lightning #14167).
+    """
+    average, losses = 0.0, []
+    for k, value in enumerate(smoothed, start=1):
+        following = value * (1 - beta ** (k + 1))
+        losses.append((following - beta * average) / (1 - beta))
+        average = following
+    return losses
+
+
+def smooth(losses: Sequence[float], beta: float) -> list[float]:
+    """Exponential average, with the bias of its start removed."""
+    average, smoothed = 0.0, []
+    for k, loss in enumerate(losses, start=1):
+        average = beta * average + (1 - beta) * loss
+        smoothed.append(average / (1 - beta**k))
+    return smoothed
+
+
+def find_learning_rate(
+    module: pl.LightningModule,
+    data: Data,
+    trainer: pl.Trainer | None = None,
+    *,
+    min_learning_rate: float = 1e-7,
+    max_learning_rate: float = 1e2,
+    num_rates: int = 7,
+    steps: int | None = None,
+    seed: int = 0,
+) -> LearningRateSearch:
+    """Find the rate at which `trainer.fit(module, data)` trains best. Nothing of what is given is changed.
+
+    Args:
+        module: any LightningModule with automatic optimization and one optimizer.
+        data: a LightningDataModule; or training and validation loaders; or a training loader alone, whose first
+            batches are then held out.
+        trainer: the one that will train: its accumulation, clipping, precision, device, number of processes and
+            number of epochs are taken into account. None: Lightning's defaults, on the module's device.
+        min_learning_rate: where the range test starts; no lower rate is tried.
+        max_learning_rate: where it ends; no higher rate is tried.
+        num_rates: how many constant rates start the race, half a decade apart.
+        steps: optimizer steps of the race, all rates together; None suits them to the batch size.
+        seed: of whatever is drawn, such as the order of the batches and dropout.
+
+    Returns:
+        The pick and the evidence. The same on every process, if there are several.
+
+    Raises:
+        UsageError: before any work, for manual optimization, several optimizers, a schedule with rates of its own,
+            an empty range, too few rates, steps or batches, and for a loss that is not finite or needs no gradient.
+    """
+    _check_arguments(min_learning_rate, max_learning_rate, num_rates, steps)
+    with unchanged_random_state(), tempfile.TemporaryDirectory() as scratch:
+        random.seed(seed)
+        np.random.seed(seed)
+        torch.manual_seed(seed)
+        device = module.device if trainer is None else trainer.strategy.root_device
+        training, validation = _loaders(data)
+        first = next(_endless(training))
+        options = _options(trainer, training)
+        module = _with_transfer_hooks(copy.deepcopy(module), data).to(device)
+        _check_start(module, first, options, device)
+        tester = _throwaway_trainer(trainer, options, device, training, scratch)
+        tested, suggestion = _run_range_test(tester, module, training, min_learning_rate, max_learning_rate)
+
+        batches = _endless(training)
+        held_out = _take_samples(batches if validation is None else iter(validation))
+        batch_size = _samples(first) * options.accumulate_grad_batches
+        raced = _run_race(
+            lambda variants, leg: race(
+                module, variants, leg, held_out, options=options, device=device, trainer=tester, keep_state=True
+            ),
+            lambda leg_steps: list(itertools.islice(batches, leg_steps * options.accumulate_grad_batches)),
+            candidates(tested, num_rates, min_learning_rate, max_learning_rate),
+            steps or round(STEPS * math.sqrt(128 / batch_size)),
+            (min_learning_rate, max_learning_rate),
+        )
+    search = conclude(tested, raced, suggestion, _horizon(trainer, options))
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        shared = [search]
+        torch.distributed.broadcast_object_list(shared)  # sums differ in their last digit from machine to machine
+        search = shared[0]
+    return search
+
+
+def candidates(tested: RangeTest, num_rates: int, lowest: float, highest: float) -> list[float]:
+    """Half-decade rates, ascending, that end just above the rate at which the range test's loss was lowest."""
+    best = tested.learning_rates[tested.smoothed.index(min(tested.smoothed))]
+    top = math.ceil(2 * (math.log10(best) + MARGIN))
+    rates = [half_decade(top - i) for i in reversed(range(num_rates))]
+    return [rate for rate in rates if lowest <= rate <= highest] or [math.sqrt(lowest * highest)]
+
+
+def half_decade(position: int) -> float:
+    """`10 ** (position / 2)` with two digits: ..., 0.32, 1.0, 3.2, ..."""
+    return float(f"{10 ** (position / 2):.1e}")
+
+
+def leg_lengths(steps: int, num_rates: int) -> list[tuple[int, int]]:
+    """How many rates run each leg, and for how many steps each."""
+    return [
+        (rates or num_rates, max(1, round(share * steps / min(rates or num_rates, num_rates)))) for rates, share in LEGS
+    ]
+
+
+def expected_loss(losses: Sequence[float], held_out_loss: float) -> float:
+    """What a race says of a rate: the worse of two losses on samples that it had not been trained on.
+
+    One is the mean training loss of the second half of its steps, each taken before the step: hundreds of batches,
+    the same for all rates, on the weights of the whole way and not only of its end (progressive validation, Blum,
+    Kalai and Langford 1999). Where batches come again, the other one is there to notice what was learned by heart.
+    """
+    return max(fmean(losses[len(losses) // 2 :]), held_out_loss)
+
+
+def pick(expected: Sequence[tuple[float, float]], doublings: float) -> float:
+    """The lowest rate whose expected loss is within tolerance of the least.
+
+    Short races favour high rates: they descend faster, and their noise, which is what limits them in the end, does
+    not yet show. The longer the fit goes on after the race, the more a lower rate may be behind.
+
+    Args:
+        expected: pairs of rate and expected loss, from as many steps each.
+        doublings: log2 of the steps of the fit over those of the race; below zero counts as zero.
+    """
+    least = min(loss for _, loss in expected)
+    return min(rate for rate, loss in expected if loss <= least * (1 + TOLERANCE * max(0.0, doublings)))
+
+
+def conclude(
+    tested: RangeTest, raced: Sequence[RacedRate], suggestion: float | None, horizon: float
+) -> LearningRateSearch:
+    """Draw the conclusions from the two measurements; `horizon` is the number of steps that the fit will make.
+
+    Raises:
+        UsageError: if every rate diverged.
+    """
+    alive = [rate for rate in raced if not rate.diverged]
+    if not alive:
+        tried = f"{raced[0].learning_rate:.1e} to {raced[-1].learning_rate:.1e}"
+        raise UsageError(f"min_learning_rate: every rate from {tried} diverges; scale the inputs, or search lower")
+    longest = max(len(rate.losses) for rate in alive)
+    finalists = [(rate.learning_rate, rate.expected_loss) for rate in alive if len(rate.losses) == longest]
+    picked = pick(finalists, min(5.0, math.log2(horizon / longest)))
+    shortest = min(len(rate.losses) for rate in alive)
+    early = {rate.learning_rate: fmean(rate.losses[shortest // 2 : shortest]) for rate in alive}
+    well = [rate for rate, loss in early.items() if loss <= USABLE * min(early.values())]
+    diverged = [rate.learning_rate for rate in raced if rate.diverged and rate.learning_rate > picked]
+    blows_up_at = tested.blows_up_at
+    if not diverged and blows_up_at is not None and blows_up_at > max(early):
+        diverged = [blows_up_at]
+    return LearningRateSearch(
+        learning_rate=picked,
+        usable=(min(picked, *well), max(picked, *well)),
+        diverges_at=min(diverged, default=None),
+        lightning_suggestion=suggestion,
+        range_test=tested,
+        race=list(raced),
+    )
+
+
+def _run_race(
+    run: Callable[[list[Variant], list[Any]], list[Outcome]],
+    take: Callable[[int], list[Any]],
+    rates: list[float],
+    steps: int,
+    limits: tuple[float, float],
+) -> list[RacedRate]:
+    """Successive halving: a short leg for all rates, and longer ones for those ahead."""
+    lanes: dict[float, RacedRate] = {}
+    states: dict[float, State | None] = {}
+
+    def run_leg(entrants: Sequence[float], leg: list[Any]) -> None:
+        for outcome in run([Variant(rate, start=states.get(rate)) for rate in entrants], leg):
+            rate = outcome.variant.learning_rate
+            assert rate is not None
+            losses = [*(lanes[rate].losses if rate in lanes else ()), *outcome.losses]
+            expected = expected_loss(losses, outcome.held_out_loss) if outcome.finite else math.inf
+            diverged = expected > losses[0] if losses else True
+            lanes[rate] = RacedRate(rate, losses, expected, outcome.held_out_loss, diverged)
+            states[rate] = outcome.state
+
+    for number, (entrants, leg_steps) in enumerate(leg_lengths(steps, len(rates))):
+        leg = take(leg_steps)
+        ahead = sorted((lane for lane in lanes.values() if not lane.diverged), key=lambda lane: lane.expected_loss)
+        run_leg([lane.learning_rate for lane in ahead[:entrants]] if number else rates, leg)
+        while number == 0 and (beyond := _beyond(lanes, limits)):
+            run_leg([beyond], leg)
+    return [lanes[rate] for rate in sorted(lanes)]
+
+
+def _beyond(lanes: Mapping[float, RacedRate], limits: tuple[float, float]) -> float | None:
+    """The rate past the edge, if the leader stands at it: where parameter groups differ, the range test can mislead."""
+    leader = min(lanes.values(), key=lambda lane: lane.expected_loss).learning_rate
+    position = round(2 * math.log10(leader))
+    if leader == min(lanes):
+        beyond = half_decade(position - 1)
+    elif leader == max(lanes):
+        beyond = half_decade(position + 1)
+    else:
+        return None
+    return beyond if limits[0] <= beyond <= limits[1] else None
+
+
+def _run_range_test(
+    trainer: pl.Trainer, module: pl.LightningModule, training: Iterable[Any], lowest: float, highest: float
+) -> tuple[RangeTest, float | None]:
+    """Lightning's own finder, and its suggestion, on a module that is ours to spoil."""
+    with _quiet():
+        finder = Tuner(trainer).lr_find(
+            module,
+            training,
+            min_lr=lowest,
+            max_lr=highest,
+            num_training=RANGE_TEST_STEPS,
+            early_stop_threshold=None,
+            update_attr=False,
+        )
+        assert finder is not None
+        suggestion = finder.suggestion()
+    smoothed = finder.results["loss"]
+    finite = [*map(math.isfinite, smoothed), False].index(False)
+    return RangeTest(finder.results["lr"][:finite], raw_losses(smoothed[:finite])), suggestion
+
+
+def _throwaway_trainer(
+    trainer: pl.Trainer | None, options: StepOptions, device: torch.device, training: Iterable[Any], scratch: str
+) -> pl.Trainer:
+    """Like the trainer that will train, but it leaves nothing behind. Lightning's finder spoils the one it uses."""
+    epochs = math.ceil(RANGE_TEST_STEPS / options.steps_per_epoch) if options.steps_per_epoch else -1
+    if trainer is not None and trainer.max_epochs is not None and epochs > 0:
+        epochs = max(epochs, trainer.max_epochs)  # a schedule may ask the trainer how long the fit will be
+    with _quiet():
+        return pl.Trainer(
+            accelerator="gpu" if device.type == "cuda" else device.type,
+            devices=1 if device.index is None else [device.index],
+            max_epochs=epochs,
+            accumulate_grad_batches=options.accumulate_grad_batches,
+            gradient_clip_val=options.gradient_clip_val,
+            gradient_clip_algorithm=options.gradient_clip_algorithm,
+            precision=cast(Any, options.precision),
+            default_root_dir=scratch,
+            limit_val_batches=0,
+            num_sanity_val_steps=0,
+            plugins=_InMemory(),
+            logger=False,
+            enable_checkpointing=False,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+        )
+
+
+class _InMemory(CheckpointIO):
+    """Lightning's finder saves the module to bring it back: on disk, where it loads plain hyper-parameters alone."""
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
+        self.checkpoint = copy.deepcopy(checkpoint)
+
+    def load_checkpoint(self, path: Any, map_location: Any = None, weights_only: bool | None = None) -> dict[str, Any]:
+        return self.checkpoint
+
+    def remove_checkpoint(self, path: Any) -> None:
+        pass
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """No bar, advice or warning about a trainer that nobody is to see."""
+    logger = logging.getLogger("pytorch_lightning")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with redirect_stderr(io.StringIO()), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logger.setLevel(level)
+
+
+def _check_arguments(lowest: float, highest: float, num_rates: int, steps: int | None) -> None:
+    if not 0 < lowest < highest < math.inf:
+        raise UsageError(
+            f"min_learning_rate={lowest}, max_learning_rate={highest}: give a range of positive rates, "
+            "the lower one first"
+        )
+    if num_rates < 2:
+        raise UsageError(f"num_rates={num_rates}: a race needs at least 2")
+    if steps is not None and steps < 15 * num_rates:
+        raise UsageError(f"steps={steps}: {num_rates} rates need at least {15 * num_rates} to tell them apart")
+
+
+def _check_start(module: pl.LightningModule, first: Any, options: StepOptions, device: torch.device) -> None:
+    """One step of a copy: whatever cannot be raced says so here."""
+    probe = copy.deepcopy(module)
+    probe.configure_model()
+    probe.setup("fit")
+    batches = [first] * options.accumulate_grad_batches
+    outcome = race(probe, [Variant(1e-8)], batches, options=options, device=device)[0]
+    if not outcome.losses:
+        name = type(module).__name__
+        raise UsageError(f"model={name}: the loss is not finite at the start; check the inputs and initial weights")
+
+
+def _loaders(data: Data) -> tuple[Iterable[Any], Iterable[Any] | None]:
+    """A training loader and, if there is one, a validation loader."""
+    if isinstance(data, pl.LightningDataModule):
+        data.prepare_data()
+        data.setup("fit")
+        try:
+            validation = data.val_dataloader()
+        except MisconfigurationException:
+            validation = None
+        training = data.train_dataloader()
+    else:
+        training, validation = data if isinstance(data, tuple) else (data, None)
+    if isinstance(validation, list | tuple):
+        validation = validation[0]
+    return training, validation
+
+
+def _endless(training: Any) -> Iterator[Any]:
+    """The batches of one epoch after another, in the order in which a fit would see them."""
+    combined = isinstance(training, list | tuple | dict)
+    for epoch in itertools.count():
+        for owner in (training, getattr(training, "batch_sampler", None)):
+            set_epoch = getattr(getattr(owner, "sampler", None), "set_epoch", None)
+            if set_epoch is not None:
+                set_epoch(epoch)
+        batch = None
+        for batch in CombinedLoader(training, "max_size_cycle") if combined else training:
+            yield batch[0] if combined else batch
+        if batch is None:
+            raise UsageError("data: the training loader has no batch; give it at least batch_size samples")
+
+
+def _take_samples(batches: Iterator[Any]) -> list[Any]:
+    taken, samples = [], 0
+    while samples < HELD_OUT_SAMPLES and (batch := next(batches, None)) is not None:
+        taken.append(batch)
+        samples += _samples(batch)
+    if not taken:
+        raise UsageError("data: the validation loader has no batch; give it samples, or leave it out")
+    return taken
+
+
+def _samples(batch: Any) -> int:
+    """Length of the first tensor in a batch of any structure; 1 if there is none."""
+    if isinstance(batch, torch.Tensor):
+        return len(batch) if batch.ndim else 1
+    parts = batch.values() if isinstance(batch, Mapping) else batch if isinstance(batch, list | tuple) else ()
+    return next((_samples(part) for part in parts), 1)
+
+
+def _options(trainer: pl.Trainer | None, training: Any) -> StepOptions:
+    """The steps that the fit will make. Several processes step together: as if one accumulated their batches."""
+    options = StepOptions() if trainer is None else StepOptions.of(trainer)
+    accumulate = options.accumulate_grad_batches * (1 if trainer is None else trainer.world_size)
+    try:
+        steps_per_epoch = len(training) // accumulate
+    except TypeError:
+        steps_per_epoch = None
+    return replace(options, accumulate_grad_batches=accumulate, steps_per_epoch=steps_per_epoch or None)
+
+
+def _horizon(trainer: pl.Trainer | None, options: StepOptions) -> float:
+    """Optimizer steps of the fit; infinite if nobody knows."""
+    if trainer is None or options.steps_per_epoch is None:
+        return math.inf
+    limits = [trainer.max_steps] if trainer.max_steps > 0 else []
+    if trainer.max_epochs is not None and trainer.max_epochs > 0:
+        limits.append(trainer.max_epochs * options.steps_per_epoch)
+    return min(limits, default=math.inf)
+
+
+def _with_transfer_hooks(module: pl.LightningModule, data: Data) -> pl.LightningModule:
+    """Let our copy of the module call the transfer hooks that a data module brings, as a trainer would."""
+    if isinstance(data, pl.LightningDataModule):
+        for name in ("on_before_batch_transfer", "transfer_batch_to_device", "on_after_batch_transfer"):
+            if getattr(type(data), name) is not getattr(pl.LightningDataModule, name):
+                hook = getattr(data, name)
+                setattr(module, name, lambda *arguments, hook=hook: hook(*arguments))  # copied by reference
+    return module
