@@ -4,6 +4,7 @@ import csv
 import io
 import math
 import os
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from pytorch_lightning.loggers import TensorBoardLogger
 from torch import Tensor
 
 from unstall import figures
-from unstall.run import CONFIG
+from unstall.run import BEST, CONFIG
 
 METRICS = "metrics.csv"
 HPARAMS = "hparams.yaml"
@@ -82,8 +83,9 @@ class History(Callback):
         row |= {name: float(value) for name, value in trainer.callback_metrics.items()}
         self.rows.append(row)
         self._draw(trainer, row)
+        folder = _log_dir(trainer)
         if trainer.is_global_zero and trainer.loggers:
-            write_metrics(_log_dir(trainer) / METRICS, self.rows)
+            write_metrics(folder / METRICS, self.rows)
 
     def _draw(self, trainer: pl.Trainer, row: dict[str, float]) -> None:
         over_samples = {
@@ -145,7 +147,8 @@ class Curves(Callback):
         was_training = network.training
         network.eval()  # a traced forward must not move BatchNorm's averages
         try:
-            with torch.random.fork_rng():
+            with torch.random.fork_rng(), warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # torch means to drop the tracer that TensorBoard still uses
                 logger.experiment.add_graph(network, inputs[:1], use_strict_trace=False)
         except Exception:  # whatever the tracer cannot follow: a picture is missing, the training is not affected
             pass
@@ -235,6 +238,7 @@ class Mistakes(Callback):
         if self.confusion is None:
             return
         counts = pl_module.all_gather(self.confusion).reshape(-1, *self.confusion.shape).sum(0).cpu()
+        folder = _log_dir(trainer)
         if not trainer.is_global_zero or not trainer.loggers:
             return
         classes = getattr(trainer.datamodule, "classes", None) or [str(index) for index in range(len(counts))]
@@ -249,7 +253,7 @@ class Mistakes(Callback):
                 logger.experiment.add_figure(f"test/{name}", figure, close=False)
             buffer = io.BytesIO()
             figure.savefig(buffer, format="png", dpi=120)
-            _write(_log_dir(trainer) / f"{name}.png", buffer.getvalue())
+            _write(folder / f"{name}.png", buffer.getvalue())
 
 
 class Predictions(BasePredictionWriter):
@@ -338,12 +342,36 @@ def turning_point(rows: list[dict[str, float]], metric: str = "val/loss") -> int
     return int(rows[losses.index(min(finite))]["epoch"]) + 1
 
 
+def closing_words(rows: list[dict[str, float]], folder: Path, program: str) -> list[str]:
+    """What came of a run and how to go on, a line each.
+
+    Args:
+        rows: The run's metrics, a row per epoch.
+        folder: The run's folder.
+        program: What to type to run this program.
+    """
+    words = []
+    if rows and "val/loss" in rows[-1]:
+        best = min(rows, key=lambda row: row["val/loss"] if math.isfinite(row["val/loss"]) else math.inf)
+        accuracy = f", val/accuracy {best['val/accuracy']:.4f}" if "val/accuracy" in best else ""
+        words.append(f"best epoch {best['epoch'] + 1:.0f} of {len(rows)}: val/loss {best['val/loss']:.4f}{accuracy}")
+        turned = turning_point(rows)
+        if turned is not None:
+            words.append(
+                f"overfitting: the validation loss turned after epoch {turned} and rose from {best['val/loss']:.4f} "
+                f"to {rows[-1]['val/loss']:.4f}"
+            )
+    words.append(f"to test it:  {program} test --ckpt_path={folder / BEST}")
+    return words
+
+
 def _log(trainer: pl.Trainer, metrics: dict[str, float], step: int) -> None:
     for logger in trainer.loggers:
         logger.log_metrics(metrics, step=step)
 
 
 def _log_dir(trainer: pl.Trainer) -> Path:
+    # A broadcast from rank zero: to be called on every rank.
     return Path(trainer.log_dir or trainer.default_root_dir)
 
 

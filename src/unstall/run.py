@@ -121,7 +121,7 @@ def find_checkpoint(path: str, prefer: Path) -> Path | None:
     if place.is_file():
         return place
     if not place.is_dir():
-        raise UsageError(f"ckpt_path={path}: no such file; give a checkpoint or a run folder, such as {_newest(place)}")
+        raise UsageError(f"ckpt_path={path}: no such file; give a checkpoint or a run folder, such as {newest_checkpoint()}")
     for candidate in (prefer, LAST):
         if (place / candidate).is_file():
             return place / candidate
@@ -151,7 +151,7 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
         ) from None
     except (RuntimeError, EOFError, zipfile.BadZipFile, OSError, ValueError) as error:
         raise UsageError(
-            f"ckpt_path={path}: cannot be read, truncated or damaged ({str(error).splitlines()[0][:80]}); "
+            f"ckpt_path={path}: cannot be read, truncated or damaged ({type(error).__name__}); "
             "take another checkpoint of the run"
         ) from None
     if not isinstance(checkpoint, dict) or "state_dict" not in checkpoint:
@@ -176,6 +176,7 @@ def check_architecture(path: Path, checkpoint: dict[str, Any], module: torch.nn.
             )
 
 
-def _newest(place: Path) -> str:
-    runs = sorted(place.parent.glob(f"*/*/{BEST}"), key=lambda file: file.stat().st_mtime) if place.parent else []
-    return str(runs[-1]) if runs else f"logs/mnist/<run>/{BEST}"
+def newest_checkpoint(logs: Path = Path("logs")) -> Path:
+    """The best checkpoint of the run that was trained last, to name in a remedy; a pattern if there is none."""
+    runs = sorted(logs.glob(f"*/*/{BEST}"), key=lambda file: file.stat().st_mtime)
+    return runs[-1] if runs else logs / "<experiment>/<run>" / BEST

@@ -1,0 +1,314 @@
+"""The command line: wires the parts, holds no logic of training."""
+
+import difflib
+import errno
+import logging
+import os
+import re
+import shutil
+import sys
+import warnings
+from pathlib import Path
+from typing import Any, NoReturn
+
+import pytorch_lightning as pl
+import torch
+import yaml
+from pytorch_lightning.cli import ArgsType, LightningArgumentParser, LightningCLI, SaveConfigCallback
+from pytorch_lightning.utilities.exceptions import MisconfigurationException
+from pytorch_lightning.utilities.rank_zero import rank_zero_only
+
+from unstall.callbacks import METRICS, closing_words, read_metrics
+from unstall.errors import UsageError
+from unstall.run import (
+    BEST,
+    CONFIG,
+    LAST,
+    RunLogger,
+    check_architecture,
+    check_writable,
+    find_checkpoint,
+    load_checkpoint,
+    newest_checkpoint,
+    run_of,
+)
+
+BASE_CONFIG = Path(__file__).resolve().parents[2] / "configs" / "mnist.yaml"
+# What may differ from the checkpoint when a run goes on: where things lie, not what is learned from them.
+PLACES = ("data.init_args.data_dir", "data.init_args.predict_dir", "data.init_args.num_workers")
+
+
+class Parser(LightningArgumentParser):
+    """Says what is wrong in one line, with the nearest valid name."""
+
+    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
+        """Raise, where argparse would print the usage of some five hundred options."""
+        if not self.exit_on_error:  # jsonargparse is trying one of several types, and may succeed with the next
+            super().error(message, ex)
+        raise usage_error_in(ex) or UsageError(self.in_one_line(message)) from None
+
+    def in_one_line(self, message: str) -> str:
+        """Find the argument, the value and the reason in jsonargparse's nested report, and leave out the nesting."""
+        path = ".".join(re.findall(r'[Pp]arser key "([^"]+)"', message))
+        unknown = re.search(r"unrecognized arguments: (?:--)?([^\s=]+)|(?:Option|[Kk]ey) '([^']+)' is not", message)
+        if unknown:
+            name = ".".join(filter(None, (path, unknown[1] or unknown[2])))
+            return f"{name}: no such setting{self._nearest(name)}"
+        value = re.search(r"NestedArg\(key='[^']*', val='?(.*?)'?\)", message) or re.search(
+            r"(?:Got value|Given value): (?!Namespace)(.+?)(?:\. Got value.*)?$", message, re.MULTILINE
+        )
+        reasons = re.findall(r"(?:module '\S+' has no attribute|No module named|File does not exist).*", message)
+        reasons += [
+            f"expected {kind}"
+            for kind in re.findall(r"Expected an? (?!path|<class 'NoneType'>)(.+?)(?:\. Got.*|: .*)?$", message, re.M)
+        ]
+        if not path or not reasons:
+            return " ".join(message.split())
+        reason = re.sub(r"<class '(?:\w+\.)*(\w+)'>|typing\.", r"\1", " or ".join(dict.fromkeys(reasons)))
+        reason = reason.replace("dot import path string", "a name or class path such as torch.optim.Adam")
+        return f"{path}={value[1]}: {reason}" if value else f"{path}: {reason}"
+
+    def _nearest(self, name: str) -> str:
+        known = {option.lstrip("-") for action in self._actions for option in action.option_strings}
+        known |= {key.replace(".init_args", "") for key in _flat(yaml.safe_load(self.dump(self.get_defaults())))}
+        leaves = {key.rpartition(".")[2]: key for key in known}
+        matches = difflib.get_close_matches(name, known, n=1) or [
+            leaves[leaf] for leaf in difflib.get_close_matches(name.rpartition(".")[2], leaves, n=1)
+        ]
+        return f"; the nearest one is --{matches[0]}" if matches else "; `unstall fit --help` lists them"
+
+
+class SaveConfig(SaveConfigCallback):
+    """Keeps the resolved config in the run's folder, and in every checkpoint: a checkpoint is enough to go on."""
+
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        """Write the config of a training run; the other stages belong to a run that has one."""
+        folder = trainer.log_dir
+        if stage != "fit" or folder is None or not trainer.loggers or not trainer.is_global_zero:
+            return
+        file = Path(folder) / CONFIG
+        file.parent.mkdir(parents=True, exist_ok=True)
+        beside = file.with_name(f".{CONFIG}.{os.getpid()}")
+        beside.write_text(self.text())
+        beside.replace(file)
+
+    def on_save_checkpoint(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        """Add the config, as text."""
+        checkpoint["config"] = self.text()
+
+    def text(self) -> str:
+        """The resolved config as YAML."""
+        return str(self.parser.dump(self.config, skip_none=False))
+
+
+class CLI(LightningCLI):
+    """LightningCLI, with a folder for each run and every check before any work starts."""
+
+    def __init__(self, args: ArgsType = None) -> None:
+        self.checkpoint: dict[str, Any] | None = None
+        self.run_name: str | None = None
+        defaults = {"default_config_files": [str(BASE_CONFIG)], "allow_abbrev": False}
+        super().__init__(
+            pl.LightningModule,
+            pl.LightningDataModule,
+            subclass_mode_model=True,
+            subclass_mode_data=True,
+            auto_configure_optimizers=False,
+            seed_everything_default=0,
+            save_config_callback=SaveConfig,
+            parser_class=Parser,
+            parser_kwargs={"allow_abbrev": False, "prog": "unstall", **dict.fromkeys(self.subcommands(), defaults)},
+            args=args,
+        )
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        """Where runs go."""
+        parser.add_argument("--experiment", type=str, default="run", help="Runs lie in <logs_dir>/<experiment>/<run>.")
+        parser.add_argument("--logs_dir", type=str, default="logs", help="The folder of all experiments.")
+
+    def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
+        """Parse; with ``--ckpt_path``, on top of the config that the checkpoint was made with."""
+        args = sys.argv[1:] if args is None else args
+        assert isinstance(args, list)
+        path = _option(args, "--ckpt_path")
+        if path is not None:
+            args = self._take_up(args, path)
+        self.config = parser.parse_args(args)
+        stage = self.config.subcommand
+        if self.checkpoint is not None:
+            self._check_agreement(stage, str(path))
+        elif stage not in ("fit", "lr_find") and path is None:
+            raise UsageError(
+                f"ckpt_path: {stage} needs a trained checkpoint or run folder; give it, such as "
+                f"--ckpt_path={newest_checkpoint(Path(self.config[stage].logs_dir))}"
+            )
+
+    def _take_up(self, args: list[str], path: str) -> list[str]:
+        file = find_checkpoint(path, LAST if args[0] == "fit" else BEST)
+        if file is None:
+            if args[0] != "fit":
+                raise UsageError(f"ckpt_path={path}: this run has no checkpoint yet; let it train for an epoch first")
+            self.run_name = Path(path).resolve().name
+            return [args[0], f"--config={path}/{CONFIG}", *_without(args[1:], "--ckpt_path")]
+        self.checkpoint = load_checkpoint(file)
+        run = run_of(file)
+        if run is not None:
+            self.run_name = run.folder.resolve().name
+        config = self.checkpoint.get("config")
+        taken_up = [f"--config={config}"] if config else []
+        if run is not None:
+            taken_up += [f"--logs_dir={run.folder.parent.parent}", f"--experiment={run.folder.resolve().parent.name}"]
+        return [args[0], *taken_up, *_without(args[1:], "--ckpt_path"), f"--ckpt_path={file}"]
+
+    def _check_agreement(self, stage: str, path: str) -> None:
+        assert self.checkpoint is not None
+        if "config" not in self.checkpoint:
+            return
+        theirs = _flat(yaml.safe_load(self.checkpoint["config"]))
+        ours = _flat(yaml.safe_load(self._parser(stage).dump(self.config[stage], skip_none=False)))
+        binding = ("model.", "data.", "seed_everything") if stage == "fit" else ("model.",)
+        for key in sorted(ours.keys() | theirs.keys()):
+            if key.startswith(binding) and key not in PLACES and ours.get(key) != theirs.get(key):
+                raise UsageError(
+                    f"{key.replace('.init_args', '')}={ours.get(key)} contradicts {theirs.get(key)}, with which "
+                    f"{path} was trained; leave it out, or start a new run without --ckpt_path"
+                )
+        if stage == "fit":
+            done, wanted = self.checkpoint["epoch"] + 1, self.config[stage].trainer.max_epochs
+            if wanted is not None and 0 <= wanted <= done:
+                raise UsageError(
+                    f"trainer.max_epochs={wanted}: {path} has been trained for {done} epochs; "
+                    f"to go on give more, such as --trainer.max_epochs={2 * done}"
+                )
+
+    def instantiate_trainer(self, **kwargs: Any) -> pl.Trainer:
+        """Log into the run's folder, unless the config brings loggers of its own or none (``false``)."""
+        if self._get(self.config, "trainer").logger in (None, True):
+            step = self.checkpoint["global_step"] if self.checkpoint and self.subcommand == "fit" else None
+            logs_dir, experiment = self._get(self.config, "logs_dir"), self._get(self.config, "experiment")
+            kwargs["logger"] = RunLogger(logs_dir, experiment, self.run_name, purge_step=step)
+        return super().instantiate_trainer(**kwargs)
+
+    def after_instantiate_classes(self) -> None:
+        """Find what would fail, before a folder is made or a step is taken."""
+        path = self._get(self.config, "ckpt_path")
+        if self.checkpoint is not None:
+            check_architecture(Path(path), self.checkpoint, self.model)
+        if self.trainer.loggers:
+            weights = sum(parameter.numel() * parameter.element_size() for parameter in self.model.parameters())
+            # Two checkpoints of weights and at most two moments each, one of them being written beside the old one.
+            check_writable(Path(self._get(self.config, "logs_dir")), 9 * weights + 1_000_000)
+        if self.datamodule is None:
+            return
+        self.datamodule.prepare_data()
+        self.datamodule.setup(self.subcommand if self.subcommand in ("validate", "test", "predict") else "fit")
+        if self.subcommand not in ("validate", "test", "predict") and hasattr(self.model, "check_batch"):
+            self.model.check_batch(next(iter(self.datamodule.train_dataloader())))
+
+    def after_fit(self) -> None:
+        """Say what came of it, and how to go on."""
+        if not self.trainer.is_global_zero or not self.trainer.loggers or self.trainer.log_dir is None:
+            return
+        folder = Path(self.trainer.log_dir)
+        for line in closing_words(read_metrics(folder / METRICS), folder, program()):
+            print(line)
+        print(folder)
+
+    def after_validate(self) -> None:
+        """End with the run's folder."""
+        if self.trainer.is_global_zero and self.trainer.log_dir is not None:
+            print(self.trainer.log_dir)
+
+    after_test = after_predict = after_validate
+
+
+def program() -> str:
+    """What to type to run this program again: its name if the shell finds it, else its path."""
+    typed = Path(sys.argv[0])
+    if typed.name != "unstall":
+        return f"{sys.executable} -m unstall"
+    return "unstall" if shutil.which("unstall") == str(typed) else os.path.relpath(typed)
+
+
+def main(args: list[str] | None = None) -> None:
+    """Run one command; what a user can mend is one line on standard error, and exit code 2.
+
+    Args:
+        args: The command line without the program's name; ``sys.argv`` if left out.
+    """
+    # RMSprop's averages for pixels that are hardly ever lit decay into denormal numbers, and every epoch is slower
+    # than the one before. It only reaches threads made later: it must come before the first parallel operation.
+    torch.set_flush_denormal(True)
+    for name in ("pytorch_lightning", "lightning_fabric"):
+        logging.getLogger(f"{name}.utilities.rank_zero").setLevel(logging.WARNING)
+    # Lightning's own: it asks torch's pytrees the old way, and means well about loaders and folders.
+    warnings.filterwarnings("ignore", message=".isinstance.treespec, LeafSpec")
+    warnings.filterwarnings("ignore", message=".*does not have many workers")
+    warnings.filterwarnings("ignore", message=".*smaller than the logging interval")
+    warnings.filterwarnings("ignore", message="Checkpoint directory .* exists and is not empty")
+    args = sys.argv[1:] if args is None else args
+    try:
+        if args[:1] == ["demo"]:
+            from unstall.demo import demo
+
+            demo(args[1:])
+        else:
+            CLI(args)
+    except UsageError as error:
+        fail(str(error))
+    except MisconfigurationException as error:
+        fail(str(error))
+    except ValueError as error:  # jsonargparse wraps what a constructor raises
+        usage_error = usage_error_in(error)
+        if usage_error is None:
+            raise
+        fail(str(usage_error))
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS):
+            raise
+        fail(f"{error.filename or 'logs_dir'}: {error.strerror}; make room, or give another folder with --logs_dir")
+
+
+def usage_error_in(error: BaseException | None) -> UsageError | None:
+    """The ``UsageError`` that was raised first in a chain of exceptions, if there is one."""
+    while error is not None and not isinstance(error, UsageError):
+        error = error.__cause__ or error.__context__
+    return error
+
+
+def fail(message: str) -> NoReturn:
+    """Print one line and leave with exit code 2."""
+    if rank_zero_only.rank in (0, None):
+        print(f"unstall: error: {' '.join(message.split())}", file=sys.stderr)
+    raise SystemExit(2)
+
+
+def _option(args: list[str], name: str) -> str | None:
+    value = None
+    for index, word in enumerate(args):
+        if word.startswith(f"{name}="):
+            value = word.partition("=")[2]
+        elif word == name:
+            value = args[index + 1] if index + 1 < len(args) else ""
+    return value
+
+
+def _without(args: list[str], name: str) -> list[str]:
+    kept = []
+    skip = False
+    for word in args:
+        if not skip and word != name and not word.startswith(f"{name}="):
+            kept.append(word)
+        skip = word == name
+    return kept
+
+
+def _flat(config: Any, prefix: str = "") -> dict[str, Any]:
+    if not isinstance(config, dict):
+        return {prefix: config}
+    flat: dict[str, Any] = {}
+    for key, value in config.items():
+        flat |= _flat(value, f"{prefix}.{key}" if prefix else str(key))
+    return flat
