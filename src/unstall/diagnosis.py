@@ -1,0 +1,291 @@
+"""From numbers to a cause, with its evidence and a remedy.
+
+A verdict from signals alone is a suspicion; `forks.py` puts it to the test.
+"""
+
+import dataclasses
+import json
+import math
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import Enum
+from pathlib import Path
+from typing import Any
+
+from unstall.signals import Signals
+
+
+class Cause(str, Enum):
+    """Why a run does not do better."""
+
+    NON_FINITE = "non-finite loss"
+    TOO_HIGH = "learning rate too high"
+    TOO_LOW = "learning rate too low"
+    BATCH_TOO_SMALL = "batch too small"
+    BAD_SCALE = "inputs or initial weights of the wrong scale"
+    DEAD_AT_START = "units dead from the start"
+    DEAD_FROM_RATE = "units killed by the learning rate"
+    VANISHING = "vanishing gradients"
+    NOTHING_TO_LEARN = "nothing to learn"
+    BELOW_BASELINE = "no better than a linear model"
+    LOW_CAPACITY = "too little capacity"
+    OVERFITTING = "overfitting"
+    HEALTHY = "healthy"
+    UNSURE = "unsure"
+
+
+EXPLANATIONS: dict[Cause, tuple[str, str]] = {
+    Cause.NON_FINITE: (
+        "The loss stopped being a number at step {non_finite_step}",
+        "restart with a learning rate ten times lower, or clip the gradients",
+    ),
+    Cause.TOO_HIGH: (
+        "The learning rate is too high: the weights have moved {move:.3g} times their initial size and the loss is "
+        "{loss_ratio:.3g} times that of {reference}",
+        "restart with one ten times lower (lowering it in place does not repair the weights)",
+    ),
+    Cause.TOO_LOW: (
+        "The learning rate is too low: the weights go straight ahead and have moved only {move:.2g} times their size",
+        "restart with a learning rate ten times higher",
+    ),
+    Cause.BATCH_TOO_SMALL: (
+        "The batch of {batch_size} is too small for this learning rate: its noise undoes what the steps gain",
+        "raise the batch size, or lower the learning rate",
+    ),
+    Cause.BAD_SCALE: (
+        "The first loss was {initial_ratio:.3g} times that of {reference}: inputs or initial weights are too large",
+        "scale the inputs to about 1 and initialise the weights for their layer's size",
+    ),
+    Cause.DEAD_AT_START: (
+        "{dead_at_start:.0%} of the units of a layer gave the same output for every input from the very first step",
+        "initialise the weights anew: no learning rate revives such units",
+    ),
+    Cause.DEAD_FROM_RATE: (
+        "{dead:.0%} of the units of a layer now give the same output for every input ({dead_at_start:.0%} at first): "
+        "too high a learning rate has killed them",
+        "restart with a learning rate ten times lower",
+    ),
+    Cause.VANISHING: (
+        "The first layer's gradient is {gradient_ratio:.1g} of the last one's: it vanishes on its way back",
+        "use ReLU, normalisation or fewer layers",
+    ),
+    Cause.NOTHING_TO_LEARN: (
+        "The steps are large enough, yet the loss stays at that of {reference}: labels unrelated to the inputs",
+        "check that inputs and labels belong together",
+    ),
+    Cause.BELOW_BASELINE: (
+        "It trains, but no better than a linear model on the same inputs",
+        "look for a better learning rate, then for a better network",
+    ),
+    Cause.LOW_CAPACITY: (
+        "The loss has stopped falling at {loss_ratio:.2g} times that of {reference}, with no gap to the validation "
+        "loss: the network cannot do better",
+        "give the network more units or layers",
+    ),
+    Cause.OVERFITTING: (
+        "It overfits: the validation loss was lowest in epoch {turned_epoch} and has risen {rise:.2f}-fold since, "
+        "while the training loss fell on",
+        "stop at that epoch, or use more data or regularisation",
+    ),
+    Cause.HEALTHY: ("Training is healthy", ""),
+    Cause.UNSURE: ("Either {first} or {second}: the signals are too close to their thresholds to tell", "{remedy}"),
+}
+"""What the terminal says, and what to do about it."""
+
+
+@dataclass(frozen=True)
+class Condition:
+    """A signal compared with a threshold.
+
+    Args:
+        signal: A field of `Signals`.
+        above: Whether the signal must be above the threshold, or below it.
+        threshold: Where the line is.
+    """
+
+    signal: str
+    above: bool
+    threshold: float
+
+    def margin(self, signals: Signals) -> float | None:
+        """Return by how many factors of two the signal fulfils (or, negative, misses) the condition."""
+        value = getattr(signals, self.signal)
+        if value is None:
+            return None
+        if math.isnan(value):
+            return math.inf if self.above else -math.inf
+        factor = math.log2(max(value, 1e-30) / self.threshold)
+        return factor if self.above else -factor
+
+
+@dataclass(frozen=True)
+class Rule:
+    """A cause, and conditions that must all hold; one that was not measured counts as missed."""
+
+    cause: Cause
+    conditions: tuple[Condition, ...]
+
+    def margin(self, signals: Signals) -> float:
+        """Return the smallest margin of the conditions."""
+        margins = [condition.margin(signals) for condition in self.conditions]
+        return min(-math.inf if margin is None else margin for margin in margins)
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """A measured value beside its threshold."""
+
+    signal: str
+    value: float
+    threshold: float
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What the signals say.
+
+    Args:
+        cause: The most likely cause, or UNSURE.
+        confidence: Between 0 and 1: the share of right verdicts at such a margin (`benchmarks/diagnosis.py`).
+        runner_up: The next most likely cause; for UNSURE the first two are in `candidates`.
+        evidence: The values that decided, beside their thresholds.
+        sentence: One sentence for a human.
+        remedy: What to do, as a clause.
+        step: When.
+        candidates: The causes between which an UNSURE verdict cannot decide.
+    """
+
+    cause: Cause
+    confidence: float
+    runner_up: Cause | None
+    evidence: tuple[Evidence, ...]
+    sentence: str
+    remedy: str
+    step: int
+    candidates: tuple[Cause, ...] = ()
+
+    @property
+    def stalled(self) -> bool:
+        """Whether something stands in the way of training itself."""
+        return self.cause in STALLS
+
+
+STALLS = frozenset(Cause) - {Cause.HEALTHY, Cause.UNSURE, Cause.OVERFITTING, Cause.LOW_CAPACITY, Cause.BELOW_BASELINE}
+
+
+def _above(signal: str, threshold: float) -> Condition:
+    return Condition(signal, True, threshold)
+
+
+def _below(signal: str, threshold: float) -> Condition:
+    return Condition(signal, False, threshold)
+
+
+RULES: tuple[Rule, ...] = (
+    Rule(Cause.NON_FINITE, (_above("non_finite_step", 1e-30),)),
+    Rule(Cause.DEAD_AT_START, (_above("dead_at_start", 0.9), _above("loss_ratio", 0.9))),
+    Rule(Cause.TOO_HIGH, (_above("move", 20),)),
+    Rule(Cause.TOO_HIGH, (_above("blow_up", 2), _above("loss_ratio", 0.3))),
+    Rule(Cause.TOO_LOW, (_above("path_efficiency", 1.8), _below("predicted_gain", 0.02), _above("loss_ratio", 0.2))),
+    Rule(Cause.BAD_SCALE, (_above("initial_ratio", 2), _above("loss_ratio", 0.2))),
+    Rule(Cause.DEAD_FROM_RATE, (_above("dead", 0.9), _above("loss_ratio", 0.3))),
+    Rule(Cause.VANISHING, (_below("gradient_ratio", 1e-3), _above("loss_ratio", 0.9))),
+    Rule(Cause.NOTHING_TO_LEARN, (_above("loss_ratio", 0.97), _above("move", 0.05))),
+    Rule(Cause.OVERFITTING, (_above("rise", 1.05), _below("loss_ratio", 0.2))),
+)
+"""In order: the first rule whose conditions all hold names the cause."""
+
+UNSURE_BELOW = 0.15
+"""Margin (factors of two) below which the next candidate is named as well."""
+
+
+def diagnose(signals: Signals) -> Verdict:
+    """Name the cause that explains the signals.
+
+    Args:
+        signals: What was measured; the more steps, the surer.
+    """
+    held = [(rule, rule.margin(signals)) for rule in RULES]
+    fulfilled = [(rule, margin) for rule, margin in held if margin >= 0]
+    near = [(rule, margin) for rule, margin in held if 0 > margin > -UNSURE_BELOW]
+    first, margin = fulfilled[0] if fulfilled else (None, min((-m for _, m in near), default=1.0))
+    cause = first.cause if first else Cause.HEALTHY
+    others = [rule.cause for rule, _ in [*fulfilled, *near] if rule.cause != cause]
+    runner_up = others[0] if others else (Cause.HEALTHY if first else None)
+    evidence = _evidence(first, signals) if first else _evidence_of_health(signals)
+    if margin < UNSURE_BELOW and runner_up is not None:
+        candidates: tuple[Cause, ...] = (cause, runner_up)
+        cause = Cause.UNSURE
+    else:
+        candidates = ()
+    confidence = 1 - 0.5 * 2 ** -(2 * min(margin, 20))
+    sentence, remedy = describe(cause, signals, candidates)
+    return Verdict(cause, round(confidence, 3), runner_up, evidence, sentence, remedy, signals.step, candidates)
+
+
+def hopeless(signals: Signals, verdict: Verdict, steps_left: float) -> bool:
+    """Return whether the steps that are left will not save the run.
+
+    A run that goes straight ahead might still arrive: it is hopeless only if all steps left, each as good as the
+    latest, gain less than a tenth of the loss.
+    """
+    if verdict.cause == Cause.TOO_LOW:
+        return (signals.predicted_gain or 0.0) * steps_left < 0.1
+    at_chance = signals.loss_ratio is None or not signals.loss_ratio < 0.97
+    return verdict.cause == Cause.NON_FINITE or (verdict.stalled and at_chance)
+
+
+def describe(cause: Cause, signals: Signals, candidates: tuple[Cause, ...] = ()) -> tuple[str, str]:
+    """Return one sentence on what happened, and the remedy as a clause."""
+    values: dict[str, Any] = {
+        name: math.nan if value is None else value for name, value in dataclasses.asdict(signals).items()
+    }
+    values["reference"] = "the first batch" if signals.baseline is None else "the best constant prediction"
+    if candidates:
+        values["first"], values["second"] = (candidate.value for candidate in candidates)
+        values["remedy"] = "; or ".join(EXPLANATIONS[c][1] for c in candidates if c != Cause.HEALTHY)
+    sentence, remedy = EXPLANATIONS[cause]
+    return sentence.format(**values), remedy.format(**values)
+
+
+def as_json(value: Any) -> Any:
+    """Return plain data: enumerations as their text, numbers that are not finite as None."""
+    if isinstance(value, Enum):
+        return value.value
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {field.name: as_json(getattr(value, field.name)) for field in dataclasses.fields(value)}
+    if isinstance(value, Mapping):
+        return {str(key): as_json(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [as_json(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def write_json(file: Path, content: Mapping[str, Any]) -> None:
+    """Write beside, then rename: the file is complete or not there."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    beside = file.with_name(f".{file.name}.{os.getpid()}")
+    beside.write_text(json.dumps(as_json(content), indent=2) + "\n")
+    beside.replace(file)
+
+
+def write_verdict(folder: Path, verdict: Verdict, signals: Signals) -> None:
+    """Write `diagnosis.json` with the same keys as after forks, which are none yet."""
+    content = {**as_json(verdict), "forks": [], "fix": None, "verified": None, "signals": signals}
+    write_json(folder / "diagnosis.json", content)
+
+
+def _evidence(rule: Rule, signals: Signals) -> tuple[Evidence, ...]:
+    return tuple(Evidence(c.signal, float(getattr(signals, c.signal)), c.threshold) for c in rule.conditions)
+
+
+def _evidence_of_health(signals: Signals) -> tuple[Evidence, ...]:
+    """Return, for each cause, the condition that it misses by most."""
+    missed = {}
+    for rule in RULES:
+        margins = [(margin, c) for c in rule.conditions if (margin := c.margin(signals)) is not None]
+        if margins:
+            worst = min(margins, key=lambda pair: pair[0])[1]
+            missed[worst.signal] = Evidence(worst.signal, float(getattr(signals, worst.signal)), worst.threshold)
+    return tuple(missed.values())

@@ -1,0 +1,507 @@
+"""Change one thing, train on, compare: what a suspicion is worth, and which remedy works.
+
+    report = fork(module, batches, held_out, signals=signals, start=state)
+
+Every fork trains on the same batches as the others and from the same start (`race.py`), so that their losses differ
+by the one change alone.
+"""
+
+import copy
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import chain, islice, repeat
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from torch import Tensor, nn
+
+from unstall.diagnosis import Cause, Evidence, Verdict, describe, diagnose
+from unstall.errors import UsageError
+from unstall.race import Outcome, State, StepOptions, Variant, check_optimization, race
+from unstall.signals import Signals, entropy, find_targets
+
+RATES = tuple(10.0**exponent for exponent in range(-6, 2))
+"""An absolute grid: around a rate that is far off, a relative one finds nothing (1e-6 times 1000 still stalls)."""
+
+HELPS = 0.8
+"""A change helps if it takes at least a fifth off the held-out loss (`benchmarks/diagnosis.py forks`)."""
+
+AT_CHANCE = 0.95
+"""Share of the loss of the best constant prediction above which nothing was learned."""
+
+SMALL_BATCH, SMALL_STEPS = 32, 150
+"""Samples that any network with enough capacity and living units learns by heart in so many steps."""
+
+Config = Mapping[str, Any]
+Rebuild = Callable[[dict[str, Any]], pl.LightningModule]
+
+
+@dataclass(frozen=True)
+class Fork:
+    """One change and its effect.
+
+    Args:
+        change: What was changed, in words.
+        loss_before: Held-out loss without the change, after as many samples.
+        loss_after: Held-out loss with it; infinite if it diverged.
+        overlay: The settings that make the change permanent, as nested dictionaries; None if it has no setting.
+        cause: What the change would mend.
+    """
+
+    change: str
+    loss_before: float
+    loss_after: float
+    overlay: dict[str, Any] | None = field(default=None, repr=False)
+    cause: Cause = Cause.UNSURE
+
+    @property
+    def helps(self) -> bool:
+        """Whether it takes at least a fifth off the loss."""
+        return self.loss_after < HELPS * self.loss_before
+
+
+@dataclass(frozen=True)
+class Report:
+    """A diagnosis whose remedies were tried.
+
+    Args:
+        verdict: The cause, its confidence and the evidence.
+        forks: What was tried, in order.
+        fix: The smallest change that helps, or None.
+        open_question: What the forks could not tell apart; empty if nothing.
+    """
+
+    verdict: Verdict
+    forks: tuple[Fork, ...]
+    fix: Fork | None
+    open_question: str = ""
+
+
+def screening_steps(batch_size: int) -> int:
+    """Return the steps of a screening fork: 80 at batch 128, for others as the square root, between 28 and 400.
+
+    The noise of a mean gradient falls with the square root of the batch size; 80 steps at batch 128 tell the decades
+    of learning rates apart (`benchmarks/diagnosis.py forks`).
+    """
+    return max(28, min(400, round(80 * math.sqrt(128 / max(1, batch_size)))))
+
+
+def take(loader: Iterable[Any], count: int) -> list[Any]:
+    """Return `count` batches, going round as often as needed."""
+    return list(islice(chain.from_iterable(repeat(loader)), count))
+
+
+def fork(
+    module: pl.LightningModule,
+    batches: Sequence[Any],
+    held_out: Sequence[Any],
+    *,
+    signals: Signals | None = None,
+    start: State | None = None,
+    config: Config | None = None,
+    rebuild: Rebuild | None = None,
+    options: StepOptions | None = None,
+    device: torch.device | None = None,
+    trainer: pl.Trainer | None = None,
+) -> Report:
+    """Find out by trial what holds a run back. Nothing that is given is changed.
+
+    Args:
+        module: The run's module at its initial weights.
+        batches: Training batches in the run's order: four times `screening_steps(batch size)`, if there are.
+        held_out: Batches that are not trained on.
+        signals: What the run's own callback measured; without them less is known about units and gradients.
+        start: Where the run stands, from its checkpoint; without it forks start from the initial weights only.
+        config: The run's resolved configuration, in which settings are looked up by their usual names.
+        rebuild: Builds the module at its initial weights from the configuration with an overlay.
+        options: How a step is made, as in the run's trainer.
+        device: Where to train; where the module is, if None.
+        trainer: What `self.trainer` is to the module meanwhile.
+
+    Raises:
+        UsageError: for manual optimization, several optimizers, or too few batches.
+    """
+    check_optimization(module)
+    if len(batches) < 4 or not held_out:
+        raise UsageError(f"batches={len(batches)}, held_out={len(held_out)}: give at least 4 to train on and 1 to test")
+    trial = _Trial(module, batches, held_out, config or {}, rebuild, start)
+    trial.shared = {"options": options or StepOptions(), "device": device, "trainer": trainer}
+    return trial.report(signals)
+
+
+class _Trial:
+    """The forks of one run."""
+
+    def __init__(
+        self,
+        module: pl.LightningModule,
+        batches: Sequence[Any],
+        held_out: Sequence[Any],
+        config: Config,
+        rebuild: Rebuild | None,
+        start: State | None,
+    ) -> None:
+        self.module, self.batches, self.held_out = module, batches, held_out
+        self.config, self.rebuild, self.start = config, rebuild, start
+        self.shared: dict[str, Any] = {}
+        self.forks: list[Fork] = []
+
+    def report(self, signals: Signals | None) -> Report:
+        accumulate = self.shared["options"].accumulate_grad_batches
+        targets = find_targets(self.batches[0])
+        self.batch_size = accumulate * (len(targets) if targets is not None and targets.ndim else 1)
+        self.short = max(1, min(screening_steps(self.batch_size), len(self.batches) // (4 * accumulate)))
+        self.long = 4 * self.short
+        self.rate = self._configured_rate()
+        (control,) = self._race([Variant()], self.long)
+        self.before = min([control.held_out_loss, *self._standing()])
+        self.signals = signals or _signals_of(control, self.batches[: self.long], self.batch_size)
+        self.reference = self.signals.baseline or self._loss_of_constant()
+
+        suspicion = diagnose(self.signals)
+        rate, tried = self._rates(control)
+        batch = self._larger_batch(control)
+        self._in_place()
+        best = min(rate.loss_after, self.before)
+        stuck = best > AT_CHANCE * self.reference
+        linear = self._linear_loss(rate) if not stuck and best > 0.3 * self.reference else math.inf
+        suspects = []
+        if stuck or best > 1.1 * linear or (self.signals.initial_ratio or 1) > 2:
+            suspects = self._suspects(best, tried)
+        suspect = min(suspects, key=lambda found: found.loss_after, default=None)
+        fits = self._fits_few(tried) if stuck else None
+
+        question = ""
+        if suspicion.cause == Cause.OVERFITTING:
+            cause, fix = Cause.OVERFITTING, None
+        elif suspect is not None and suspect.helps:
+            cause, fix = suspect.cause, suspect
+        elif rate.helps:
+            cause, fix = rate.cause, rate
+            if batch is not None and batch.helps and cause == Cause.TOO_HIGH:
+                question = (
+                    "a rate too high for the batch and a batch too small for the rate are partly the same thing: "
+                    f"{rate.change} brings the loss to {rate.loss_after:.3g}, {batch.change} to {batch.loss_after:.3g}"
+                )
+                if batch.loss_after < HELPS * rate.loss_after:
+                    cause, fix = batch.cause, batch
+        elif batch is not None and batch.helps:
+            cause, fix = batch.cause, batch
+        elif stuck:
+            cause, fix = (Cause.NOTHING_TO_LEARN if fits else self._cause_of_no_fit()), None
+            question = "labels unrelated to the inputs, or inputs that lack what the labels depend on" if fits else ""
+        elif best > 1.1 * linear:
+            cause, fix = Cause.BELOW_BASELINE, None
+        else:
+            cause, fix = Cause.HEALTHY, None
+            question = f"what limits it next is {self._next_limit()}"
+        return Report(self._verdict(cause, fix or rate, suspicion), tuple(self.forks), fix, question)
+
+    def _race(
+        self,
+        variants: Sequence[Variant],
+        steps: int,
+        module: pl.LightningModule | None = None,
+        change: Callable[[Any], Any] = lambda batch: batch,
+    ) -> list[Outcome]:
+        count = steps * self.shared["options"].accumulate_grad_batches
+        training = [change(batch) for batch in self.batches[:count]]
+        return race(
+            module or self.module, variants, training, [change(batch) for batch in self.held_out], **self.shared
+        )
+
+    def _configured_rate(self) -> float:
+        state = race(self.module, [Variant()], [], keep_state=True)[0].state
+        assert state is not None
+        assert state.optimizer is not None
+        group = state.optimizer["param_groups"][0]
+        return float(group.get("initial_lr", group["lr"]))
+
+    def _standing(self) -> list[float]:
+        """Return the held-out loss of the run as it stands, if it does."""
+        if self.start is None:
+            return []
+        return [self._race([Variant(start=State(self.start.weights))], 0)[0].held_out_loss]
+
+    def _loss_of_constant(self) -> float:
+        """Return what the network reaches when it sees no input: the best constant prediction, for any loss."""
+        variants = [Variant(learning_rate=rate) for rate in (self.rate, 1e-3, 1e-1)]
+        reached = [outcome.held_out_loss for outcome in self._race(variants, self.short, change=_blank)]
+        return min(reached)
+
+    def _rates(self, control: Outcome) -> tuple[Fork, list[float]]:
+        """Restart with rates a decade apart, then with half decades around the best one, for longer."""
+        grid = [self.rate, *(rate for rate in RATES if not 0.5 < rate / self.rate < 2)]
+        screened = self._race([Variant(learning_rate=rate) for rate in grid], self.short)
+        for rate, outcome in zip(grid[1:], screened[1:], strict=True):
+            self._note(f"learning rate {rate:.2g}, {self.short} steps", screened[0], outcome)
+        best = min(zip(grid, screened, strict=True), key=lambda pair: pair[1].held_out_loss)[0]
+        finer = [best * 10 ** (half / 2) for half in (1, 0, -1, -2)]
+        finer = [rate for rate in finer if not 0.9 < rate / self.rate < 1.1]
+        raced = self._race([Variant(learning_rate=rate) for rate in finer], self.long)
+        forks = [
+            self._note(
+                f"learning rate {rate:.2g}",
+                control,
+                outcome,
+                self._overlay(("optimizer.lr", "lr", "learning_rate"), rate),
+                Cause.TOO_LOW if rate > self.rate else Cause.TOO_HIGH,
+            )
+            for rate, outcome in zip(finer, raced, strict=True)
+        ]
+        # A lead of a few percent is within noise: then the lower rate, which is further from the edge.
+        lowest = min(fork.loss_after for fork in forks)
+        chosen = [fork for fork in forks if fork.loss_after <= 1.03 * lowest or fork.loss_after == lowest][-1]
+        return chosen, sorted({finer[forks.index(chosen)], best, self.rate})
+
+    def _larger_batch(self, control: Outcome) -> Fork | None:
+        """Restart with batches merged, so that all samples are seen just as often."""
+        merge = min(16, 512 // self.batch_size)
+        if self.batch_size > 64 or self.long < 2 * merge:
+            return None
+        (outcome,) = self._race([Variant(merge=merge)], self.long)
+        size = merge * self.batch_size
+        overlay = self._overlay(("batch_size",), size, place="data")
+        return self._note(f"batch size {size}", control, outcome, overlay, Cause.BATCH_TOO_SMALL)
+
+    def _in_place(self) -> None:
+        """Go on from where the run stands, at other rates: for the record, it repairs little."""
+        if self.start is None:
+            return
+        factors = (1.0, 0.01, 0.1, 10.0)
+        variants = [Variant(learning_rate=self.rate * factor, start=self.start) for factor in factors]
+        on, *others = self._race(variants, self.short)
+        for factor, outcome in zip(factors[1:], others, strict=True):
+            self._note(f"learning rate {self.rate * factor:.2g} from here on, {self.short} steps", on, outcome)
+
+    def _suspects(self, best: float, rates: Sequence[float]) -> list[Fork]:
+        """Change the network or the inputs, at a few rates each: its initial weights, activation, width, their scale."""
+        forks = []
+        for change, cause, module, transform, setting in self._alternatives():
+            grid = sorted({*rates, 1e-3, 1e-2, 1e-1})
+            outcomes = self._race([Variant(learning_rate=rate) for rate in grid], 2 * self.short, module, transform)
+            rate, outcome = min(zip(grid, outcomes, strict=True), key=lambda pair: pair[1].held_out_loss)
+            faster = self._overlay(("optimizer.lr", "lr", "learning_rate"), rate)
+            overlay = _merged(setting, faster) if setting is not None and faster is not None else None
+            change = change if rate == self.rate else f"{change}, learning rate {rate:.2g}"
+            forks.append(Fork(change, best, outcome.held_out_loss, overlay, cause))
+        self.forks += forks
+        return forks
+
+    def _alternatives(
+        self,
+    ) -> Iterable[tuple[str, Cause, pl.LightningModule, Callable[[Any], Any], dict[str, Any] | None]]:
+        settings = _network_settings(self.config)
+        dead = (self.signals.dead_at_start or 0) > 0.9
+        spoiled = Cause.DEAD_AT_START if dead else Cause.BAD_SCALE
+        scale = _scale_of_inputs(self.batches[0])
+        same: Callable[[Any], Any] = lambda batch: batch  # noqa: E731
+        if scale is not None and not 0.1 < scale < 3:
+            yield f"inputs divided by {scale:.3g}", Cause.BAD_SCALE, self.module, lambda b: _scaled(b, 1 / scale), None
+        wanted = {"init_scale": (1.0, spoiled), "activation": ("relu", Cause.VANISHING)}
+        widths = settings.get("widths")
+        if isinstance(widths, (list, tuple)) and len(widths) > 2 and min(widths[1:-1]) < 128:
+            wanted["widths"] = (
+                [widths[0], *(max(128, width) for width in widths[1:-1]), widths[-1]],
+                Cause.LOW_CAPACITY,
+            )
+        for name, (value, cause) in wanted.items():
+            overlay = self._overlay((f"network.{name}", name), value)
+            if self.rebuild is not None and name in settings and settings[name] != value and overlay is not None:
+                yield f"{name} {value}", cause, self.rebuild(overlay), same, overlay
+        if "init_scale" not in settings:
+            yield "initial weights as torch draws them", spoiled, _redrawn(self.module), same, None
+        if "activation" not in settings and (module := _with_relu(self.module)) is not None:
+            yield "ReLU in place of every sigmoid and tanh", Cause.VANISHING, module, same, None
+
+    def _fits_few(self, rates: Sequence[float]) -> bool:
+        """Return whether a few samples can be learned by heart: then it is not the network that fails."""
+        few = _first(self.batches, SMALL_BATCH)
+        variants = [Variant(learning_rate=rate) for rate in sorted({*rates, 1e-3, 1e-2, 1e-1})]
+        outcomes = race(self.module, variants, [few] * SMALL_STEPS, [few], **self.shared)
+        loss = min(outcome.held_out_loss for outcome in outcomes)
+        self.forks.append(Fork(f"only {SMALL_BATCH} samples, {SMALL_STEPS} times", self.reference, loss))
+        return loss < 0.5 * self.reference
+
+    def _linear_loss(self, rate: Fork) -> float:
+        """Return what a linear model in the place of `module.network` reaches; infinite where there is none."""
+        network = getattr(self.module, "network", None)
+        inputs = self.batches[0][0] if isinstance(self.batches[0], (tuple, list)) else None
+        if not isinstance(network, nn.Module) or not isinstance(inputs, Tensor) or not inputs.is_floating_point():
+            return math.inf
+        module = copy.deepcopy(self.module)
+        with torch.no_grad():
+            outputs = copy.deepcopy(network).eval()(inputs[:1].to(module.device))
+        if not isinstance(outputs, Tensor) or outputs.ndim != 2:
+            return math.inf
+        linear = nn.Linear(inputs[0].numel(), outputs.shape[1])
+        module.network = nn.Sequential(nn.Flatten(), linear).to(module.device)
+        variants = [Variant(learning_rate=rate) for rate in (1e-3, 1e-2, 1e-1)]
+        loss = min(outcome.held_out_loss for outcome in self._race(variants, self.long, module))
+        self.forks.append(Fork("a linear model instead", min(self.before, rate.loss_after), loss))
+        return loss
+
+    def _cause_of_no_fit(self) -> Cause:
+        if (self.signals.dead_at_start or 0) > 0.9:
+            return Cause.DEAD_AT_START
+        if (self.signals.initial_ratio or 1) > 2:
+            return Cause.BAD_SCALE
+        vanishing = self.signals.gradient_ratio is not None and self.signals.gradient_ratio < 0.01
+        return Cause.VANISHING if vanishing else Cause.LOW_CAPACITY
+
+    def _next_limit(self) -> str:
+        training, validation = self.signals.training_loss, self.signals.validation_loss
+        if training is None or validation is None:
+            return "not known without a validation loss"
+        return Cause.OVERFITTING.value if validation > 1.25 * training else Cause.LOW_CAPACITY.value
+
+    def _verdict(self, cause: Cause, decisive: Fork, suspicion: Verdict) -> Verdict:
+        ratio = decisive.loss_after / decisive.loss_before if decisive.loss_before else 1.0
+        margin = abs(math.log2(max(ratio, 1e-6) / HELPS)) if math.isfinite(ratio) else 1.0
+        evidence = (*suspicion.evidence, Evidence(f"loss after / before: {decisive.change}", ratio, HELPS))
+        causes = [suspicion.cause, suspicion.runner_up, Cause.HEALTHY]
+        runner_up = next((other for other in causes if other not in (cause, None, Cause.UNSURE)), None)
+        confidence = round(1 - 0.5 * 2 ** (-4 * min(margin, 5)), 3)
+        sentence, remedy = describe(cause, self.signals)
+        return Verdict(cause, confidence, runner_up, evidence, sentence, remedy, self.signals.step)
+
+    def _note(
+        self,
+        change: str,
+        before: Outcome,
+        after: Outcome,
+        overlay: dict[str, Any] | None = None,
+        cause: Cause = Cause.UNSURE,
+    ) -> Fork:
+        reached = min(before.held_out_loss, self.before) if before.variant == Variant() else before.held_out_loss
+        self.forks.append(Fork(change, reached, after.held_out_loss, overlay, cause))
+        return self.forks[-1]
+
+    def _overlay(self, names: Sequence[str], value: Any, place: str = "model") -> dict[str, Any] | None:
+        """Return the overlay that gives the first of these settings a value; None if the run has none of them."""
+        for name in names:
+            for start in (place, None):
+                path = [part for part in (start, *name.split(".")) if part is not None]
+                overlay = _set(self.config, path, value)
+                if overlay is not None:
+                    return overlay
+        return None
+
+
+def _set(config: Any, path: Sequence[str], value: Any) -> dict[str, Any] | None:
+    """Return the overlay that sets `path`, through `class_path` and `init_args`, if it exists in the configuration."""
+    if not isinstance(config, Mapping):
+        return None
+    if "init_args" in config:
+        inner = _set(config["init_args"], path, value)
+        return None if inner is None else {"class_path": config["class_path"], "init_args": inner}
+    if path[0] not in config:
+        return None
+    if len(path) == 1:
+        return {path[0]: value}
+    inner = _set(config[path[0]], path[1:], value)
+    return None if inner is None else {path[0]: inner}
+
+
+def _merged(left: Mapping[str, Any], right: Mapping[str, Any]) -> dict[str, Any]:
+    merged = dict(left)
+    for key, value in right.items():
+        both = isinstance(value, Mapping) and isinstance(merged.get(key), Mapping)
+        merged[key] = _merged(merged[key], value) if both else value
+    return merged
+
+
+def _network_settings(config: Config) -> Mapping[str, Any]:
+    """Return the settings of `model.network`, or of the model itself."""
+    model = config.get("model", {})
+    model = model.get("init_args", model) if isinstance(model, Mapping) else {}
+    network = model.get("network", model)
+    return network.get("init_args", network) if isinstance(network, Mapping) else {}
+
+
+def _signals_of(control: Outcome, batches: Sequence[Any], batch_size: int) -> Signals:
+    """Return the few signals that a fork of the unchanged run gives."""
+    targets = [target for target in map(find_targets, batches) if target is not None]
+    known = bool(targets) and not any(target.is_floating_point() for target in targets)
+    baseline = entropy(torch.bincount(torch.cat([target.flatten() for target in targets])).tolist()) if known else None
+    if not control.losses:
+        return Signals(baseline=baseline, non_finite_step=0, batch_size=batch_size)
+    loss, initial = sum(control.losses[-50:]) / len(control.losses[-50:]), control.losses[0]
+    early = control.losses[15:25]
+    return Signals(
+        step=len(control.losses),
+        initial_loss=initial,
+        loss=loss,
+        baseline=baseline,
+        initial_ratio=initial / baseline if baseline else None,
+        loss_ratio=loss / (baseline or initial),
+        blow_up=sum(early) / 10 / max(initial, baseline or 0) if len(early) == 10 else None,
+        non_finite_step=None if control.finite else len(control.losses),
+        batch_size=batch_size,
+    )
+
+
+def _with_inputs(batch: Any, change: Callable[[Tensor], Tensor]) -> Any:
+    """Return the batch with its first floating-point tensor changed, which are the inputs by custom."""
+    if isinstance(batch, Mapping):
+        name = next((key for key, value in batch.items() if _is_float(value)), None)
+        return batch if name is None else {**batch, name: change(batch[name])}
+    if isinstance(batch, (tuple, list)) and batch and _is_float(batch[0]):
+        return type(batch)((change(batch[0]), *batch[1:]))
+    return change(batch) if _is_float(batch) else batch
+
+
+def _is_float(value: object) -> bool:
+    return isinstance(value, Tensor) and value.is_floating_point()
+
+
+def _blank(batch: Any) -> Any:
+    return _with_inputs(batch, torch.zeros_like)
+
+
+def _scaled(batch: Any, factor: float) -> Any:
+    return _with_inputs(batch, lambda inputs: inputs * factor)
+
+
+def _scale_of_inputs(batch: Any) -> float | None:
+    """Return the root mean square of the inputs."""
+    seen: list[Tensor] = []
+    _with_inputs(batch, lambda inputs: seen.append(inputs) or inputs)  # type: ignore[func-returns-value]
+    return float(seen[0].square().mean().sqrt()) if seen else None
+
+
+def _first(batches: Sequence[Any], count: int) -> Any:
+    """Return a batch of the first `count` samples."""
+    first = batches[0]
+    if isinstance(first, Tensor):
+        return torch.cat(list(batches[:count]))[:count]
+    if isinstance(first, Mapping):
+        return {key: _first([batch[key] for batch in batches[:count]], count) for key in first}
+    if isinstance(first, (tuple, list)):
+        return type(first)(_first(list(part), count) for part in zip(*batches[:count], strict=True))
+    return first
+
+
+def _redrawn(module: pl.LightningModule) -> pl.LightningModule:
+    """Return a copy whose layers have drawn their weights anew, as their classes do."""
+    module = copy.deepcopy(module)
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        for part in module.modules():
+            if callable(reset := getattr(part, "reset_parameters", None)):
+                reset()
+    return module
+
+
+def _with_relu(module: pl.LightningModule) -> pl.LightningModule | None:
+    """Return a copy with ReLU in the place of sigmoid and tanh, or None if it has neither."""
+    module = copy.deepcopy(module)
+    replaced = False
+    for part in list(module.modules()):
+        for name, child in part.named_children():
+            if isinstance(child, (nn.Sigmoid, nn.Tanh)):
+                setattr(part, name, nn.ReLU())
+                replaced = True
+    return module if replaced else None
