@@ -20,11 +20,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from unstall.network import MLP
-from unstall.signals import Meter
+from unstall.meter import Meter
 
 RUNS = Path(__file__).with_name("diagnosis_runs.jsonl")
 ROOT = Path(__file__).parents[1]
-STEPS = {1: 3000, 8: 1500, 32: 750, 128: 375, 1024: 200}
+STEPS = {1: 1600, 8: 960, 32: 500, 128: 320, 1024: 120}
 READINGS = 25, 50, 100, 200
 DEVELOPMENT = "mlp", "deep"
 """Networks on which thresholds were chosen; all others, and the data set digits, were only reported on."""
@@ -96,7 +96,7 @@ def load(name: str) -> tuple[Tensor, Tensor, Tensor, Tensor]:
 
     mnist = MNIST(ROOT / "data")
     inputs, labels = mnist.data[:, None] / 255, mnist.targets
-    return inputs[:48_000], labels[:48_000], inputs[48_000:51_000], labels[48_000:51_000]
+    return inputs[:48_000], labels[:48_000], inputs[48_000:50_000], labels[48_000:50_000]
 
 
 def train(cell: Cell, rate: float, data: tuple[Tensor, Tensor, Tensor, Tensor], enlarge: int = 1) -> dict[str, Any]:
@@ -122,10 +122,10 @@ def train(cell: Cell, rate: float, data: tuple[Tensor, Tensor, Tensor, Tensor], 
         meter.before_step()
         optimizer.step()
         meter.after_batch(loss, labels[batch])
-        if step % (steps // 5) == 0:
+        if step % (steps // 4) == 0:
             meter.end_epoch()
             held_loss, accuracy = evaluate(module, held_inputs, held_labels)
-            meter.validated(held_loss)
+            meter.validated(held_loss, step)
         if step in READINGS or step == steps:
             readings[step] = {
                 name: float(f"{value:.4g}")
@@ -153,7 +153,7 @@ def evaluate(module: nn.Module, inputs: Tensor, labels: Tensor) -> tuple[float, 
 
 
 def cells() -> list[Cell]:
-    """Return the sampled cells: every network with a healthy start first, then its spoilt siblings."""
+    """Return the sampled cells in random order, each followed by its spoilt sibling."""
     draw = random.Random(0)
     chosen = []
     spoils = {
@@ -171,6 +171,7 @@ def cells() -> list[Cell]:
         )
         for index in range(count)
     ]  # fmt: skip
+    draw.shuffle(plan)
     for network, data, index in plan:
         optimizer = names[index % len(names)]
         sizes = [128, 1, 128, 8, 32, 1024] if network in DEVELOPMENT else [128, 8, 128, 32]

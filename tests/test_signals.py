@@ -8,7 +8,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from unstall.signals import Meter, UnitWatch, entropy, find_targets, random_walk_efficiency, turning_point
+from unstall.meter import Meter, UnitWatch
+from unstall.signals import entropy, find_targets, random_walk_efficiency, straightness, turning_point
 
 
 def network(*widths: int) -> nn.Sequential:
@@ -69,7 +70,9 @@ def test_signals_are_what_plain_loops_over_the_whole_history_give() -> None:
     assert signals.predicted_gain == pytest.approx(gained / sum(loss for loss, _, _ in sampled), rel=1e-3)
     path = sum(float((weights[look] - weights[look - 5]).norm()) for look in range(5, 201, 5))
     net = float((weights[200] - weights[0]).norm())
-    assert signals.overall_efficiency == pytest.approx(net / path * math.sqrt(40), rel=1e-4)
+    assert signals.straightness == pytest.approx(
+        math.log(net / path * math.sqrt(40)) / math.log(math.sqrt(40)), rel=1e-3
+    )
     assert signals.rebound == pytest.approx(signals.loss / min(sum(losses[i : i + 50]) / 50 for i in (0, 50, 100, 150)))
     first, last = trace[200][1][0], trace[200][1][2]
     assert signals.gradient_ratio == pytest.approx(
@@ -115,6 +118,8 @@ def test_straight_descent_is_far_above_the_null_and_a_random_walk_at_it() -> Non
             meter.after_batch(torch.tensor(1.0))
         ratios.append(meter.read().path_efficiency)
     assert ratios[0] == pytest.approx(4, rel=1e-3)  # 16 looks: the null is 1/4
+    assert straightness(4, 16, 20, 0) == pytest.approx(1)
+    assert straightness(1, 16, 20, 0) == 0
     assert ratios[1] == pytest.approx(1, rel=0.1)
 
 
@@ -247,7 +252,18 @@ def test_a_resumed_meter_reads_the_same(tmp_path: object) -> None:
     train(whole, one, 100, seed=1)
     train(halves, resumed, 100, seed=1)
     expected, signals = one.read(), resumed.read()
-    for name in ("step", "initial_loss", "loss", "baseline", "move", "blow_up", "noise", "dead", "dead_at_start", "rebound"):
+    for name in (
+        "step",
+        "initial_loss",
+        "loss",
+        "baseline",
+        "move",
+        "blow_up",
+        "noise",
+        "dead",
+        "dead_at_start",
+        "rebound",
+    ):
         assert getattr(signals, name) == pytest.approx(getattr(expected, name)), name
 
 

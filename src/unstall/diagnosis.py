@@ -102,32 +102,37 @@ class Condition:
         signal: A field of `Signals`.
         above: Whether the signal must be above the threshold, or below it.
         threshold: Where the line is.
+        width: Factors of two that count as one step away from the threshold; less for signals that cannot go far.
     """
 
     signal: str
     above: bool
     threshold: float
+    width: float = 1.0
 
     def margin(self, signals: Signals) -> float | None:
-        """Return by how many factors of two the signal fulfils (or, negative, misses) the condition."""
+        """Return by how many factors of two (over `width`) the signal fulfils (or, negative, misses) the condition."""
         value = getattr(signals, self.signal)
         if value is None:
             return None
         if math.isnan(value):
             return math.inf if self.above else -math.inf
-        factor = math.log2(max(value, 1e-30) / self.threshold)
+        factor = math.log2(max(value, 1e-30) / self.threshold) / self.width
         return factor if self.above else -factor
 
 
 @dataclass(frozen=True)
 class Rule:
-    """A cause, and conditions that must all hold; one that was not measured counts as missed."""
+    """A cause, and conditions that must all hold `after` so many steps; one that was not measured counts as missed."""
 
     cause: Cause
     conditions: tuple[Condition, ...]
+    after: int = 100
 
     def margin(self, signals: Signals) -> float:
         """Return the smallest margin of the conditions."""
+        if signals.step < self.after:
+            return -math.inf
         margins = [condition.margin(signals) for condition in self.conditions]
         return min(-math.inf if margin is None else margin for margin in margins)
 
@@ -174,8 +179,8 @@ class Verdict:
 STALLS = frozenset(Cause) - {Cause.HEALTHY, Cause.UNSURE, Cause.OVERFITTING, Cause.LOW_CAPACITY, Cause.BELOW_BASELINE}
 
 
-def _above(signal: str, threshold: float) -> Condition:
-    return Condition(signal, True, threshold)
+def _above(signal: str, threshold: float, width: float = 1.0) -> Condition:
+    return Condition(signal, True, threshold, width)
 
 
 def _below(signal: str, threshold: float) -> Condition:
@@ -183,20 +188,22 @@ def _below(signal: str, threshold: float) -> Condition:
 
 
 RULES: tuple[Rule, ...] = (
-    Rule(Cause.NON_FINITE, (_above("non_finite_step", 1e-30),)),
-    Rule(Cause.DEAD_AT_START, (_above("dead_at_start", 0.9), _above("loss_ratio", 0.9))),
-    Rule(Cause.TOO_HIGH, (_above("move", 20),)),
-    Rule(Cause.TOO_HIGH, (_above("blow_up", 2), _above("loss_ratio", 0.3))),
-    Rule(Cause.TOO_LOW, (_above("path_efficiency", 1.8), _below("predicted_gain", 0.02), _above("loss_ratio", 0.2))),
+    Rule(Cause.NON_FINITE, (_above("non_finite_step", 1e-30),), after=0),
+    Rule(Cause.DEAD_AT_START, (_above("dead_at_start", 0.9, 0.1), _above("loss_ratio", 0.9, 0.1)), after=25),
+    Rule(Cause.TOO_HIGH, (_above("move", 15),), after=25),
+    Rule(Cause.TOO_HIGH, (_above("move", 2.5), _above("loss_ratio", 0.3))),
+    Rule(Cause.TOO_HIGH, (_above("blow_up", 2), _above("loss_ratio", 0.3)), after=25),
+    Rule(Cause.TOO_HIGH, (_above("loss_ratio", 1.1, 0.1), _above("move", 0.5))),
+    Rule(Cause.TOO_LOW, (_above("straightness", 0.55), _below("predicted_gain", 0.2), _above("loss_ratio", 0.2))),
     Rule(Cause.BAD_SCALE, (_above("initial_ratio", 2), _above("loss_ratio", 0.2))),
-    Rule(Cause.DEAD_FROM_RATE, (_above("dead", 0.9), _above("loss_ratio", 0.3))),
-    Rule(Cause.VANISHING, (_below("gradient_ratio", 1e-3), _above("loss_ratio", 0.9))),
-    Rule(Cause.NOTHING_TO_LEARN, (_above("loss_ratio", 0.97), _above("move", 0.05))),
-    Rule(Cause.OVERFITTING, (_above("rise", 1.05), _below("loss_ratio", 0.2))),
+    Rule(Cause.DEAD_FROM_RATE, (_above("dead", 0.9, 0.1), _above("loss_ratio", 0.3))),
+    Rule(Cause.VANISHING, (_below("gradient_ratio", 1e-3), _above("loss_ratio", 0.9, 0.1))),
+    Rule(Cause.NOTHING_TO_LEARN, (_above("loss_ratio", 0.95, 0.05), _below("straightness", 0.5))),
+    Rule(Cause.OVERFITTING, (_above("rise", 1.05), _above("validation_ratio", 2))),
 )
 """In order: the first rule whose conditions all hold names the cause."""
 
-UNSURE_BELOW = 0.15
+UNSURE_BELOW = 0.1
 """Margin (factors of two) below which the next candidate is named as well."""
 
 
@@ -206,15 +213,20 @@ def diagnose(signals: Signals) -> Verdict:
     Args:
         signals: What was measured; the more steps, the surer.
     """
-    held = [(rule, rule.margin(signals)) for rule in RULES]
-    fulfilled = [(rule, margin) for rule, margin in held if margin >= 0]
-    near = [(rule, margin) for rule, margin in held if 0 > margin > -UNSURE_BELOW]
-    first, margin = fulfilled[0] if fulfilled else (None, min((-m for _, m in near), default=1.0))
-    cause = first.cause if first else Cause.HEALTHY
-    others = [rule.cause for rule, _ in [*fulfilled, *near] if rule.cause != cause]
+    margins: dict[Cause, tuple[float, Rule]] = {}
+    for rule in RULES:
+        margin = rule.margin(signals)
+        if rule.cause not in margins or margin > margins[rule.cause][0]:
+            margins[rule.cause] = margin, rule
+    fulfilled = [cause for cause, (margin, _) in margins.items() if margin >= 0]
+    near = [cause for cause, (margin, _) in margins.items() if 0 > margin > -UNSURE_BELOW and cause in STALLS]
+    cause = fulfilled[0] if fulfilled else Cause.HEALTHY
+    margin = margins[cause][0] if fulfilled else min((-margins[cause][0] for cause in near), default=1.0)
+    first = margins[cause][1] if fulfilled else None
+    others = [other for other in [*fulfilled[1:], *near] if other != cause]
     runner_up = others[0] if others else (Cause.HEALTHY if first else None)
     evidence = _evidence(first, signals) if first else _evidence_of_health(signals)
-    if margin < UNSURE_BELOW and runner_up is not None:
+    if margin < UNSURE_BELOW and runner_up is not None and (first is None or first.cause in STALLS):
         candidates: tuple[Cause, ...] = (cause, runner_up)
         cause = Cause.UNSURE
     else:

@@ -14,7 +14,8 @@ from torch import Tensor
 
 from unstall.diagnosis import Cause, Verdict, diagnose, hopeless, write_verdict
 from unstall.errors import UsageError
-from unstall.signals import Meter, Signals, find_targets
+from unstall.meter import Meter
+from unstall.signals import Signals, find_targets
 
 EARLY_READINGS = 25, 50
 """Steps at which signals are read besides the regular ones: a blow-up shows by then (`docs/diagnosis.md`)."""
