@@ -4,31 +4,53 @@ A cell is an optimizer, a batch size, an architecture, a scaling of MNIST's inpu
 validation accuracy of half-decade constant rates after two full epochs of a plain PyTorch loop, as the mean of five
 looks at the last tenth of the steps: one look alone wavers by several points at rates that are too high::
 
-    python benchmarks/lr_find.py truth      # about an hour on one core; resumes, keeps benchmarks/lr_find_truth.csv
+    python benchmarks/lr_find.py truth      # hours on one core; resumes, keeps benchmarks/lr_find_truth.csv
+    python benchmarks/lr_find.py compare    # every finder on those cells; resumes, keeps benchmarks/lr_find_picks.csv
+    python benchmarks/lr_find.py report     # the table, from the two files
+
+The finder's constants were chosen on the architectures in `CHOSEN_ON`; those in `HELD_OUT` were only reported on.
+Rivals: Lightning's and torch-lr-finder's code as installed; fastai's `valley`, `steep` and `minimum` as its
+documentation states them, on a range test with fastai's constants.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import csv
+import functools
+import importlib
+import importlib.util
+import io
+import itertools
+import math
 import random
+import tempfile
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
 
+import pytorch_lightning as pl
 import torch
 import torch.nn.functional as F
+from pytorch_lightning.tuner.tuning import Tuner
 from torch import Tensor, nn
+from torch.utils.data import DataLoader, Dataset
 from torchvision.datasets import MNIST
+
+from unstall.classifier import LitClassifier
+from unstall.lr_find import find_learning_rate
+from unstall.range_test import InMemoryCheckpoint, quiet
 
 TRUTH = Path(__file__).with_name("lr_find_truth.csv")
 EPOCHS = 2
 LOOKS = 5
 VALIDATION = 12_000
 
+PICKS = Path(__file__).with_name("lr_find_picks.csv")
 CHOSEN_ON = ("relu", "tanh")
-"""The architectures on which the finder's constants were chosen; the others were only ever reported on."""
 HELD_OUT = ("sigmoid", "batchnorm", "cnn")
 BATCH_SIZES = (128, 1024, 8)
 SCALINGS = ("unit", "standard")
@@ -80,6 +102,7 @@ def build_network(architecture: str) -> nn.Sequential:
     for layer in layers:
         if isinstance(layer, nn.Linear | nn.Conv2d):
             nn.init.xavier_uniform_(layer.weight)
+            assert layer.bias is not None
             nn.init.zeros_(layer.bias)
     return nn.Sequential(*layers)
 
@@ -94,20 +117,26 @@ def load_mnist(root: str, scaling: str) -> tuple[Tensor, Tensor, Tensor, Tensor]
     return inputs[:-VALIDATION], targets[:-VALIDATION], inputs[-VALIDATION:], targets[-VALIDATION:]
 
 
+def take_step(network: nn.Module, optimizer: torch.optim.Optimizer, inputs: Tensor, targets: Tensor) -> Tensor:
+    """Train on one batch; returns the loss before the step."""
+    loss = F.cross_entropy(network(inputs), targets)
+    optimizer.zero_grad()
+    torch.autograd.backward(loss)
+    optimizer.step()
+    return loss.detach()
+
+
 def train_fully(cell: Cell, learning_rate: float, data: tuple[Tensor, Tensor, Tensor, Tensor]) -> tuple[float, float]:
     """Validation accuracy at a constant rate: at the end, and over the last tenth; 0 where the loss left the reals."""
     inputs, targets, held_out, held_out_targets = data
     torch.manual_seed(cell.seed)
     network = build_network(cell.architecture)
     optimizer = OPTIMIZERS[cell.optimizer](network.parameters(), lr=learning_rate)
-    batches = [part for _ in range(EPOCHS) for part in torch.randperm(len(inputs)).split(cell.batch_size)]
+    batches = [part for _ in range(EPOCHS) for part in torch.randperm(len(inputs)).split(cell.batch_size)]  # type: ignore[no-untyped-call]
     looks = {len(batches) - round(i * len(batches) / 40) for i in range(LOOKS)}
     accuracies = []
     for step, indices in enumerate(batches, start=1):
-        loss = F.cross_entropy(network(inputs[indices]), targets[indices])
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
+        loss = take_step(network, optimizer, inputs[indices], targets[indices])
         if step % 50 == 1 and not torch.isfinite(loss):
             return 0.0, 0.0
         if step in looks:
@@ -174,14 +203,237 @@ def make_truth(data_dir: str, rounds: int) -> None:
         print(cell, flush=True)
 
 
+class InMemory(Dataset[tuple[Tensor, Tensor]]):
+    """A batch is one indexing operation: `DataLoader` calls `__getitems__` where there is one."""
+
+    def __init__(self, inputs: Tensor, targets: Tensor) -> None:
+        self.inputs, self.targets = inputs, targets
+
+    def __len__(self) -> int:
+        return len(self.inputs)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
+        return self.inputs[index], self.targets[index]
+
+    def __getitems__(self, indices: list[int]) -> tuple[Tensor, Tensor]:
+        return self.inputs[indices], self.targets[indices]
+
+    def loader(self, batch_size: int, shuffle: bool = True) -> DataLoader[tuple[Tensor, Tensor]]:
+        return DataLoader(self, batch_size, shuffle=shuffle, collate_fn=lambda batch: batch)
+
+
+def exponential_test(
+    network: nn.Module, optimizer: torch.optim.Optimizer, loader: DataLoader[tuple[Tensor, Tensor]]
+) -> tuple[list[float], list[float]]:
+    """Rates and smoothed losses of fastai's range test: 1e-7 to 10 in 100 steps, beta 0.98, stops at 4x the least.
+
+    Its first tenth and last five points are left out, as fastai leaves them out before it applies a rule.
+    """
+    rates, losses, average, batches = [], [], 0.0, iter(loader)
+    for step in range(100):
+        rate = 1e-7 * (10 / 1e-7) ** (step / 99)
+        optimizer.param_groups[0]["lr"] = rate
+        batch = next(batches, None)
+        if batch is None:
+            batches = iter(loader)
+            batch = next(batches)
+        loss = take_step(network, optimizer, *batch)
+        average = 0.98 * average + 0.02 * loss.item()
+        smoothed = average / (1 - 0.98 ** (step + 1))
+        if not math.isfinite(smoothed):
+            break
+        rates.append(rate)
+        losses.append(smoothed)
+        if smoothed > 4 * min(losses):
+            break
+    return rates[10:-5], losses[10:-5]
+
+
+def valley(rates: list[float], losses: list[float]) -> float:
+    """Half-way down the longest decreasing subsequence: fastai's default rule."""
+    longest = [1] * len(losses)
+    for i, loss in enumerate(losses):
+        longest[i] = 1 + max((longest[j] for j in range(i) if losses[j] > loss), default=0)
+    end = longest.index(max(longest))
+    return rates[max(0, end - longest[end] // 2)]
+
+
+def steepest(rates: list[float], losses: list[float]) -> float:
+    """Where the loss falls fastest against the logarithm of the rate: fastai's `steep`."""
+    slopes = [b - a for a, b in itertools.pairwise(losses)]  # the rates are evenly spaced
+    return rates[slopes.index(min(slopes))]
+
+
+def lightning_suggestion(module: pl.LightningModule, loader: DataLoader[tuple[Tensor, Tensor]]) -> tuple[float, int]:
+    """What a user of `Tuner.lr_find` with its defaults gets, and the steps that it took."""
+    with tempfile.TemporaryDirectory() as scratch, quiet():
+        trainer = pl.Trainer(
+            accelerator="cpu",
+            max_epochs=100,
+            default_root_dir=scratch,
+            logger=False,
+            enable_checkpointing=False,
+            enable_model_summary=False,
+            enable_progress_bar=False,
+            plugins=InMemoryCheckpoint(),
+        )
+        finder = Tuner(trainer).lr_find(module, loader, update_attr=False)
+        assert finder is not None
+        return finder.suggestion() or 1e-8, len(finder.results["lr"])
+
+
+def torch_lr_finder(
+    network: nn.Module, optimizer: torch.optim.Optimizer, loader: DataLoader[tuple[Tensor, Tensor]]
+) -> float:
+    """The suggestion of the package of that name, as its documentation calls it."""
+    from matplotlib.figure import Figure
+
+    with contextlib.redirect_stdout(io.StringIO()), quiet():
+        finder = importlib.import_module("torch_lr_finder").LRFinder(
+            network, optimizer, nn.CrossEntropyLoss(), device="cpu"
+        )
+        finder.range_test(loader, start_lr=1e-7, end_lr=10, num_iter=100)
+        _, rate = finder.plot(ax=Figure().subplots())
+    return float(rate)
+
+
+def random_search(
+    build: Callable[[float], tuple[nn.Module, torch.optim.Optimizer]],
+    loader: DataLoader[tuple[Tensor, Tensor]],
+    steps: int,
+    draw: random.Random,
+) -> float:
+    """Of three rates drawn from 1e-6 to 10, the one whose training loss ends lowest, in our number of steps."""
+    ends = {}
+    for _ in range(3):
+        rate = 10 ** draw.uniform(-6, 1)
+        network, optimizer = build(rate)
+        losses: list[float] = []
+        while len(losses) < steps // 3:
+            for inputs, targets in itertools.islice(loader, steps // 3 - len(losses)):
+                losses.append(take_step(network, optimizer, inputs, targets).item())
+        end = fmean(losses[len(losses) // 2 :])
+        ends[rate] = end if math.isfinite(end) else math.inf
+    return min(ends, key=lambda rate: ends[rate])
+
+
+def compare_cell(cell: Cell, data: tuple[Tensor, Tensor, Tensor, Tensor], seed: int) -> dict[str, tuple[float, int]]:
+    """The rate and the number of steps of every rule."""
+
+    def build(rate: float = 1e-3) -> tuple[nn.Module, torch.optim.Optimizer]:
+        torch.manual_seed(seed)
+        network = build_network(cell.architecture)
+        return network, OPTIMIZERS[cell.optimizer](network.parameters(), lr=rate)
+
+    def build_module() -> LitClassifier:
+        with quiet():
+            return LitClassifier(build()[0], functools.partial(OPTIMIZERS[cell.optimizer], lr=1e-3))
+
+    training = InMemory(data[0], data[1]).loader(cell.batch_size)
+    validation = InMemory(data[2], data[3]).loader(cell.batch_size, shuffle=False)
+    with quiet():
+        trainer = pl.Trainer(accelerator="cpu", max_epochs=EPOCHS, logger=False, enable_checkpointing=False)
+    search = find_learning_rate(build_module(), (training, validation), trainer, seed=seed)
+    steps = len(search.range_test.losses) + sum(len(rate.losses) for rate in search.race)
+    picks = {"ours": (search.learning_rate, steps)}
+    torch.manual_seed(seed)
+    picks["lightning"] = lightning_suggestion(build_module(), training)
+    curve = exponential_test(*build(), training)
+    picks["fastai valley"] = valley(*curve), 100
+    picks["fastai steep"] = steepest(*curve), 100
+    picks["fastai minimum / 10"] = curve[0][curve[1].index(min(curve[1]))] / 10, 100
+    if importlib.util.find_spec("torch_lr_finder") is not None:
+        picks["torch-lr-finder"] = torch_lr_finder(*build(), training), 100
+    picks["random search"] = random_search(build, training, steps, random.Random(f"{cell} {seed}")), steps
+    return picks
+
+
+def compare(data_dir: str, seeds: int) -> None:
+    """Ask every rule about every cell of the truth, and append what it picks."""
+    done = {(row["cell"], row["seed"]) for row in read_picks()}
+    data = {scaling: load_mnist(data_dir, scaling) for scaling in SCALINGS}
+    for seed, cell in itertools.product(range(10, 10 + seeds), read_truth()):
+        name = "/".join(map(str, vars(cell).values()))
+        if (name, str(seed)) in done:
+            continue
+        start = time.process_time()
+        picks = compare_cell(cell, data[cell.scaling], seed)
+        new_file = not PICKS.exists()
+        with PICKS.open("a", newline="") as file:
+            rows = csv.writer(file, lineterminator="\n")
+            if new_file:
+                rows.writerow(["cell", "seed", "rule", "learning_rate", "steps"])
+            rows.writerows([name, seed, rule, f"{rate:.4g}", steps] for rule, (rate, steps) in picks.items())
+        print(name, seed, f"{picks['ours'][0]:.2g} {time.process_time() - start:.1f} s", flush=True)
+
+
+def read_picks() -> list[dict[str, str]]:
+    if not PICKS.exists():
+        return []
+    with PICKS.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def accuracy_at(rate: float, accuracies: dict[float, float]) -> float:
+    """Linear in the logarithm of the rate between measured ones, which is below the truth near a peak; beyond the
+    last ones, where accuracy was still falling, what they reached: both sides are kind to whoever picks badly."""
+    rates = sorted(accuracies)
+    if rate <= rates[0] or rate >= rates[-1]:
+        return accuracies[rates[0] if rate <= rates[0] else rates[-1]]
+    above = next(i for i, other in enumerate(rates) if other >= rate)
+    low, high = rates[above - 1], rates[above]
+    share = math.log(rate / low) / math.log(high / low)
+    return (1 - share) * accuracies[low] + share * accuracies[high]
+
+
+def report() -> None:
+    """Print the tables of docs/lr_find.md."""
+    truth = {"/".join(map(str, vars(cell).values())): (cell, rates) for cell, rates in read_truth().items()}
+    losses: dict[tuple[str, str], list[tuple[float, str, float, int]]] = {}
+    for row in read_picks():
+        cell, accuracies = truth[row["cell"]]
+        rate = float(row["learning_rate"])
+        loss = 100 * (max(accuracies.values()) - accuracy_at(rate, accuracies))
+        for part in ("all", "chosen on" if cell.architecture in CHOSEN_ON else "held out", f"batch {cell.batch_size}"):
+            losses.setdefault((part, row["rule"]), []).append((loss, row["cell"], rate, int(row["steps"])))
+    for part in dict.fromkeys(part for part, _ in losses):
+        print(f"\n| {part} | within a point | mean loss | worst loss | median steps | searches |")
+        print("|---|---|---|---|---|---|")
+        for (other, rule), found in losses.items():
+            if other == part:
+                values = [loss for loss, *_ in found]
+                within = sum(loss <= 1 for loss in values) / len(values)
+                steps = sorted(steps for *_, steps in found)[len(found) // 2]
+                print(f"| {rule} | {within:.0%} | {fmean(values):.1f} | {max(values):.1f} | {steps} | {len(values)} |")
+    print("\nOur misses:")
+    for loss, name, rate, _ in sorted(losses["all", "ours"], reverse=True):
+        if loss > 1:
+            best = max(truth[name][1], key=lambda other: truth[name][1][other])
+            print(f"- {name}: picked {rate:.2g}, best {best:.2g}, loss {loss:.1f}")
+    picks: dict[str, list[float]] = {}
+    for row in read_picks():
+        if row["rule"] == "ours":
+            picks.setdefault(row["cell"], []).append(float(row["learning_rate"]))
+    several = [rates for rates in picks.values() if len(rates) > 1]
+    if several:
+        stable = sum(max(rates) / min(rates) < 4 for rates in several) / len(several)
+        print(f"\nWithin one half-decade step over seeds: {stable:.0%} of {len(several)} cells.")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("command", choices=["truth"])
+    parser.add_argument("command", choices=["truth", "compare", "report"])
     parser.add_argument("--data_dir", default="data")
-    parser.add_argument("--rounds", type=int, default=6)
+    parser.add_argument("--rounds", type=int, default=6, help="of the draw of cells: 16 or 17 cells each")
+    parser.add_argument("--seeds", type=int, default=3, help="of the finders")
     arguments = parser.parse_args()
     torch.set_flush_denormal(True)
-    make_truth(arguments.data_dir, arguments.rounds)
+    if arguments.command == "truth":
+        make_truth(arguments.data_dir, arguments.rounds)
+    elif arguments.command == "compare":
+        compare(arguments.data_dir, arguments.seeds)
+    else:
+        report()
 
 
 if __name__ == "__main__":

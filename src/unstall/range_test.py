@@ -84,7 +84,7 @@ def run_range_test(
     trainer: pl.Trainer, module: pl.LightningModule, training: Iterable[Any], lowest: float, highest: float
 ) -> tuple[RangeTest, float | None]:
     """Lightning's own finder, and its suggestion, on a module that is ours to spoil."""
-    with _quiet():
+    with quiet():
         finder = Tuner(trainer).lr_find(
             module,
             training,
@@ -108,7 +108,7 @@ def throwaway_trainer(
     epochs = math.ceil(RANGE_TEST_STEPS / options.steps_per_epoch) if options.steps_per_epoch else -1
     if trainer is not None and trainer.max_epochs is not None and epochs > 0:
         epochs = max(epochs, trainer.max_epochs)  # a schedule may ask the trainer how long the fit will be
-    with _quiet():
+    with quiet():
         return pl.Trainer(
             accelerator="gpu" if device.type == "cuda" else device.type,
             devices=1 if device.index is None else [device.index],
@@ -120,7 +120,7 @@ def throwaway_trainer(
             default_root_dir=scratch,
             limit_val_batches=0,
             num_sanity_val_steps=0,
-            plugins=_InMemory(),
+            plugins=InMemoryCheckpoint(),
             logger=False,
             enable_checkpointing=False,
             enable_progress_bar=False,
@@ -128,7 +128,7 @@ def throwaway_trainer(
         )
 
 
-class _InMemory(CheckpointIO):
+class InMemoryCheckpoint(CheckpointIO):
     """Lightning's finder saves the module to bring it back: on disk, where it loads plain hyper-parameters alone."""
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
@@ -142,7 +142,7 @@ class _InMemory(CheckpointIO):
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """No bar, advice or warning about a trainer that nobody is to see."""
     logger = logging.getLogger("pytorch_lightning")
     level = logger.level
