@@ -17,7 +17,7 @@ from pytorch_lightning.loggers import TensorBoardLogger
 from torch import Tensor
 
 from unstall import figures
-from unstall.run import BEST, CONFIG
+from unstall.run import BEST, CONFIG, write
 
 METRICS = "metrics.csv"
 HPARAMS = "hparams.yaml"
@@ -123,7 +123,7 @@ class Curves(Callback):
             return
         logger.hparams.update(hyperparameters)
         folder = Path(logger.log_dir)
-        _write(folder / HPARAMS, yaml.safe_dump(hyperparameters, sort_keys=False))
+        write(folder / HPARAMS, yaml.safe_dump(hyperparameters, sort_keys=False))
         writer = logger.experiment
         writer.add_custom_scalars(self.LAYOUT)
         if (folder / CONFIG).is_file():
@@ -253,7 +253,7 @@ class Mistakes(Callback):
                 logger.experiment.add_figure(f"test/{name}", figure, close=False)
             buffer = io.BytesIO()
             figure.savefig(buffer, format="png", dpi=120)
-            _write(folder / f"{name}.png", buffer.getvalue())
+            write(folder / f"{name}.png", buffer.getvalue())
 
 
 class Predictions(BasePredictionWriter):
@@ -277,7 +277,7 @@ class Predictions(BasePredictionWriter):
         for name, row in zip(names, probabilities, strict=True):
             writer.writerow([name, classes[int(row.argmax())], *(f"{value:.6f}" for value in row.tolist())])
         rank = f"-{trainer.global_rank}" if trainer.world_size > 1 else ""
-        _write(_log_dir(trainer) / f"predictions{rank}.csv", text.getvalue())
+        write(_log_dir(trainer) / f"predictions{rank}.csv", text.getvalue())
 
 
 def hyperparameters_of(trainer: pl.Trainer, module: pl.LightningModule) -> dict[str, Any]:
@@ -327,7 +327,7 @@ def write_metrics(file: Path, rows: list[dict[str, float]]) -> None:
     writer = csv.DictWriter(text, fieldnames=list(dict.fromkeys(name for row in rows for name in row)))
     writer.writeheader()
     writer.writerows(rows)
-    _write(file, text.getvalue())
+    write(file, text.getvalue())
 
 
 def turning_point(rows: list[dict[str, float]], metric: str = "val/loss") -> int | None:
@@ -377,9 +377,3 @@ def _log_dir(trainer: pl.Trainer) -> Path:
 
 def _tensorboard(trainer: pl.Trainer) -> TensorBoardLogger | None:
     return next((logger for logger in trainer.loggers if isinstance(logger, TensorBoardLogger)), None)
-
-
-def _write(file: Path, content: str | bytes) -> None:
-    beside = file.with_name(f".{file.name}.{os.getpid()}")
-    beside.write_bytes(content.encode() if isinstance(content, str) else content)
-    beside.replace(file)

@@ -31,7 +31,9 @@ from unstall.run import (
     load_checkpoint,
     newest_checkpoint,
     run_of,
+    write,
 )
+from unstall.trainer import Trainer
 
 BASE_CONFIG = Path(__file__).resolve().parents[2] / "configs" / "mnist.yaml"
 # What may differ from the checkpoint when a run goes on: where things lie, not what is learned from them.
@@ -50,7 +52,7 @@ class Parser(LightningArgumentParser):
     def in_one_line(self, message: str) -> str:
         """Find the argument, the value and the reason in jsonargparse's nested report, and leave out the nesting."""
         path = ".".join(re.findall(r'[Pp]arser key "([^"]+)"', message))
-        unknown = re.search(r"unrecognized arguments: (?:--)?([^\s=]+)|(?:Option|[Kk]ey) '([^']+)' is not", message)
+        unknown = re.search(r"unrecognized arguments: (?:--)?([^\s=]+)|(?:option|Option) '([^']+)'", message)
         if unknown:
             name = ".".join(filter(None, (path, unknown[1] or unknown[2])))
             return f"{name}: no such setting{self._nearest(name)}"
@@ -86,11 +88,8 @@ class SaveConfig(SaveConfigCallback):
         folder = trainer.log_dir
         if stage != "fit" or folder is None or not trainer.loggers or not trainer.is_global_zero:
             return
-        file = Path(folder) / CONFIG
-        file.parent.mkdir(parents=True, exist_ok=True)
-        beside = file.with_name(f".{CONFIG}.{os.getpid()}")
-        beside.write_text(self.text())
-        beside.replace(file)
+        Path(folder).mkdir(parents=True, exist_ok=True)
+        write(Path(folder) / CONFIG, self.text())
 
     def on_save_checkpoint(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
@@ -106,9 +105,9 @@ class SaveConfig(SaveConfigCallback):
 class CLI(LightningCLI):
     """LightningCLI, with a folder for each run and every check before any work starts."""
 
-    def __init__(self, args: ArgsType = None) -> None:
+    def __init__(self, args: ArgsType = None, run_name: str | None = None) -> None:
         self.checkpoint: dict[str, Any] | None = None
-        self.run_name: str | None = None
+        self.run_name = run_name
         defaults = {"default_config_files": [str(BASE_CONFIG)], "allow_abbrev": False}
         super().__init__(
             pl.LightningModule,
@@ -116,12 +115,18 @@ class CLI(LightningCLI):
             subclass_mode_model=True,
             subclass_mode_data=True,
             auto_configure_optimizers=False,
+            trainer_class=Trainer,
             seed_everything_default=0,
             save_config_callback=SaveConfig,
             parser_class=Parser,
             parser_kwargs={"allow_abbrev": False, "prog": "unstall", **dict.fromkeys(self.subcommands(), defaults)},
             args=args,
         )
+
+    @staticmethod
+    def subcommands() -> dict[str, set[str]]:
+        """Lightning's four, and the trainer's own."""
+        return {**LightningCLI.subcommands(), "lr_find": {"model", "datamodule"}}
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Where runs go."""
@@ -216,6 +221,24 @@ class CLI(LightningCLI):
             print(line)
         print(folder)
 
+    def after_lr_find(self) -> None:
+        """Keep the config that was searched, say how to train with the result, or do it."""
+        logger = self.trainer.logger
+        if not self.trainer.is_global_zero or not isinstance(logger, RunLogger):
+            return
+        folder = Path(logger.log_dir)
+        config = self.config["lr_find"].clone()
+        for name in self._subcommand_method_arguments["lr_find"]:
+            config.pop(name)
+        write(folder / CONFIG, self._parser("lr_find").dump(config, skip_none=False, skip_validation=True))
+        again = ["fit", f"--config={folder / CONFIG}", f"--config={folder / 'lr_find.yaml'}"]
+        if self.config["lr_find"].fit:
+            logger.finalize("success")
+            CLI(again, run_name=folder.name)
+            return
+        print(f"to train with it:  {program()} {' '.join(again)}")
+        print(folder)
+
     def after_validate(self) -> None:
         """End with the run's folder."""
         if self.trainer.is_global_zero and self.trainer.log_dir is not None:
@@ -241,8 +264,9 @@ def main(args: list[str] | None = None) -> None:
     # RMSprop's averages for pixels that are hardly ever lit decay into denormal numbers, and every epoch is slower
     # than the one before. It only reaches threads made later: it must come before the first parallel operation.
     torch.set_flush_denormal(True)
-    for name in ("pytorch_lightning", "lightning_fabric"):
-        logging.getLogger(f"{name}.utilities.rank_zero").setLevel(logging.WARNING)
+    for name in ("pytorch_lightning", "lightning_fabric"):  # "Seed set to 0", "GPU available: False", tips
+        for logger in (name, f"{name}.utilities.rank_zero", f"{name}.utilities.seed"):
+            logging.getLogger(logger).setLevel(logging.WARNING)
     # Lightning's own: it asks torch's pytrees the old way, and means well about loaders and folders.
     warnings.filterwarnings("ignore", message=".isinstance.treespec, LeafSpec")
     warnings.filterwarnings("ignore", message=".*does not have many workers")

@@ -77,6 +77,6 @@ class MLP(nn.Module):
         self.layers = nn.Sequential(*layers[:-1])
 
     def forward(self, inputs: Tensor) -> Tensor:
-        """Map inputs of any shape ``(batch, ...)`` with ``widths[0]`` numbers each to logits ``(batch, widths[-1])``."""
+        """Map inputs of any shape ``(batch, ...)`` of ``widths[0]`` numbers to logits ``(batch, widths[-1])``."""
         logits: Tensor = self.layers(inputs.flatten(1))
         return logits

@@ -1,5 +1,6 @@
 """A run: its folder, its name, its checkpoints."""
 
+import os
 import pickle
 import shutil
 import tempfile
@@ -121,7 +122,9 @@ def find_checkpoint(path: str, prefer: Path) -> Path | None:
     if place.is_file():
         return place
     if not place.is_dir():
-        raise UsageError(f"ckpt_path={path}: no such file; give a checkpoint or a run folder, such as {newest_checkpoint()}")
+        raise UsageError(
+            f"ckpt_path={path}: no such file; give a checkpoint or a run folder, such as {newest_checkpoint()}"
+        )
     for candidate in (prefer, LAST):
         if (place / candidate).is_file():
             return place / candidate
@@ -180,3 +183,13 @@ def newest_checkpoint(logs: Path = Path("logs")) -> Path:
     """The best checkpoint of the run that was trained last, to name in a remedy; a pattern if there is none."""
     runs = sorted(logs.glob(f"*/*/{BEST}"), key=lambda file: file.stat().st_mtime)
     return runs[-1] if runs else logs / "<experiment>/<run>" / BEST
+
+
+def write(file: Path, content: str | bytes) -> None:
+    """Write a file that others read: beside, then renamed, so that it appears complete or not at all."""
+    beside = file.with_name(f".{file.name}.{os.getpid()}")
+    try:
+        beside.write_bytes(content.encode() if isinstance(content, str) else content)
+        beside.replace(file)
+    finally:
+        beside.unlink(missing_ok=True)
