@@ -251,9 +251,7 @@ class Mistakes(Callback):
         for name, figure in pictures.items():
             if logger is not None:
                 logger.experiment.add_figure(f"test/{name}", figure, close=False)
-            buffer = io.BytesIO()
-            figure.savefig(buffer, format="png", dpi=120)
-            write(folder / f"{name}.png", buffer.getvalue())
+            write(folder / f"{name}.png", figures.png(figure))
 
 
 class Predictions(BasePredictionWriter):
@@ -330,18 +328,6 @@ def write_metrics(file: Path, rows: list[dict[str, float]]) -> None:
     write(file, text.getvalue())
 
 
-def turning_point(rows: list[dict[str, float]], metric: str = "val/loss") -> int | None:
-    """The epoch (from 1) after which a loss rose for good: the boundary to overfitting; ``None`` if it did not.
-
-    It has turned when the last value lies at least 5 % above the lowest one, and the lowest is not the last.
-    """
-    losses = [row.get(metric, math.nan) for row in rows]
-    finite = [loss for loss in losses if math.isfinite(loss)]
-    if not finite or losses[-1] < 1.05 * min(finite):
-        return None
-    return int(rows[losses.index(min(finite))]["epoch"]) + 1
-
-
 def closing_words(rows: list[dict[str, float]], folder: Path, program: str) -> list[str]:
     """What came of a run and how to go on, a line each.
 
@@ -355,12 +341,6 @@ def closing_words(rows: list[dict[str, float]], folder: Path, program: str) -> l
         best = min(rows, key=lambda row: row["val/loss"] if math.isfinite(row["val/loss"]) else math.inf)
         accuracy = f", val/accuracy {best['val/accuracy']:.4f}" if "val/accuracy" in best else ""
         words.append(f"best epoch {best['epoch'] + 1:.0f} of {len(rows)}: val/loss {best['val/loss']:.4f}{accuracy}")
-        turned = turning_point(rows)
-        if turned is not None:
-            words.append(
-                f"overfitting: the validation loss turned after epoch {turned} and rose from {best['val/loss']:.4f} "
-                f"to {rows[-1]['val/loss']:.4f}"
-            )
     words.append(f"to test it:  {program} test --ckpt_path={folder / BEST}")
     return words
 

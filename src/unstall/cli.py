@@ -277,7 +277,7 @@ def main(args: list[str] | None = None) -> None:
         if args[:1] == ["demo"]:
             from unstall.demo import demo
 
-            demo(args[1:])
+            demo(lambda command: Path(CLI(command).trainer.log_dir or ""), args[1:], program())
         else:
             CLI(args)
     except UsageError as error:

@@ -1,14 +1,26 @@
 """Pictures, from numbers that others measured. Nothing is shown on a screen and no global state is touched."""
 
+from __future__ import annotations
+
+import io
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 if TYPE_CHECKING:
-    from matplotlib.figure import Figure
+    from matplotlib import figure
     from torch import Tensor
 
+Figure: TypeAlias = "figure.Figure"
 
-def confusion_matrix(counts: "Tensor", classes: Sequence[str]) -> "Figure":
+
+def png(picture: Figure) -> bytes:
+    """The picture as a PNG file."""
+    buffer = io.BytesIO()
+    picture.savefig(buffer, format="png", dpi=120)
+    return buffer.getvalue()
+
+
+def confusion_matrix(counts: Tensor, classes: Sequence[str]) -> Figure:
     """Draw how often each class was taken for each other.
 
     Args:
@@ -48,7 +60,7 @@ def confusion_matrix(counts: "Tensor", classes: Sequence[str]) -> "Figure":
     return figure
 
 
-def mistakes(images: "Tensor", captions: Sequence[str]) -> "Figure":
+def mistakes(images: Tensor, captions: Sequence[str]) -> Figure:
     """Draw images ``(n, channels, height, width)`` in [0, 1] in a square of tiles, each with its caption."""
     from matplotlib.figure import Figure
 
@@ -64,7 +76,7 @@ def mistakes(images: "Tensor", captions: Sequence[str]) -> "Figure":
     return figure
 
 
-def training_curves(runs: Mapping[str, Mapping[str, Sequence[float]]], prior_loss: float) -> "Figure":
+def training_curves(runs: Mapping[str, Mapping[str, Sequence[float]]], prior_loss: float) -> Figure:
     """Draw training loss (logarithmic) and validation accuracy of several runs over the epochs.
 
     Args:
