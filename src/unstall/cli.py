@@ -14,11 +14,12 @@ from typing import Any, NoReturn
 import pytorch_lightning as pl
 import torch
 import yaml
+from pytorch_lightning.callbacks import Checkpoint, ProgressBar
 from pytorch_lightning.cli import ArgsType, LightningArgumentParser, LightningCLI, SaveConfigCallback
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
 from pytorch_lightning.utilities.rank_zero import rank_zero_only
 
-from unstall.callbacks import METRICS, closing_words, read_metrics
+from unstall.callbacks import METRICS, PLACES, closing_words, read_metrics
 from unstall.errors import UsageError
 from unstall.run import (
     BEST,
@@ -36,8 +37,6 @@ from unstall.run import (
 from unstall.trainer import Trainer
 
 BASE_CONFIG = Path(__file__).resolve().parents[2] / "configs" / "mnist.yaml"
-# What may differ from the checkpoint when a run goes on: where things lie, not what is learned from them.
-PLACES = ("data.init_args.data_dir", "data.init_args.predict_dir", "data.init_args.num_workers")
 
 
 class Parser(LightningArgumentParser):
@@ -175,7 +174,7 @@ class CLI(LightningCLI):
         ours = _flat(yaml.safe_load(self._parser(stage).dump(self.config[stage], skip_none=False)))
         binding = ("model.", "data.", "seed_everything") if stage == "fit" else ("model.",)
         for key in sorted(ours.keys() | theirs.keys()):
-            if key.startswith(binding) and key not in PLACES and ours.get(key) != theirs.get(key):
+            if key.startswith(binding) and key.rpartition(".")[2] not in PLACES and ours.get(key) != theirs.get(key):
                 raise UsageError(
                     f"{key.replace('.init_args', '')}={ours.get(key)} contradicts {theirs.get(key)}, with which "
                     f"{path} was trained; leave it out, or start a new run without --ckpt_path"
@@ -194,6 +193,11 @@ class CLI(LightningCLI):
             step = self.checkpoint["global_step"] if self.checkpoint and self.subcommand == "fit" else None
             logs_dir, experiment = self._get(self.config, "logs_dir"), self._get(self.config, "experiment")
             kwargs["logger"] = RunLogger(logs_dir, experiment, self.run_name, purge_step=step)
+        trainer = self._get(self.config_init, "trainer")
+        if isinstance(trainer.callbacks, list):  # Lightning refuses a callback that a flag switches off; drop it here
+            flags = {ProgressBar: trainer.enable_progress_bar, Checkpoint: trainer.enable_checkpointing}
+            off = tuple(kind for kind, flag in flags.items() if flag is False)
+            kwargs["callbacks"] = [callback for callback in trainer.callbacks if not isinstance(callback, off)]
         return super().instantiate_trainer(**kwargs)
 
     def after_instantiate_classes(self) -> None:
