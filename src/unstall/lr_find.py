@@ -55,7 +55,7 @@ class RacedRate:
         losses: training loss per step, over all legs that it ran, as far as they were finite.
         expected_loss: what the search expects of it at the horizon; infinite if it diverged.
         held_out_loss: after its last leg; infinite if it diverged.
-        diverged: whether the loss left the reals or ended above where it started.
+        diverged: whether the loss left the reals, or ended above where it started although a lower rate does well.
     """
 
     learning_rate: float
@@ -204,10 +204,17 @@ def conclude(
     Raises:
         UsageError: if every rate diverged.
     """
-    alive = [rate for rate in raced if not rate.diverged]
-    if not alive:
+    leader = min(raced, key=lambda rate: rate.expected_loss)
+    if leader.diverged:
         tried = f"{raced[0].learning_rate:.1e} to {raced[-1].learning_rate:.1e}"
         raise UsageError(f"min_learning_rate: every rate from {tried} diverges; scale the inputs, or search lower")
+    raced = [
+        replace(rate, diverged=True)
+        if rate.learning_rate > leader.learning_rate and rate.expected_loss > rate.losses[0]
+        else rate
+        for rate in raced
+    ]
+    alive = [rate for rate in raced if not rate.diverged]
     longest = max(len(rate.losses) for rate in alive)
     finalists = [(rate.learning_rate, rate.expected_loss) for rate in alive if len(rate.losses) == longest]
     picked = pick(finalists, min(5.0, math.log2(horizon / longest)))
@@ -224,7 +231,7 @@ def conclude(
         diverges_at=min(diverged, default=None),
         lightning_suggestion=suggestion,
         range_test=tested,
-        race=list(raced),
+        race=raced,
     )
 
 
@@ -249,8 +256,7 @@ def _run_race(
             assert rate is not None
             losses = [*(lanes[rate].losses if rate in lanes else ()), *outcome.losses]
             expected = expected_loss(losses, outcome.held_out_loss) if outcome.finite else math.inf
-            diverged = expected > losses[0] if losses else True
-            lanes[rate] = RacedRate(rate, losses, expected, outcome.held_out_loss, diverged)
+            lanes[rate] = RacedRate(rate, losses, expected, outcome.held_out_loss, diverged=not outcome.finite)
             states[rate] = outcome.state
 
     for number, (entrants, leg_steps) in enumerate(leg_lengths(steps, len(rates))):

@@ -113,7 +113,7 @@ def draw(search: LearningRateSearch) -> Figure:
         [rate.expected_loss for rate in alive],
         "o-",
         color="C0",
-        label="race: expected loss of constant rates",
+        label="race: loss of constant rates",
     )
     for rate in alive:
         note = f"{len(rate.losses)}"
@@ -129,6 +129,9 @@ def draw(search: LearningRateSearch) -> Figure:
     axes.set_ylim(0.8 * min(losses), 2 * max(tested.losses[0], *(rate.expected_loss for rate in alive)))
     axes.set_xscale("log")
     axes.set_yscale("log")
+    axes.yaxis.set_major_formatter("{x:g}")
+    axes.yaxis.set_minor_formatter("{x:g}")
+    axes.tick_params(axis="y", which="minor", labelsize=7)
     axes.set_xlabel("learning rate")
     axes.set_ylabel("loss (beside the points: steps raced)")
     axes.legend(fontsize=8)
@@ -139,7 +142,7 @@ def table(search: LearningRateSearch) -> Table:
     """The race and the pick, for the terminal."""
     from rich.table import Table
 
-    rows = Table(title="Learning rates, raced from the same weights on the same batches")
+    rows = Table(title="The same weights, the same batches")
     for name in ("learning rate", "steps", "expected loss", ""):
         rows.add_column(name, justify="left" if not name else "right")
     low, high = search.usable
