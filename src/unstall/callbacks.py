@@ -118,7 +118,7 @@ class Curves(Callback):
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Write what is known before the first step."""
         # The base config's `log_every_n_steps` may be more than a short epoch has: then once an epoch.
-        self._interval = max(1, min(trainer.log_every_n_steps, int(trainer.num_training_batches)))
+        self._interval = max(1, min(_log_every_n_steps(trainer), int(trainer.num_training_batches)))
         hyperparameters = hyperparameters_of(trainer, pl_module)
         logger = _tensorboard(trainer)
         if logger is None or not trainer.is_global_zero:
@@ -134,7 +134,8 @@ class Curves(Callback):
         from torch.utils.tensorboard.summary import hparams
 
         # The values of these metrics are the last points of their curves: none is written here.
-        for summary in hparams(hyperparameters, dict.fromkeys(self.METRICS, 0.0)):
+        summaries = hparams(hyperparameters, dict.fromkeys(self.METRICS, 0.0))  # type: ignore[no-untyped-call]
+        for summary in summaries:
             writer._get_file_writer().add_summary(summary)
 
     def on_train_batch_start(
@@ -239,11 +240,13 @@ class Mistakes(Callback):
         """Draw both into TensorBoard and, as PNG, into the run's folder."""
         if self.confusion is None:
             return
-        counts = pl_module.all_gather(self.confusion).reshape(-1, *self.confusion.shape).sum(0).cpu()
+        gathered = pl_module.all_gather(self.confusion)
+        assert isinstance(gathered, Tensor)
+        counts = gathered.reshape(-1, *self.confusion.shape).sum(0).cpu()
         folder = _log_dir(trainer)
         if not trainer.is_global_zero or not trainer.loggers:
             return
-        classes = getattr(trainer.datamodule, "classes", None) or [str(index) for index in range(len(counts))]
+        classes = getattr(_datamodule(trainer), "classes", None) or [str(index) for index in range(len(counts))]
         pictures = {"confusion_matrix": figures.confusion_matrix(counts, classes)}
         if self.worst and self.worst[0][1].ndim == 3 and len(self.worst[0][1]) in (1, 3):
             images = torch.stack([image for _, image, _, _ in self.worst])
@@ -267,8 +270,8 @@ class Predictions(BasePredictionWriter):
     ) -> None:
         """Write this rank's predictions, each a tensor of probabilities ``(batch, classes)``."""
         probabilities = torch.cat(list(predictions)).float().cpu()
-        classes = getattr(trainer.datamodule, "classes", None) or [str(k) for k in range(probabilities.shape[1])]
-        names = getattr(trainer.datamodule, "predict_names", None) or [str(k) for k in range(len(probabilities))]
+        classes = getattr(_datamodule(trainer), "classes", None) or [str(k) for k in range(probabilities.shape[1])]
+        names = getattr(_datamodule(trainer), "predict_names", None) or [str(k) for k in range(len(probabilities))]
         # Evaluation samplers deal the samples out in turn: rank r has r, r + world, r + 2 world, ...
         names = names[trainer.global_rank :: trainer.world_size]
         text = io.StringIO()
@@ -291,7 +294,7 @@ def hyperparameters_of(trainer: pl.Trainer, module: pl.LightningModule) -> dict[
         group = trainer.optimizers[0].param_groups[0]
         table["learning_rate"] = float(group.get("initial_lr", group["lr"]))
         table["optimizer"] = type(trainer.optimizers[0]).__name__
-    of_data = getattr(trainer.datamodule, "hparams", {})
+    of_data = getattr(_datamodule(trainer), "hparams", {})
     table["batch_size"] = of_data.get("batch_size") or getattr(trainer.train_dataloader, "batch_size", None)
     table["seed"] = int(os.environ.get("PL_GLOBAL_SEED", 0))
     settings: dict[str, Any] = {}
@@ -361,3 +364,11 @@ def _log_dir(trainer: pl.Trainer) -> Path:
 
 def _tensorboard(trainer: pl.Trainer) -> TensorBoardLogger | None:
     return next((logger for logger in trainer.loggers if isinstance(logger, TensorBoardLogger)), None)
+
+
+def _datamodule(trainer: pl.Trainer) -> Any:
+    return getattr(trainer, "datamodule", None)
+
+
+def _log_every_n_steps(trainer: pl.Trainer) -> int:
+    return int(trainer.__dict__["log_every_n_steps"])  # Lightning sets it without declaring it

@@ -61,7 +61,7 @@ class LitClassifier(pl.LightningModule):
     def predict_step(self, batch: Batch | Tensor, batch_idx: int) -> Tensor:
         """Return class probabilities ``(batch, classes)``; labels, if the batch has any, are not looked at."""
         inputs = batch if isinstance(batch, Tensor) else batch[0]
-        return self(inputs).softmax(dim=1)
+        return self.forward(inputs).softmax(dim=1)
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """Build the injected optimizer, and the injected schedule on top of it."""

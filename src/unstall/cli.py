@@ -14,10 +14,9 @@ from typing import Any, NoReturn
 import pytorch_lightning as pl
 import torch
 import yaml
+from lightning_fabric.utilities.exceptions import MisconfigurationException
 from pytorch_lightning.callbacks import Checkpoint, ProgressBar
 from pytorch_lightning.cli import ArgsType, LightningArgumentParser, LightningCLI, SaveConfigCallback
-from pytorch_lightning.utilities.exceptions import MisconfigurationException
-from pytorch_lightning.utilities.rank_zero import rank_zero_only
 
 from unstall.callbacks import METRICS, PLACES, closing_words, read_metrics
 from unstall.errors import UsageError
@@ -31,6 +30,7 @@ from unstall.run import (
     find_checkpoint,
     load_checkpoint,
     newest_checkpoint,
+    rank,
     run_of,
     write,
 )
@@ -308,7 +308,7 @@ def usage_error_in(error: BaseException | None) -> UsageError | None:
 
 def fail(message: str) -> NoReturn:
     """Print one line and leave with exit code 2."""
-    if rank_zero_only.rank in (0, None):
+    if rank() == 0:
         print(f"unstall: error: {' '.join(message.split())}", file=sys.stderr)
     raise SystemExit(2)
 

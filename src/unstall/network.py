@@ -71,8 +71,8 @@ class MLP(nn.Module):
                 INITIALIZERS[init](linear.weight)
                 nn.init.zeros_(linear.bias)
             with torch.no_grad():
-                linear.weight *= init_scale
-                linear.bias *= init_scale
+                linear.weight.mul_(init_scale)
+                linear.bias.mul_(init_scale)
             layers += [linear, ACTIVATIONS[activation]()]
         self.layers = nn.Sequential(*layers[:-1])
 

@@ -52,7 +52,7 @@ class RunLogger(TensorBoardLogger):
     def __init__(
         self, save_dir: str | Path, name: str, version: str | None = None, purge_step: int | None = None
     ) -> None:
-        purge = {} if purge_step is None else {"purge_step": purge_step}
+        purge: dict[str, Any] = {} if purge_step is None else {"purge_step": purge_step}
         super().__init__(save_dir, name=name, version=version, default_hp_metric=False, **purge)
 
     @property
@@ -63,6 +63,11 @@ class RunLogger(TensorBoardLogger):
         return str(self._version)
 
 
+def rank() -> int:
+    """This process's number among all that train together, also before they have met."""
+    return int(getattr(rank_zero_only, "rank", None) or 0)
+
+
 def reserve(experiment: Path) -> str:
     """Make a new run folder in ``experiment`` and return its name, the local time to the second.
 
@@ -70,7 +75,7 @@ def reserve(experiment: Path) -> str:
     rank zero makes folders; Lightning hands its choice to the other ranks.
     """
     moment = time.strftime("%Y%m%d-%H%M%S")
-    if rank_zero_only.rank:
+    if rank():
         return moment
     experiment.mkdir(parents=True, exist_ok=True)
     for attempt in range(1, 1000):
