@@ -1,7 +1,11 @@
 """Data for the tests: real MNIST where it can be had, and small generated sets everywhere."""
 
+import os
 from collections.abc import Callable
 from pathlib import Path
+
+# Before torch is imported: on a shared machine, threads that wait for one another spin.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import numpy as np
 import pytest
