@@ -114,7 +114,7 @@ def test_tensorboard_holds_the_signals_and_the_verdict(tmp_path: Path) -> None:
     scalars = set(events.Tags()["scalars"])
     assert {"diagnosis/blow_up", "diagnosis/dead_at_start", "diagnosis/initial_ratio"} <= scalars
     (text,) = (events.Tensors(tag) for tag in events.Tags()["tensors"] if tag.startswith("diagnosis"))
-    assert "learning rate ten times lower" in text[0].tensor_proto.string_val[0].decode()
+    assert "restart with one ten times lower" in text[0].tensor_proto.string_val[0].decode()
 
 
 def test_a_hopeless_run_is_stopped_only_if_asked(tmp_path: Path) -> None:

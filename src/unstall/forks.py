@@ -7,6 +7,7 @@ by the one change alone.
 """
 
 import copy
+import dataclasses
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -17,16 +18,31 @@ import pytorch_lightning as pl
 import torch
 from torch import Tensor, nn
 
+from unstall.changes import (
+    Config,
+    blank,
+    first_samples,
+    merged,
+    network_settings,
+    overlay_for,
+    redrawn,
+    scale_of_inputs,
+    scaled,
+    with_relu,
+)
 from unstall.diagnosis import Cause, Evidence, Verdict, describe, diagnose
 from unstall.errors import UsageError
-from unstall.race import Outcome, State, StepOptions, Variant, check_optimization, race
-from unstall.signals import Signals, entropy, find_targets
+from unstall.meter import Meter
+from unstall.race import Outcome, State, StepOptions, Variant, check_optimization, race, unchanged_random_state
+from unstall.signals import Signals, find_targets
 
-RATES = tuple(10.0**exponent for exponent in range(-6, 2))
+RATES = tuple(10.0**exponent for exponent in range(-5, 2))
 """An absolute grid: around a rate that is far off, a relative one finds nothing (1e-6 times 1000 still stalls)."""
 
-HELPS = 0.8
-"""A change helps if it takes at least a fifth off the held-out loss (`benchmarks/diagnosis.py forks`)."""
+HELPS, MATTERS = 0.8, 0.05
+"""A change helps if it takes a fifth off the held-out loss, and a twentieth of the best constant prediction's loss.
+
+Five points of accuracy, which the labels of `benchmarks/diagnosis.py` ask for, are worth about that much on MNIST."""
 
 AT_CHANCE = 0.95
 """Share of the loss of the best constant prediction above which nothing was learned."""
@@ -34,7 +50,6 @@ AT_CHANCE = 0.95
 SMALL_BATCH, SMALL_STEPS = 32, 150
 """Samples that any network with enough capacity and living units learns by heart in so many steps."""
 
-Config = Mapping[str, Any]
 Rebuild = Callable[[dict[str, Any]], pl.LightningModule]
 
 
@@ -48,6 +63,7 @@ class Fork:
         loss_after: Held-out loss with it; infinite if it diverged.
         overlay: The settings that make the change permanent, as nested dictionaries; None if it has no setting.
         cause: What the change would mend.
+        helps: Whether it makes a difference that matters.
     """
 
     change: str
@@ -55,11 +71,7 @@ class Fork:
     loss_after: float
     overlay: dict[str, Any] | None = field(default=None, repr=False)
     cause: Cause = Cause.UNSURE
-
-    @property
-    def helps(self) -> bool:
-        """Whether it takes at least a fifth off the loss."""
-        return self.loss_after < HELPS * self.loss_before
+    helps: bool = False
 
 
 @dataclass(frozen=True)
@@ -91,6 +103,19 @@ def screening_steps(batch_size: int) -> int:
 def take(loader: Iterable[Any], count: int) -> list[Any]:
     """Return `count` batches, going round as often as needed."""
     return list(islice(chain.from_iterable(repeat(loader)), count))
+
+
+def take_samples(loader: Iterable[Any], count: int) -> list[Any]:
+    """Return batches with `count` samples in all, or as many as there are."""
+    taken: list[Any] = []
+    seen = 0
+    for batch in loader:
+        taken.append(batch)
+        targets = find_targets(batch)
+        seen += len(targets) if targets is not None and targets.ndim else 1
+        if seen >= count:
+            break
+    return taken
 
 
 def fork(
@@ -157,7 +182,7 @@ class _Trial:
         self.rate = self._configured_rate()
         (control,) = self._race([Variant()], self.long)
         self.before = min([control.held_out_loss, *self._standing()])
-        self.signals = signals or _signals_of(control, self.batches[: self.long], self.batch_size)
+        self.signals = signals or self._measure(control)
         self.reference = self.signals.baseline or self._loss_of_constant()
 
         suspicion = diagnose(self.signals)
@@ -185,7 +210,7 @@ class _Trial:
                     "a rate too high for the batch and a batch too small for the rate are partly the same thing: "
                     f"{rate.change} brings the loss to {rate.loss_after:.3g}, {batch.change} to {batch.loss_after:.3g}"
                 )
-                if batch.loss_after < HELPS * rate.loss_after:
+                if self._better(rate.loss_after, batch.loss_after):
                     cause, fix = batch.cause, batch
         elif batch is not None and batch.helps:
             cause, fix = batch.cause, batch
@@ -225,10 +250,31 @@ class _Trial:
             return []
         return [self._race([Variant(start=State(self.start.weights))], 0)[0].held_out_loss]
 
+    def _measure(self, control: Outcome) -> Signals:
+        """Return the signals of a first step, and what the losses of the unchanged fork add to them."""
+        module = copy.deepcopy(self.module).to(self.shared["device"] or self.module.device)
+        for part in module.modules():
+            if isinstance(part, pl.LightningModule):
+                part.log = lambda *_, **__: None  # type: ignore[method-assign] # there is nowhere to log to
+        meter = Meter(module.train())
+        batch = module.transfer_batch_to_device(self.batches[0], module.device, 0)
+        with unchanged_random_state(), torch.enable_grad():
+            output = module.training_step(batch, 0)
+            loss = output["loss"] if isinstance(output, Mapping) else output
+            assert isinstance(loss, Tensor)  # the control has just trained with it
+            torch.autograd.backward(loss)
+        meter.before_step()
+        meter.after_batch(loss, find_targets(batch))
+        for step_loss, batch in zip(control.losses[1:], self.batches[1:], strict=False):
+            meter.after_batch(torch.tensor(step_loss), find_targets(batch), stepped=False)
+        if not control.finite:
+            meter.after_batch(torch.tensor(math.nan))
+        return dataclasses.replace(meter.read(), step=len(control.losses), move=None)
+
     def _loss_of_constant(self) -> float:
         """Return what the network reaches when it sees no input: the best constant prediction, for any loss."""
         variants = [Variant(learning_rate=rate) for rate in (self.rate, 1e-3, 1e-1)]
-        reached = [outcome.held_out_loss for outcome in self._race(variants, self.short, change=_blank)]
+        reached = [outcome.held_out_loss for outcome in self._race(variants, self.short, change=blank)]
         return min(reached)
 
     def _rates(self, control: Outcome) -> tuple[Fork, list[float]]:
@@ -277,29 +323,28 @@ class _Trial:
             self._note(f"learning rate {self.rate * factor:.2g} from here on, {self.short} steps", on, outcome)
 
     def _suspects(self, best: float, rates: Sequence[float]) -> list[Fork]:
-        """Change the network or the inputs, at a few rates each: its initial weights, activation, width, their scale."""
+        """Change the network or its inputs, at a few rates each."""
         forks = []
         for change, cause, module, transform, setting in self._alternatives():
             grid = sorted({*rates, 1e-3, 1e-2, 1e-1})
             outcomes = self._race([Variant(learning_rate=rate) for rate in grid], 2 * self.short, module, transform)
             rate, outcome = min(zip(grid, outcomes, strict=True), key=lambda pair: pair[1].held_out_loss)
             faster = self._overlay(("optimizer.lr", "lr", "learning_rate"), rate)
-            overlay = _merged(setting, faster) if setting is not None and faster is not None else None
+            overlay = merged(setting, faster) if setting is not None and faster is not None else None
             change = change if rate == self.rate else f"{change}, learning rate {rate:.2g}"
-            forks.append(Fork(change, best, outcome.held_out_loss, overlay, cause))
-        self.forks += forks
+            forks.append(self._add(Fork(change, best, outcome.held_out_loss, overlay, cause)))
         return forks
 
     def _alternatives(
         self,
     ) -> Iterable[tuple[str, Cause, pl.LightningModule, Callable[[Any], Any], dict[str, Any] | None]]:
-        settings = _network_settings(self.config)
+        settings = network_settings(self.config)
         dead = (self.signals.dead_at_start or 0) > 0.9
         spoiled = Cause.DEAD_AT_START if dead else Cause.BAD_SCALE
-        scale = _scale_of_inputs(self.batches[0])
+        scale = scale_of_inputs(self.batches[0])
         same: Callable[[Any], Any] = lambda batch: batch  # noqa: E731
         if scale is not None and not 0.1 < scale < 3:
-            yield f"inputs divided by {scale:.3g}", Cause.BAD_SCALE, self.module, lambda b: _scaled(b, 1 / scale), None
+            yield f"inputs divided by {scale:.3g}", Cause.BAD_SCALE, self.module, lambda b: scaled(b, 1 / scale), None
         wanted = {"init_scale": (1.0, spoiled), "activation": ("relu", Cause.VANISHING)}
         widths = settings.get("widths")
         if isinstance(widths, (list, tuple)) and len(widths) > 2 and min(widths[1:-1]) < 128:
@@ -312,17 +357,17 @@ class _Trial:
             if self.rebuild is not None and name in settings and settings[name] != value and overlay is not None:
                 yield f"{name} {value}", cause, self.rebuild(overlay), same, overlay
         if "init_scale" not in settings:
-            yield "initial weights as torch draws them", spoiled, _redrawn(self.module), same, None
-        if "activation" not in settings and (module := _with_relu(self.module)) is not None:
+            yield "initial weights as torch draws them", spoiled, redrawn(self.module), same, None
+        if "activation" not in settings and (module := with_relu(self.module)) is not None:
             yield "ReLU in place of every sigmoid and tanh", Cause.VANISHING, module, same, None
 
     def _fits_few(self, rates: Sequence[float]) -> bool:
         """Return whether a few samples can be learned by heart: then it is not the network that fails."""
-        few = _first(self.batches, SMALL_BATCH)
+        few = first_samples(self.batches, SMALL_BATCH)
         variants = [Variant(learning_rate=rate) for rate in sorted({*rates, 1e-3, 1e-2, 1e-1})]
         outcomes = race(self.module, variants, [few] * SMALL_STEPS, [few], **self.shared)
         loss = min(outcome.held_out_loss for outcome in outcomes)
-        self.forks.append(Fork(f"only {SMALL_BATCH} samples, {SMALL_STEPS} times", self.reference, loss))
+        self._add(Fork(f"only {SMALL_BATCH} samples, {SMALL_STEPS} times", self.reference, loss))
         return loss < 0.5 * self.reference
 
     def _linear_loss(self, rate: Fork) -> float:
@@ -340,7 +385,7 @@ class _Trial:
         module.network = nn.Sequential(nn.Flatten(), linear).to(module.device)
         variants = [Variant(learning_rate=rate) for rate in (1e-3, 1e-2, 1e-1)]
         loss = min(outcome.held_out_loss for outcome in self._race(variants, self.long, module))
-        self.forks.append(Fork("a linear model instead", min(self.before, rate.loss_after), loss))
+        self._add(Fork("a linear model instead", min(self.before, rate.loss_after), loss))
         return loss
 
     def _cause_of_no_fit(self) -> Cause:
@@ -376,132 +421,21 @@ class _Trial:
         cause: Cause = Cause.UNSURE,
     ) -> Fork:
         reached = min(before.held_out_loss, self.before) if before.variant == Variant() else before.held_out_loss
-        self.forks.append(Fork(change, reached, after.held_out_loss, overlay, cause))
+        return self._add(Fork(change, reached, after.held_out_loss, overlay, cause))
+
+    def _add(self, fork: Fork) -> Fork:
+        self.forks.append(dataclasses.replace(fork, helps=self._better(fork.loss_before, fork.loss_after)))
         return self.forks[-1]
+
+    def _better(self, before: float, after: float) -> bool:
+        return after < HELPS * before and before - after > MATTERS * self.reference
 
     def _overlay(self, names: Sequence[str], value: Any, place: str = "model") -> dict[str, Any] | None:
         """Return the overlay that gives the first of these settings a value; None if the run has none of them."""
         for name in names:
             for start in (place, None):
                 path = [part for part in (start, *name.split(".")) if part is not None]
-                overlay = _set(self.config, path, value)
-                if overlay is not None:
-                    return overlay
+                found = overlay_for(self.config, path, value)
+                if found is not None:
+                    return found
         return None
-
-
-def _set(config: Any, path: Sequence[str], value: Any) -> dict[str, Any] | None:
-    """Return the overlay that sets `path`, through `class_path` and `init_args`, if it exists in the configuration."""
-    if not isinstance(config, Mapping):
-        return None
-    if "init_args" in config:
-        inner = _set(config["init_args"], path, value)
-        return None if inner is None else {"class_path": config["class_path"], "init_args": inner}
-    if path[0] not in config:
-        return None
-    if len(path) == 1:
-        return {path[0]: value}
-    inner = _set(config[path[0]], path[1:], value)
-    return None if inner is None else {path[0]: inner}
-
-
-def _merged(left: Mapping[str, Any], right: Mapping[str, Any]) -> dict[str, Any]:
-    merged = dict(left)
-    for key, value in right.items():
-        both = isinstance(value, Mapping) and isinstance(merged.get(key), Mapping)
-        merged[key] = _merged(merged[key], value) if both else value
-    return merged
-
-
-def _network_settings(config: Config) -> Mapping[str, Any]:
-    """Return the settings of `model.network`, or of the model itself."""
-    model = config.get("model", {})
-    model = model.get("init_args", model) if isinstance(model, Mapping) else {}
-    network = model.get("network", model)
-    return network.get("init_args", network) if isinstance(network, Mapping) else {}
-
-
-def _signals_of(control: Outcome, batches: Sequence[Any], batch_size: int) -> Signals:
-    """Return the few signals that a fork of the unchanged run gives."""
-    targets = [target for target in map(find_targets, batches) if target is not None]
-    known = bool(targets) and not any(target.is_floating_point() for target in targets)
-    baseline = entropy(torch.bincount(torch.cat([target.flatten() for target in targets])).tolist()) if known else None
-    if not control.losses:
-        return Signals(baseline=baseline, non_finite_step=0, batch_size=batch_size)
-    loss, initial = sum(control.losses[-50:]) / len(control.losses[-50:]), control.losses[0]
-    early = control.losses[15:25]
-    return Signals(
-        step=len(control.losses),
-        initial_loss=initial,
-        loss=loss,
-        baseline=baseline,
-        initial_ratio=initial / baseline if baseline else None,
-        loss_ratio=loss / (baseline or initial),
-        blow_up=sum(early) / 10 / max(initial, baseline or 0) if len(early) == 10 else None,
-        non_finite_step=None if control.finite else len(control.losses),
-        batch_size=batch_size,
-    )
-
-
-def _with_inputs(batch: Any, change: Callable[[Tensor], Tensor]) -> Any:
-    """Return the batch with its first floating-point tensor changed, which are the inputs by custom."""
-    if isinstance(batch, Mapping):
-        name = next((key for key, value in batch.items() if _is_float(value)), None)
-        return batch if name is None else {**batch, name: change(batch[name])}
-    if isinstance(batch, (tuple, list)) and batch and _is_float(batch[0]):
-        return type(batch)((change(batch[0]), *batch[1:]))
-    return change(batch) if _is_float(batch) else batch
-
-
-def _is_float(value: object) -> bool:
-    return isinstance(value, Tensor) and value.is_floating_point()
-
-
-def _blank(batch: Any) -> Any:
-    return _with_inputs(batch, torch.zeros_like)
-
-
-def _scaled(batch: Any, factor: float) -> Any:
-    return _with_inputs(batch, lambda inputs: inputs * factor)
-
-
-def _scale_of_inputs(batch: Any) -> float | None:
-    """Return the root mean square of the inputs."""
-    seen: list[Tensor] = []
-    _with_inputs(batch, lambda inputs: seen.append(inputs) or inputs)  # type: ignore[func-returns-value]
-    return float(seen[0].square().mean().sqrt()) if seen else None
-
-
-def _first(batches: Sequence[Any], count: int) -> Any:
-    """Return a batch of the first `count` samples."""
-    first = batches[0]
-    if isinstance(first, Tensor):
-        return torch.cat(list(batches[:count]))[:count]
-    if isinstance(first, Mapping):
-        return {key: _first([batch[key] for batch in batches[:count]], count) for key in first}
-    if isinstance(first, (tuple, list)):
-        return type(first)(_first(list(part), count) for part in zip(*batches[:count], strict=True))
-    return first
-
-
-def _redrawn(module: pl.LightningModule) -> pl.LightningModule:
-    """Return a copy whose layers have drawn their weights anew, as their classes do."""
-    module = copy.deepcopy(module)
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        for part in module.modules():
-            if callable(reset := getattr(part, "reset_parameters", None)):
-                reset()
-    return module
-
-
-def _with_relu(module: pl.LightningModule) -> pl.LightningModule | None:
-    """Return a copy with ReLU in the place of sigmoid and tanh, or None if it has neither."""
-    module = copy.deepcopy(module)
-    replaced = False
-    for part in list(module.modules()):
-        for name, child in part.named_children():
-            if isinstance(child, (nn.Sigmoid, nn.Tanh)):
-                setattr(part, name, nn.ReLU())
-                replaced = True
-    return module if replaced else None

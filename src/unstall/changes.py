@@ -1,0 +1,109 @@
+"""What can be changed about a run: its settings, its batches, its network. Copies, never the original."""
+
+import copy
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from torch import Tensor, nn
+
+Config = Mapping[str, Any]
+
+
+def overlay_for(config: Any, path: Sequence[str], value: Any) -> dict[str, Any] | None:
+    """Return the overlay that sets `path`, through `class_path` and `init_args`, if it exists in the configuration."""
+    if not isinstance(config, Mapping):
+        return None
+    if "init_args" in config:
+        inner = overlay_for(config["init_args"], path, value)
+        return None if inner is None else {"class_path": config["class_path"], "init_args": inner}
+    if path[0] not in config:
+        return None
+    if len(path) == 1:
+        return {path[0]: value}
+    inner = overlay_for(config[path[0]], path[1:], value)
+    return None if inner is None else {path[0]: inner}
+
+
+def merged(left: Mapping[str, Any], right: Mapping[str, Any]) -> dict[str, Any]:
+    """Return one overlay out of two; where both set the same, the right one wins."""
+    both = dict(left)
+    for key, value in right.items():
+        nested = isinstance(value, Mapping) and isinstance(both.get(key), Mapping)
+        both[key] = merged(both[key], value) if nested else value
+    return both
+
+
+def network_settings(config: Config) -> Mapping[str, Any]:
+    """Return the settings of `model.network`, or of the model itself."""
+    model = config.get("model", {})
+    model = model.get("init_args", model) if isinstance(model, Mapping) else {}
+    network = model.get("network", model)
+    return network.get("init_args", network) if isinstance(network, Mapping) else {}
+
+
+def with_inputs(batch: Any, change: Callable[[Tensor], Tensor]) -> Any:
+    """Return the batch with its first floating-point tensor changed, which are the inputs by custom."""
+    if isinstance(batch, Mapping):
+        name = next((key for key, value in batch.items() if _is_float(value)), None)
+        return batch if name is None else {**batch, name: change(batch[name])}
+    if isinstance(batch, (tuple, list)) and batch and _is_float(batch[0]):
+        return type(batch)((change(batch[0]), *batch[1:]))
+    return change(batch) if _is_float(batch) else batch
+
+
+def blank(batch: Any) -> Any:
+    """Return the batch with inputs of zeros: all that can be learned from it is the best constant prediction."""
+    return with_inputs(batch, torch.zeros_like)
+
+
+def scaled(batch: Any, factor: float) -> Any:
+    """Return the batch with its inputs multiplied."""
+    return with_inputs(batch, lambda inputs: inputs * factor)
+
+
+def scale_of_inputs(batch: Any) -> float | None:
+    """Return the root mean square of the inputs."""
+    seen: list[Tensor] = []
+    with_inputs(batch, lambda inputs: seen.append(inputs) or inputs)  # type: ignore[func-returns-value]
+    return float(seen[0].square().mean().sqrt()) if seen else None
+
+
+def first_samples(batches: Sequence[Any], count: int) -> Any:
+    """Return a batch of the first `count` samples."""
+    first = batches[0]
+    if isinstance(first, Tensor):
+        return torch.cat(list(batches[:count]))[:count]
+    if isinstance(first, Mapping):
+        return {key: first_samples([batch[key] for batch in batches[:count]], count) for key in first}
+    if isinstance(first, (tuple, list)):
+        return type(first)(first_samples(list(part), count) for part in zip(*batches[:count], strict=True))
+    return first
+
+
+def redrawn(module: pl.LightningModule) -> pl.LightningModule:
+    """Return a copy whose layers have drawn their weights anew, as their classes do."""
+    module = copy.deepcopy(module)
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        for part in module.modules():
+            if callable(reset := getattr(part, "reset_parameters", None)):
+                reset()
+    return module
+
+
+def with_relu(module: pl.LightningModule) -> pl.LightningModule | None:
+    """Return a copy with ReLU in the place of sigmoid and tanh, or None if it has neither."""
+    module = copy.deepcopy(module)
+    replaced = False
+    for part in list(module.modules()):
+        for name, child in part.named_children():
+            if isinstance(child, (nn.Sigmoid, nn.Tanh)):
+                setattr(part, name, nn.ReLU())
+                replaced = True
+    return module if replaced else None
+
+
+def _is_float(value: object) -> bool:
+    return isinstance(value, Tensor) and value.is_floating_point()

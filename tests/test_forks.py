@@ -1,0 +1,208 @@
+"""Forks on small blobs: each cause is made, and must be found; each remedy must have been measured."""
+
+from collections.abc import Callable, Sequence
+from itertools import pairwise
+from typing import Any
+
+import pytest
+import pytorch_lightning as pl
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from unstall.changes import first_samples, merged, overlay_for, redrawn, with_relu
+from unstall.diagnosis import Cause
+from unstall.errors import UsageError
+from unstall.forks import Report, fork, screening_steps, take, take_samples
+from unstall.race import State
+
+Batch = tuple[Tensor, Tensor]
+
+
+class Lit(pl.LightningModule):
+    def __init__(
+        self,
+        rate: float,
+        optimizer: str = "SGD",
+        widths: Sequence[int] = (20, 64, 10),
+        activation: type[nn.Module] = nn.ReLU,
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        torch.manual_seed(seed)
+        layers: list[nn.Module] = []
+        for inputs, outputs in pairwise(widths):
+            layers += [nn.Linear(inputs, outputs), activation()]
+        self.network = nn.Sequential(*layers[:-1])
+        self.rate, self.optimizer = rate, optimizer
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        return F.cross_entropy(self.network(batch[0]), batch[1])
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        return getattr(torch.optim, self.optimizer)(self.parameters(), lr=self.rate)
+
+
+class Regression(Lit):
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        return F.mse_loss(self.network(batch[0])[:, 0], batch[1])
+
+
+def blobs(
+    batch_size: int = 32, seed: int = 0, random: bool = False, scale: float = 1.0
+) -> tuple[list[Batch], list[Batch]]:
+    """Four screenings' worth of training batches, and 500 held-out samples."""
+    generator = torch.Generator().manual_seed(seed)
+    centres = torch.randn(10, 20, generator=generator)
+    count = 4 * screening_steps(batch_size)
+    labels = torch.randint(10, (count * batch_size + 500,), generator=generator)
+    inputs = centres[labels] + 0.7 * torch.randn(len(labels), 20, generator=generator)
+    if random:
+        labels = torch.randint(10, labels.shape, generator=generator)
+    training = list(zip(inputs[:-500].split(batch_size), labels[:-500].split(batch_size), strict=True))
+    return training, [(inputs[-500:], labels[-500:])]
+
+
+def dead(module: Lit) -> Lit:
+    assert isinstance(module.network[0], nn.Linear)
+    nn.init.constant_(module.network[0].bias, -1000.0)
+    return module
+
+
+CONFIG = {
+    "model": {
+        "class_path": "tests.Lit",
+        "init_args": {"optimizer": {"class_path": "torch.optim.SGD", "init_args": {"lr": 0.1, "momentum": 0.0}}},
+    },
+    "data": {"class_path": "tests.Data", "init_args": {"batch_size": 32}},
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", [0, 1])
+@pytest.mark.parametrize(
+    ("make", "data", "cause", "change"),
+    [
+        (lambda seed: Lit(3.0, "RMSprop", seed=seed), {}, Cause.TOO_HIGH, "learning rate"),
+        (lambda seed: Lit(1e-5, "Adam", seed=seed), {}, Cause.TOO_LOW, "learning rate"),
+        (lambda seed: Lit(1e-5, seed=seed), {}, Cause.TOO_LOW, "learning rate"),
+        (lambda seed: Lit(0.3, seed=seed), {}, Cause.HEALTHY, None),
+        (lambda seed: Lit(3e-3, "Adam", seed=seed), {}, Cause.HEALTHY, None),
+        (lambda seed: dead(Lit(1e-2, "Adam", seed=seed)), {}, None, "initial weights"),
+        (lambda seed: Lit(1e-2, "Adam", seed=seed), {"random": True}, Cause.NOTHING_TO_LEARN, None),
+        (lambda seed: Lit(0.1, "SGD", [20, *[32] * 6, 10], nn.Sigmoid, seed=seed), {}, Cause.VANISHING, "any"),
+    ],
+    ids=["too high", "too low", "too low SGD", "healthy SGD", "healthy Adam", "dead", "random labels", "vanishing"],
+)
+def test_cause_is_found_and_its_remedy_measured(
+    make: Callable[[int], Lit], data: dict[str, Any], cause: Cause | None, change: str | None, seed: int
+) -> None:
+    report = fork(make(seed), *blobs(seed=seed, **data), config=CONFIG)
+    if cause is not None:
+        assert report.verdict.cause == cause
+    if change is None:
+        assert report.fix is None
+    elif change == "any":
+        assert report.fix is None or "ReLU" in report.fix.change
+    else:
+        assert report.fix is not None
+        assert report.fix.change.startswith(change)
+        assert report.fix.loss_after < 0.8 * report.fix.loss_before
+    assert any(fork.change.startswith("learning rate") for fork in report.forks)
+
+
+def test_fix_of_a_rate_is_an_overlay_of_the_runs_own_setting() -> None:
+    report = fork(Lit(1e-5), *blobs(), config=CONFIG)
+    assert report.fix is not None
+    assert report.fix.overlay is not None
+    optimizer = report.fix.overlay["model"]["init_args"]["optimizer"]
+    assert optimizer["class_path"] == "torch.optim.SGD"
+    assert optimizer["init_args"].keys() == {"lr"}
+    assert optimizer["init_args"]["lr"] > 1e-2
+
+
+def test_regression_is_diagnosed_without_a_class_prior() -> None:
+    training, held_out = blobs()
+    direction = torch.randn(20, generator=torch.Generator().manual_seed(3))
+    training = [(inputs, inputs @ direction) for inputs, _ in training]
+    held_out = [(inputs, inputs @ direction) for inputs, _ in held_out]
+    report = fork(Regression(1e-7, "Adam"), training, held_out)
+    assert report.verdict.cause == Cause.TOO_LOW
+
+
+def test_forks_from_a_checkpoint_are_made_in_place_as_well() -> None:
+    spoiled = Lit(3.0, "RMSprop")
+    training, held_out = blobs()
+    optimizer = spoiled.configure_optimizers()
+    for batch in training[:100]:
+        optimizer.zero_grad()
+        spoiled.training_step(batch, 0).backward()
+        optimizer.step()
+    start = State(spoiled.state_dict(), optimizer.state_dict())
+    report = fork(Lit(3.0, "RMSprop"), training, held_out, start=start)
+    in_place = [fork for fork in report.forks if "from here on" in fork.change]
+    assert len(in_place) == 3
+    assert report.fix is not None
+    assert "from here on" not in report.fix.change
+    assert report.fix.loss_after < min(fork.loss_after for fork in in_place), "restarting repairs, lowering does not"
+
+
+def test_nothing_that_is_given_changes() -> None:
+    module = Lit(1e-5)
+    before = {name: value.clone() for name, value in module.state_dict().items()}
+    training, held_out = blobs()
+    copies = [inputs.clone() for inputs, _ in training]
+    random = torch.random.get_rng_state()
+    fork(module, training, held_out)
+    assert all(torch.equal(before[name], value) for name, value in module.state_dict().items())
+    assert all(torch.equal(copy, inputs) for copy, (inputs, _) in zip(copies, training, strict=True))
+    assert torch.equal(random, torch.random.get_rng_state())
+
+
+def test_same_input_gives_the_same_report() -> None:
+    def losses(report: Report) -> list[float]:
+        return [fork.loss_after for fork in report.forks]
+
+    assert losses(fork(Lit(1e-5), *blobs())) == losses(fork(Lit(1e-5), *blobs()))
+
+
+def test_manual_optimization_and_too_little_data_are_refused() -> None:
+    module = Lit(0.1)
+    with pytest.raises(UsageError, match="at least 4"):
+        fork(module, blobs()[0][:2], blobs()[1])
+    module.automatic_optimization = False
+    with pytest.raises(UsageError, match="manual optimization"):
+        fork(module, *blobs())
+
+
+def test_overlays_go_through_class_paths_and_only_to_known_settings() -> None:
+    assert overlay_for(CONFIG, ["model", "optimizer", "lr"], 3.0) == {
+        "model": {
+            "class_path": "tests.Lit",
+            "init_args": {"optimizer": {"class_path": "torch.optim.SGD", "init_args": {"lr": 3.0}}},
+        }
+    }
+    assert overlay_for(CONFIG, ["model", "learning_rate"], 3.0) is None
+    both = merged({"a": {"b": 1, "c": 2}}, {"a": {"c": 3}, "d": 4})
+    assert both == {"a": {"b": 1, "c": 3}, "d": 4}
+
+
+def test_batches_are_taken_round_and_round_and_split_to_size() -> None:
+    assert take([1, 2, 3], 7) == [1, 2, 3, 1, 2, 3, 1]
+    loader = [(torch.zeros(10, 2), torch.zeros(10))] * 9
+    assert len(take_samples(loader, 25)) == 3
+    inputs, targets = first_samples([(torch.full((3, 2), float(i)), torch.full((3,), i)) for i in range(4)], 7)
+    assert targets.tolist() == [0, 0, 0, 1, 1, 1, 2]
+    assert inputs.shape == (7, 2)
+
+
+def test_network_surgery_leaves_the_original_alone() -> None:
+    module = Lit(0.1, activation=nn.Tanh)
+    other = with_relu(module)
+    assert other is not None
+    assert isinstance(other.network[1], nn.ReLU)
+    assert isinstance(module.network[1], nn.Tanh)
+    assert with_relu(Lit(0.1)) is None
+    again = redrawn(dead(Lit(0.1)))
+    assert isinstance(again.network[0], nn.Linear)
+    assert float(again.network[0].bias.detach().abs().max()) < 1
