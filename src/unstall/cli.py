@@ -14,6 +14,7 @@ from typing import Any, NoReturn
 import pytorch_lightning as pl
 import torch
 import yaml
+from jsonargparse import Namespace
 from lightning_fabric.utilities.exceptions import MisconfigurationException
 from pytorch_lightning.callbacks import Checkpoint, ProgressBar
 from pytorch_lightning.cli import ArgsType, LightningArgumentParser, LightningCLI, SaveConfigCallback
@@ -34,7 +35,7 @@ from unstall.run import (
     run_of,
     write,
 )
-from unstall.trainer import Trainer
+from unstall.trainer import Trainer, folder_of
 
 BASE_CONFIG = Path(__file__).resolve().parents[2] / "configs" / "mnist.yaml"
 
@@ -58,7 +59,10 @@ class Parser(LightningArgumentParser):
         value = re.search(r"NestedArg\(key='[^']*', val='?(.*?)'?\)", message) or re.search(
             r"(?:Got value|Given value): (?!Namespace)(.+?)(?:\. Got value.*)?$", message, re.MULTILINE
         )
-        reasons = re.findall(r"(?:module '\S+' has no attribute|No module named|File does not exist).*", message)
+        reasons = re.findall(
+            r"(?:module '\S+' has no attribute|No module named|File does not exist|does not correspond to a sub).*",
+            message,
+        )
         reasons += [
             f"expected {kind}"
             for kind in re.findall(r"Expected an? (?!path|<class 'NoneType'>)(.+?)(?:\. Got.*|: .*)?$", message, re.M)
@@ -98,7 +102,14 @@ class SaveConfig(SaveConfigCallback):
 
     def text(self) -> str:
         """The resolved config as YAML."""
-        return str(self.parser.dump(self.config, skip_none=False))
+        return settings(self.parser, self.config)
+
+
+def settings(parser: LightningArgumentParser, config: Namespace) -> str:
+    """The resolved config as YAML, without what is the subcommand's own: every subcommand can read it."""
+    own = ("experiment", "logs_dir", "seed_everything", "model", "data", "trainer")
+    kept = Namespace({name: config[name] for name in own})  # type: ignore[no-untyped-call]
+    return str(parser.dump(kept, skip_none=False, skip_validation=True))
 
 
 class CLI(LightningCLI):
@@ -125,7 +136,7 @@ class CLI(LightningCLI):
     @staticmethod
     def subcommands() -> dict[str, set[str]]:
         """Lightning's four, and the trainer's own."""
-        return {**LightningCLI.subcommands(), "lr_find": {"model", "datamodule"}}
+        return {**LightningCLI.subcommands(), "lr_find": {"model", "datamodule"}, "diagnose": {"model", "datamodule"}}
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Where runs go."""
@@ -136,14 +147,27 @@ class CLI(LightningCLI):
         """Parse; with ``--ckpt_path``, on top of the config that the checkpoint was made with."""
         args = sys.argv[1:] if args is None else args
         assert isinstance(args, list)
-        path = _option(args, "--ckpt_path")
-        if path is not None:
+        for config in _options(args, "--config", "-c"):
+            check_config(config)
+        path = next(reversed(_options(args, "--ckpt_path")), None)
+        if args[:1] == ["diagnose"] and not {"--help", "-h"} & set(args):
+            path = _option(args, "--run") or next(iter(args[1:2]), "-")
+            if path.startswith("-"):
+                raise UsageError("run: diagnose needs a run; give its folder, logs/<experiment>/<run>")
+            args = self._diagnosed([word for word in _without(args, "--run") if word != path], path)
+        elif path is not None:
             args = self._take_up(args, path)
-        self.config = parser.parse_args(args)
+        try:
+            self.config = parser.parse_args(args)
+        except KeyError as error:  # what jsonargparse raises for an unknown group in a config file
+            self._parser(args[0]).error(str(error))
         stage = self.config.subcommand
+        seed = self.config[stage].seed_everything
+        if not 0 <= seed < 2**32:  # NumPy's range
+            raise UsageError(f"seed_everything={seed}: give a whole number from 0 to {2**32 - 1}")
         if self.checkpoint is not None:
             self._check_agreement(stage, str(path))
-        elif stage not in ("fit", "lr_find") and path is None:
+        elif stage in ("validate", "test", "predict") and path is None:
             raise UsageError(
                 f"ckpt_path: {stage} needs a trained checkpoint or run folder; give it, such as "
                 f"--ckpt_path={newest_checkpoint(Path(self.config[stage].logs_dir))}"
@@ -165,6 +189,12 @@ class CLI(LightningCLI):
         if run is not None:
             taken_up += [f"--logs_dir={run.folder.parent.parent}", f"--experiment={run.folder.resolve().parent.name}"]
         return [args[0], *taken_up, *_without(args[1:], "--ckpt_path"), f"--ckpt_path={file}"]
+
+    def _diagnosed(self, args: list[str], path: str) -> list[str]:
+        folder = folder_of(path)
+        file = find_checkpoint(path, LAST)
+        self.checkpoint = load_checkpoint(file) if file is not None else None
+        return [args[0], f"--config={folder / CONFIG}", f"--run={path}", *args[1:]]
 
     def _check_agreement(self, stage: str, path: str) -> None:
         assert self.checkpoint is not None
@@ -189,7 +219,9 @@ class CLI(LightningCLI):
 
     def instantiate_trainer(self, **kwargs: Any) -> pl.Trainer:
         """Log into the run's folder, unless the config brings loggers of its own or none (``false``)."""
-        if self._get(self.config, "trainer").logger in (None, True):
+        if self.subcommand == "diagnose":
+            kwargs["logger"] = False  # the report goes into the run's own folder
+        elif self._get(self.config, "trainer").logger in (None, True):
             step = self.checkpoint["global_step"] if self.checkpoint and self.subcommand == "fit" else None
             logs_dir, experiment = self._get(self.config, "logs_dir"), self._get(self.config, "experiment")
             kwargs["logger"] = RunLogger(logs_dir, experiment, self.run_name, purge_step=step)
@@ -198,17 +230,28 @@ class CLI(LightningCLI):
             flags = {ProgressBar: trainer.enable_progress_bar, Checkpoint: trainer.enable_checkpointing}
             off = tuple(kind for kind, flag in flags.items() if flag is False)
             kwargs["callbacks"] = [callback for callback in trainer.callbacks if not isinstance(callback, off)]
-        return super().instantiate_trainer(**kwargs)
+        try:
+            return super().instantiate_trainer(**kwargs)
+        except (ValueError, ImportError) as error:  # an accelerator, a strategy, a number of devices not to be had
+            raise UsageError(f"trainer: {error}") from error
+
+    @property
+    def folder(self) -> Path:
+        """The run's folder."""
+        if self.subcommand == "diagnose":
+            return folder_of(self.config["diagnose"].run)
+        return Path(self.trainer.log_dir or self.trainer.default_root_dir)
 
     def after_instantiate_classes(self) -> None:
         """Find what would fail, before a folder is made or a step is taken."""
-        path = self._get(self.config, "ckpt_path")
+        path = self._get(self.config, "ckpt_path") or self._get(self.config, "run")
         if self.checkpoint is not None:
             check_architecture(Path(path), self.checkpoint, self.model)
         if self.trainer.loggers:
             weights = sum(parameter.numel() * parameter.element_size() for parameter in self.model.parameters())
             # Two checkpoints of weights and at most two moments each, one of them being written beside the old one.
-            check_writable(Path(self._get(self.config, "logs_dir")), 9 * weights + 1_000_000)
+            folder = Path(self._get(self.config, "logs_dir"), self._get(self.config, "experiment"))
+            check_writable(folder, 9 * weights + 1_000_000)
         if self.datamodule is None:
             return
         self.datamodule.prepare_data()
@@ -231,16 +274,29 @@ class CLI(LightningCLI):
         if not self.trainer.is_global_zero or not isinstance(logger, RunLogger):
             return
         folder = Path(logger.log_dir)
-        config = self.config["lr_find"].clone()
-        for name in self._subcommand_method_arguments["lr_find"]:
-            config.pop(name)
-        write(folder / CONFIG, self._parser("lr_find").dump(config, skip_none=False, skip_validation=True))
+        write(folder / CONFIG, settings(self._parser("lr_find"), self.config["lr_find"]))
         again = ["fit", f"--config={folder / CONFIG}", f"--config={folder / 'lr_find.yaml'}"]
         if self.config["lr_find"].fit:
             logger.finalize("success")
             CLI(again, run_name=folder.name)
             return
         print(f"to train with it:  {program()} {' '.join(again)}")
+        print(folder)
+
+    def after_diagnose(self) -> None:
+        """Print the report; with ``--verify``, train with the fix and add what came of it."""
+        from unstall import report
+
+        assert isinstance(self.trainer, Trainer)
+        found, folder = self.trainer.report, self.folder
+        print(report.summary(folder, found).replace("  unstall fit", f"  {program()} fit"))
+        if self.config["diagnose"].verify and found.fix is not None and found.fix.overlay is not None:
+            again = CLI(["fit", f"--config={folder / CONFIG}", f"--config={folder / report.FIX}"])
+            before, after = _last(folder), _last(again.folder)
+            verified = {"original": before, "fixed": after, "run": str(again.folder)}
+            report.write_report(folder, found, report.read_signals(folder), verified)
+            for name in sorted(before.keys() & after.keys()):
+                print(f"verified: {name} {before[name]:.4g} -> {after[name]:.4g}")
         print(folder)
 
     def after_validate(self) -> None:
@@ -281,7 +337,7 @@ def main(args: list[str] | None = None) -> None:
         if args[:1] == ["demo"]:
             from unstall.demo import demo
 
-            demo(lambda command: Path(CLI(command).trainer.log_dir or ""), args[1:], program())
+            demo(lambda command: CLI(command).folder, args[1:], program())
         else:
             CLI(args)
     except UsageError as error:
@@ -313,14 +369,35 @@ def fail(message: str) -> NoReturn:
     raise SystemExit(2)
 
 
-def _option(args: list[str], name: str) -> str | None:
-    value = None
+def _last(folder: Path) -> dict[str, float]:
+    rows = read_metrics(folder / METRICS)
+    return {name: value for name, value in (rows[-1] if rows else {}).items() if "/" in name}
+
+
+def check_config(file: str) -> None:
+    """Refuse a config file that is not a mapping of settings.
+
+    Raises:
+        UsageError: names the file, which jsonargparse's own message does not.
+    """
+    try:
+        content = yaml.safe_load(Path(file).read_text())
+    except OSError:  # not there, which jsonargparse says well; or the settings themselves in place of a file
+        return
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise UsageError(f"config={file}: not YAML, {error}") from None
+    if not isinstance(content, dict):
+        raise UsageError(f"config={file}: holds no settings; give lines such as `experiment: mine`")
+
+
+def _options(args: list[str], *names: str) -> list[str]:
+    values = []
     for index, word in enumerate(args):
-        if word.startswith(f"{name}="):
-            value = word.partition("=")[2]
-        elif word == name:
-            value = args[index + 1] if index + 1 < len(args) else ""
-    return value
+        if word in names:
+            values += args[index + 1 : index + 2] or [""]
+        elif word.partition("=")[0] in names:
+            values.append(word.partition("=")[2])
+    return values
 
 
 def _without(args: list[str], name: str) -> list[str]:

@@ -37,6 +37,7 @@ class Row:
         last_loss: Mean training loss of the last epoch, nats.
         prior_loss: The loss of always guessing the class prior (H0), nats.
         verdict: What the diagnosis said of it, in one sentence.
+        remedy: The change that helped when it was tried, and its effect; empty if none was needed.
     """
 
     experiment: str
@@ -47,6 +48,7 @@ class Row:
     last_loss: float
     prior_loss: float
     verdict: str
+    remedy: str
 
 
 def demo(run: Callable[[list[str]], Path], options: list[str], program: str) -> None:
@@ -70,11 +72,15 @@ def demo(run: Callable[[list[str]], Path], options: list[str], program: str) -> 
             f"\n[bold]{number}. {title}[/bold]\n[dim]$ {program} {' '.join(arguments)}[/dim]", highlight=False
         )
         folders.append(run(arguments))
+    console.print(f"\n[bold]{len(STEPS) + 1}. Why the first two stalled, and what helps: remedies tried[/bold]")
+    for folder in folders[:2]:
+        console.print(f"[dim]$ {program} diagnose {folder}[/dim]", highlight=False, soft_wrap=True)
+        run(["diagnose", str(folder), *options])
     rows = [read_row(folder) for folder in folders]
     console.print()
     console.print(table(rows))
     for row in rows:
-        console.print(f"[bold]{row.experiment}[/bold]: {row.verdict}.", highlight=False)
+        console.print(f"[bold]{row.experiment}[/bold]: {row.verdict}.{row.remedy}", highlight=False)
     logs = folders[0].parent.parent
     write(logs / PICTURE, figures.png(curves(folders)))
     before, _, _ = program.rpartition("unstall")
@@ -89,7 +95,9 @@ def read_row(folder: Path) -> Row:
     """Read a run's folder."""
     metrics = read_metrics(folder / METRICS)
     hyperparameters = yaml.safe_load((folder / HPARAMS).read_text())
-    verdict = folder / "diagnosis.json"
+    file = folder / "diagnosis.json"
+    diagnosis = json.loads(file.read_text()) if file.is_file() else {}
+    tried = [fork for fork in diagnosis.get("forks", []) if diagnosis["fix"] and fork["change"] == diagnosis["remedy"]]
     return Row(
         experiment=folder.parent.name,
         optimizer=hyperparameters["optimizer"],
@@ -98,7 +106,11 @@ def read_row(folder: Path) -> Row:
         best_accuracy=max(row["val/accuracy"] for row in metrics),
         last_loss=metrics[-1]["train/loss"],
         prior_loss=metrics[-1]["prior_loss"],
-        verdict=json.loads(verdict.read_text())["sentence"] if verdict.is_file() else "",
+        verdict=diagnosis.get("sentence", ""),
+        remedy="".join(
+            f" Remedy, tried: {fork['change']}, held-out loss {fork['loss_before']:.3g} -> {fork['loss_after']:.3g}."
+            for fork in tried
+        ),
     )
 
 

@@ -1,14 +1,21 @@
 """Lightning's trainer with the project's own commands: each method is a subcommand, its signature the options."""
 
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import pytorch_lightning as pl
+from jsonargparse import ArgumentParser
 from pytorch_lightning.callbacks import RichProgressBar
 from pytorch_lightning.loggers import TensorBoardLogger
 
+if TYPE_CHECKING:
+    from unstall.forks import Report
+
 
 class Trainer(pl.Trainer):
-    """A ``pytorch_lightning.Trainer`` that also finds learning rates."""
+    """A ``pytorch_lightning.Trainer`` that also finds learning rates and diagnoses runs."""
+
+    report: "Report"
 
     def lr_find(
         self,
@@ -55,6 +62,80 @@ class Trainer(pl.Trainer):
                 show(search, logger.experiment)
                 logger.experiment.flush()
                 save(search, Path(logger.log_dir), find_key(model.hparams))
+
+    def diagnose(
+        self,
+        model: pl.LightningModule,
+        run: str,
+        datamodule: pl.LightningDataModule | None = None,
+        verify: bool = False,
+    ) -> None:
+        """Say why a run stalled, with evidence, and try the remedies: each changes one thing and trains on.
+
+        Args:
+            model: The run's model, at its initial weights.
+            run: The run's folder, or a checkpoint in it; it may still be going.
+            datamodule: The run's data.
+            verify: Train in full with the fix and compare (``--verify=true``).
+
+        Raises:
+            UsageError: for a run without a data module, or one that cannot be forked.
+        """
+        import yaml
+
+        from unstall.errors import UsageError
+        from unstall.report import diagnose_run
+        from unstall.run import CONFIG, LAST, find_checkpoint, load_checkpoint
+
+        if datamodule is None:
+            raise UsageError(f"run={run}: its config has no data module; forks need one to get their batches from")
+        folder = folder_of(run)
+        checkpoint = find_checkpoint(run, LAST)
+        config = yaml.safe_load((folder / CONFIG).read_text())
+        self.report = diagnose_run(
+            folder,
+            model,
+            datamodule,
+            self,
+            config=config,
+            rebuild=lambda overlay: build_model(merged(config, overlay)),
+            checkpoint=load_checkpoint(checkpoint) if checkpoint else None,
+        )
+
+
+def folder_of(run: str) -> Path:
+    """The folder of a run that is given by itself or by one of its checkpoints.
+
+    Raises:
+        UsageError: if it holds no config.
+    """
+    from unstall.errors import UsageError
+    from unstall.run import CONFIG
+
+    place = Path(run)
+    folder = place.parent.parent if place.is_file() else place
+    if not (folder / CONFIG).is_file():
+        raise UsageError(f"run={run}: no {CONFIG} there; give a run folder, logs/<experiment>/<run>")
+    return folder
+
+
+def build_model(config: dict[str, Any]) -> pl.LightningModule:
+    """Build the model of a resolved config, with the initial weights that its seed gives."""
+    parser = ArgumentParser(exit_on_error=False)
+    parser.add_subclass_arguments(pl.LightningModule, "model")
+    parsed = parser.parse_object({"model": config["model"]})
+    pl.seed_everything(config["seed_everything"], workers=True)
+    model: pl.LightningModule = parser.instantiate_classes(parsed).model
+    return model
+
+
+def merged(config: dict[str, Any], overlay: dict[str, Any]) -> dict[str, Any]:
+    """A nested dictionary with the settings of an overlay."""
+    result = dict(config)
+    for key, value in overlay.items():
+        old = result.get(key)
+        result[key] = merged(old, value) if isinstance(old, dict) and isinstance(value, dict) else value
+    return result
 
 
 class ProgressBar(RichProgressBar):
