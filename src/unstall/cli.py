@@ -151,7 +151,7 @@ class CLI(LightningCLI):
             check_config(config)
         path = next(reversed(_options(args, "--ckpt_path")), None)
         if args[:1] == ["diagnose"] and not {"--help", "-h"} & set(args):
-            path = _option(args, "--run") or next(iter(args[1:2]), "-")
+            path = next(reversed(_options(args, "--run")), next(iter(args[1:2]), "-"))
             if path.startswith("-"):
                 raise UsageError("run: diagnose needs a run; give its folder, logs/<experiment>/<run>")
             args = self._diagnosed([word for word in _without(args, "--run") if word != path], path)
