@@ -74,6 +74,10 @@ class Parser(LightningArgumentParser):
         return f"{path}={value[1]}: {reason}" if value else f"{path}: {reason}"
 
     def _nearest(self, name: str) -> str:
+        for action in self._actions:
+            if isinstance(action.choices, dict):  # the parser of the commands: they have the settings
+                nearest: str = action.choices["fit"]._nearest(name)
+                return nearest
         known = {option.lstrip("-") for action in self._actions for option in action.option_strings}
         known |= {key.replace(".init_args", "") for key in _flat(yaml.safe_load(self.dump(self.get_defaults())))}
         leaves = {key.rpartition(".")[2]: key for key in known}
@@ -233,7 +237,9 @@ class CLI(LightningCLI):
         try:
             return super().instantiate_trainer(**kwargs)
         except (ValueError, ImportError) as error:  # an accelerator, a strategy, a number of devices not to be had
-            raise UsageError(f"trainer: {error}") from error
+            raise UsageError(
+                f"trainer.accelerator={trainer.accelerator}, trainer.devices={trainer.devices}: {error}"
+            ) from error
 
     @property
     def folder(self) -> Path:
