@@ -11,18 +11,24 @@ import argparse
 import dataclasses
 import json
 import random
+import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import pytorch_lightning as pl
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from unstall.network import MLP
+from unstall.diagnosis import Cause
+from unstall.forks import Report, fork, screening_steps
 from unstall.meter import Meter
+from unstall.network import MLP
+from unstall.signals import Signals
 
 RUNS = Path(__file__).with_name("diagnosis_runs.jsonl")
+FORKS = Path(__file__).with_name("diagnosis_forks.jsonl")
 ROOT = Path(__file__).parents[1]
 STEPS = {1: 1600, 8: 960, 32: 500, 128: 320, 1024: 120}
 READINGS = 25, 50, 100, 200
@@ -85,7 +91,7 @@ def build(cell: Cell, inputs: int) -> nn.Module:
 def load(name: str) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Return training inputs and labels, and held-out ones, inputs in [0, 1]."""
     if name == "digits":
-        from sklearn.datasets import load_digits
+        from sklearn.datasets import load_digits  # type: ignore[import-not-found]
 
         digits = load_digits()
         inputs, labels = torch.tensor(digits.data / 16, dtype=torch.float32), torch.tensor(digits.target)
@@ -101,15 +107,8 @@ def load(name: str) -> tuple[Tensor, Tensor, Tensor, Tensor]:
 
 def train(cell: Cell, rate: float, data: tuple[Tensor, Tensor, Tensor, Tensor], enlarge: int = 1) -> dict[str, Any]:
     """Train one run; return its signals at a few steps and what it came to."""
-    inputs, labels, held_inputs, held_labels = data
+    inputs, labels, held_inputs, held_labels = spoil(cell, data)
     batch_size, steps = cell.batch_size * enlarge, STEPS[cell.batch_size] // enlarge
-    torch.manual_seed(cell.seed)
-    if cell.spoilt == "random labels":
-        labels = torch.randint(10, labels.shape)
-    if cell.spoilt == "unscaled":
-        inputs, held_inputs = inputs * 255, held_inputs * 255
-    if cell.spoilt == "few samples":
-        inputs, labels = inputs[:500], labels[:500]
     module = build(cell, inputs[0].numel())
     optimizer = optimizers()[cell.optimizer](module.parameters(), lr=rate)
     group = optimizer.param_groups[0]
@@ -118,7 +117,7 @@ def train(cell: Cell, rate: float, data: tuple[Tensor, Tensor, Tensor, Tensor], 
     for step, batch in zip(range(1, steps + 1), batches(len(labels), batch_size, cell.seed), strict=False):
         loss = F.cross_entropy(module(inputs[batch]), labels[batch])
         optimizer.zero_grad()
-        loss.backward()
+        torch.autograd.backward(loss)
         meter.before_step()
         optimizer.step()
         meter.after_batch(loss, labels[batch])
@@ -135,12 +134,25 @@ def train(cell: Cell, rate: float, data: tuple[Tensor, Tensor, Tensor, Tensor], 
     return {"accuracy": round(accuracy, 4), "held_out_loss": float(f"{held_loss:.4g}"), "readings": readings}
 
 
+def spoil(cell: Cell, data: tuple[Tensor, Tensor, Tensor, Tensor]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Seed the global generator and return the cell's data, spoilt if they are to be."""
+    inputs, labels, held_inputs, held_labels = data
+    torch.manual_seed(cell.seed)
+    if cell.spoilt == "random labels":
+        labels = torch.randint(10, labels.shape)
+    if cell.spoilt == "unscaled":
+        inputs, held_inputs = inputs * 255, held_inputs * 255
+    if cell.spoilt == "few samples":
+        inputs, labels = inputs[:500], labels[:500]
+    return inputs, labels, held_inputs, held_labels
+
+
 def batches(samples: int, batch_size: int, seed: int) -> Iterator[Tensor]:
     """Yield index batches of shuffled epochs for ever."""
     generator = torch.Generator().manual_seed(seed)
     while True:
         order = torch.randperm(samples, generator=generator)
-        yield from order[: max(1, samples // batch_size) * batch_size].split(batch_size)
+        yield from torch.split(order[: max(1, samples // batch_size) * batch_size], batch_size)
 
 
 @torch.no_grad()
@@ -198,10 +210,10 @@ def rates(cell: Cell) -> list[float]:
     return [10 ** (highest - 0.5 * (cell.seed % 2) - decade) for decade in range(9)]
 
 
-def run(limit: int | None) -> None:
+def run(limit: int) -> None:
     """Train whatever is not yet in the file of runs, and append it."""
     torch.set_flush_denormal(True)
-    done = {(tuple(r["cell"].values()), r["rate"]) for r in read()} if RUNS.exists() else set()
+    done = {(tuple(r["cell"].values()), r["rate"]) for r in read()}
     data: dict[str, tuple[Tensor, Tensor, Tensor, Tensor]] = {}
     todo = [(cell, rate) for cell in cells() for rate in rates(cell)]
     print(f"{len(todo)} runs, {len(done)} done")
@@ -217,19 +229,189 @@ def run(limit: int | None) -> None:
             file.write(json.dumps({"cell": dataclasses.asdict(cell), "rate": rate, **result}) + "\n")
 
 
-def read() -> list[dict[str, Any]]:
+def read(file: Path = RUNS) -> list[dict[str, Any]]:
     """Return the runs on disk."""
-    return [json.loads(line) for line in RUNS.read_text().splitlines()]
+    return [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
+
+
+def last(run: dict[str, Any]) -> dict[str, Any]:
+    """Return the signals at the end of a run."""
+    readings: dict[str, dict[str, Any]] = run["readings"]
+    return list(readings.values())[-1]
+
+
+def truths(runs: list[dict[str, Any]]) -> list[set[str]]:
+    """Return what is wrong with each run, by what became of its siblings; several things may be.
+
+    A rate is *too high* (*too low*) if a rate at least ten times lower (higher) in the same cell ends with five points
+    of accuracy more; a batch is *too small* if one sixteen times larger does, at the same rate and with as many
+    samples. A spoilt start, network or data set counts if no rate in its cell comes within five points of the best
+    rate of its unspoilt sibling. A cell is *stuck* if no rate takes the unspoilt network above one half. With random
+    labels, accuracy says nothing about rates: there the training loss must differ by 2 % of the prior's entropy. In
+    overfitting the held-out loss rose, and more than doubled the training loss: that is its definition.
+    """
+    cells: dict[tuple[Any, ...], list[dict[str, Any]]] = {}
+    for run in runs:
+        cells.setdefault(tuple(run["cell"].values()), []).append(run)
+    best = {cell: max(run["accuracy"] for run in siblings) for cell, siblings in cells.items()}
+    unspoilt: dict[tuple[Any, ...], float] = {}
+    for cell, siblings in cells.items():
+        if not siblings[0]["cell"]["spoilt"]:
+            unspoilt[_family(siblings[0])] = max(unspoilt.get(_family(siblings[0]), 0.0), best[cell])
+    return [_truth(run, cells[tuple(run["cell"].values())], best, unspoilt) for run in runs]
+
+
+def _truth(
+    run: dict[str, Any],
+    siblings: list[dict[str, Any]],
+    best: dict[tuple[Any, ...], float],
+    unspoilt: dict[tuple[Any, ...], float],
+) -> set[str]:
+    cell, signals = run["cell"], last(run)
+    reached = best[tuple(cell.values())]
+    random_labels = cell["spoilt"] == "random labels"
+
+    def better(other: dict[str, Any]) -> bool:
+        if random_labels:
+            losses = [last(r).get("loss_ratio", 1e9) for r in (other, run)]
+            return bool(losses[0] <= losses[1] - 0.02)
+        return bool(other["accuracy"] >= run["accuracy"] + 0.05)
+
+    found = set()
+    if any(other["rate"] < 0.11 * run["rate"] and better(other) for other in siblings):
+        found.add("too high")
+    if any(other["rate"] > 9 * run["rate"] and better(other) for other in siblings):
+        found.add("too low")
+    if run.get("larger_batch", 0) >= run["accuracy"] + 0.05:
+        found.add("batch too small")
+    if cell["spoilt"] and reached < unspoilt.get(_family(run), 0.0) - 0.05:
+        found.add(cell["spoilt"])
+    if not cell["spoilt"] and reached < 0.5:
+        found.add("stuck")
+    if signals.get("non_finite_step") is not None:
+        found.add("non-finite")
+    overfits = signals.get("validation_loss", 0) > 2 * signals.get("training_loss", 1e9)
+    if overfits and signals.get("turned_epoch") is not None:
+        found.add("overfitting")
+    return found or {"healthy"}
+
+
+def _family(run: dict[str, Any]) -> tuple[Any, ...]:
+    return tuple(value for key, value in run["cell"].items() if key not in ("spoilt", "batch_size", "activation"))
+
+
+ACCEPTED: dict[str, tuple[Cause, ...]] = {
+    "too high": (Cause.TOO_HIGH, Cause.DEAD_FROM_RATE),
+    "too low": (Cause.TOO_LOW,),
+    "batch too small": (Cause.BATCH_TOO_SMALL,),
+    "x20": (Cause.BAD_SCALE,),
+    "unscaled": (Cause.BAD_SCALE,),
+    "zero": (Cause.DEAD_AT_START, Cause.BAD_SCALE),
+    "dead": (Cause.DEAD_AT_START,),
+    "random labels": (Cause.NOTHING_TO_LEARN,),
+    "one unit": (Cause.LOW_CAPACITY, Cause.BELOW_BASELINE),
+    "ten sigmoid layers": (Cause.VANISHING,),
+    "stuck": (Cause.VANISHING, Cause.BAD_SCALE),
+    "few samples": (Cause.OVERFITTING,),
+    "overfitting": (Cause.OVERFITTING,),
+    "non-finite": (Cause.NON_FINITE,),
+    "healthy": (Cause.HEALTHY,),
+}
+"""Which verdicts are right for which truth."""
+
+
+def accepted(truth: set[str]) -> set[Cause]:
+    """Return the verdicts that are right."""
+    return {cause for name in truth for cause in ACCEPTED[name]}
+
+
+class Lit(pl.LightningModule):
+    """A run of the grid as a LightningModule, for the forks."""
+
+    def __init__(self, cell: Cell, rate: float, network: nn.Module) -> None:
+        super().__init__()
+        self.network, self.cell, self.rate = network, cell, rate
+
+    def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
+        """Return the cross-entropy."""
+        return F.cross_entropy(self.network(batch[0]), batch[1])
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        """Return the cell's optimizer."""
+        return optimizers()[self.cell.optimizer](self.parameters(), lr=self.rate)
+
+
+def run_forks(limit: int) -> None:
+    """Diagnose a sample of the runs by forks, retrain each in full with the fix, and append what came of it."""
+    torch.set_flush_denormal(True)
+    runs = read()
+    pairs = list(zip(runs, truths(runs), strict=True))
+    random.Random(1).shuffle(pairs)
+    # The rarer what is wrong, the earlier its turn: every kind is in any sample.
+    turn: dict[tuple[str, bool], int] = {}
+    order = []
+    for run, truth in pairs:
+        held_out = run["cell"]["network"] not in DEVELOPMENT or run["cell"]["data"] == "digits"
+        kind = sorted(truth)[0], held_out
+        turn[kind] = turn.get(kind, 0) + 1
+        order.append((turn[kind], held_out, sorted(truth), run))
+    order.sort(key=lambda item: item[:3])
+    done = {(tuple(r["cell"].values()), r["rate"]) for r in read(FORKS)}
+    data = {name: load(name) for name in ("mnist", "digits")}
+    for _, _, names, run in order[:limit]:
+        if (tuple(run["cell"].values()), run["rate"]) in done:
+            continue
+        cell = Cell(**run["cell"])
+        report, retrained = diagnose_by_forks(cell, run["rate"], last(run), data[cell.data])
+        result = {
+            "cell": run["cell"],
+            "rate": run["rate"],
+            "truth": names,
+            "cause": report.verdict.cause.value,
+            "confidence": report.verdict.confidence,
+            "fix": None if report.fix is None else report.fix.change,
+            "accuracy": run["accuracy"],
+            "retrained": retrained,
+            "forks": [[f.change, float(f"{f.loss_before:.4g}"), float(f"{f.loss_after:.4g}")] for f in report.forks],
+        }
+        with FORKS.open("a") as file:
+            file.write(json.dumps(result) + "\n")
+
+
+def diagnose_by_forks(
+    cell: Cell, rate: float, signals: dict[str, Any], data: tuple[Tensor, Tensor, Tensor, Tensor]
+) -> tuple[Report, float | None]:
+    """Return the report of `fork`, and the accuracy of a whole run with its fix."""
+    inputs, labels, held_inputs, held_labels = spoil(cell, data)
+    module = Lit(cell, rate, build(cell, inputs[0].numel()))
+    count = 4 * screening_steps(cell.batch_size)
+    order = batches(len(labels), cell.batch_size, cell.seed)
+    training = [(inputs[batch], labels[batch]) for batch, _ in zip(order, range(count), strict=False)]
+    held_out = list(zip(torch.split(held_inputs, 1000), torch.split(held_labels, 1000), strict=True))
+    report = fork(module, training, held_out, signals=Signals(**{**signals, "step": int(signals["step"])}))
+    if report.fix is None:
+        return report, None
+    change = report.fix.change
+    given = re.search(r"learning rate ([\d.e+-]+)", change)
+    new = float(given[1]) if given else rate
+    if change.startswith(("initial", "inputs")):
+        cell = dataclasses.replace(cell, spoilt="")
+    elif change.startswith("ReLU"):
+        cell = dataclasses.replace(cell, activation="relu")
+    enlarge = int(change.split()[-1]) // cell.batch_size if change.startswith("batch") else 1
+    return report, train(cell, new, data, enlarge)["accuracy"]
 
 
 def main() -> None:
     """Run or report."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("command", nargs="?", choices=["run", "report"], default="report")
-    parser.add_argument("--limit", type=int, help="only the first so many runs")
+    parser.add_argument("command", nargs="?", choices=["run", "forks", "report"], default="report")
+    parser.add_argument("--limit", type=int, default=100_000, help="only the first so many runs")
     arguments = parser.parse_args()
     if arguments.command == "run":
         run(arguments.limit)
+    elif arguments.command == "forks":
+        run_forks(arguments.limit)
 
 
 if __name__ == "__main__":

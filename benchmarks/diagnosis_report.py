@@ -1,0 +1,205 @@
+"""The tables of docs/diagnosis.md, from the runs that `benchmarks/diagnosis.py` has made.
+
+python benchmarks/diagnosis_report.py
+"""
+
+import math
+import random
+import statistics
+from collections.abc import Callable
+from typing import Any
+
+from diagnosis import DEVELOPMENT, FORKS, accepted, last, read, truths
+from unstall.diagnosis import STALLS, Cause, diagnose
+from unstall.signals import Signals
+
+Run = dict[str, Any]
+CLASSES: dict[str, tuple[tuple[str, ...], tuple[Cause, ...]]] = {
+    "rate too high": (("too high",), (Cause.TOO_HIGH, Cause.DEAD_FROM_RATE)),
+    "rate too low": (("too low",), (Cause.TOO_LOW,)),
+    "batch too small": (("batch too small",), (Cause.BATCH_TOO_SMALL,)),
+    "scale of inputs or weights": (("x20", "unscaled"), (Cause.BAD_SCALE,)),
+    "dead from the start": (("zero", "dead"), (Cause.DEAD_AT_START,)),
+    "vanishing gradients": (("ten sigmoid layers", "stuck"), (Cause.VANISHING,)),
+    "nothing to learn": (("random labels",), (Cause.NOTHING_TO_LEARN,)),
+    "too little capacity": (("one unit",), (Cause.LOW_CAPACITY, Cause.BELOW_BASELINE)),
+    "overfitting": (("few samples", "overfitting"), (Cause.OVERFITTING,)),
+    "non-finite loss": (("non-finite",), (Cause.NON_FINITE,)),
+    "healthy": (("healthy",), (Cause.HEALTHY,)),
+}
+
+
+def wilson(hits: int, count: int, z: float = 1.96) -> tuple[float, float]:
+    """Return the 95 % interval of a share (Wilson, 1927)."""
+    if not count:
+        return 0.0, 1.0
+    share = hits / count
+    centre = (share + z * z / (2 * count)) / (1 + z * z / count)
+    half = z * math.sqrt(share * (1 - share) / count + z * z / (4 * count * count)) / (1 + z * z / count)
+    return centre - half, centre + half
+
+
+def is_held_out(run: Run) -> bool:
+    """Return whether the run's network or data set was not looked at while choosing thresholds."""
+    return run["cell"]["network"] not in DEVELOPMENT or run["cell"]["data"] == "digits"
+
+
+def ours(run: Run) -> set[Cause]:
+    """Return our verdict at the end of the run."""
+    return {diagnose(Signals(**last(run))).cause}
+
+
+def umlaut(run: Run) -> set[Cause]:
+    """Return what UMLAUT's bounds on the rate say (Schoop et al., CHI 2021): above 0.01 or below 1e-7."""
+    found = {Cause.TOO_HIGH} if run["rate"] > 0.01 else {Cause.TOO_LOW} if run["rate"] < 1e-7 else set()
+    return found | ({Cause.NON_FINITE} if last(run).get("non_finite_step") is not None else set()) or {Cause.HEALTHY}
+
+
+def sagemaker(run: Run) -> set[Cause]:
+    """Return what those of SageMaker Debugger's rules say that the recorded signals allow, with their defaults.
+
+    DeadRelu (half of a layer), ExplodingTensor (not finite), Overfit (validation a tenth above training) and
+    LossNotDecreasing (by 0.1 %), which names no cause and is counted as a rate that is too low.
+    """
+    signals, readings = last(run), list(run["readings"].values())
+    found = set()
+    if signals.get("dead", 0) > 0.5 and run["cell"]["activation"] == "relu":
+        found.add(Cause.DEAD_FROM_RATE)
+    if signals.get("non_finite_step") is not None:
+        found.add(Cause.NON_FINITE)
+    if signals.get("validation_loss", 0) > 1.1 * signals.get("training_loss", math.inf):
+        found.add(Cause.OVERFITTING)
+    if len(readings) > 1 and not readings[-1]["loss"] < 0.999 * readings[-2]["loss"]:
+        found.add(Cause.TOO_LOW)
+    return found or {Cause.HEALTHY}
+
+
+def autotrainer(run: Run) -> set[Cause]:
+    """Return what those of AutoTrainer's rules (Zhang et al., ICSE 2021) say that the recorded signals allow.
+
+    Vanishing gradient (first over last layer below 1e-3), exploding gradient (not finite), dying ReLU (70 %).
+    """
+    signals = last(run)
+    found = set()
+    if signals.get("gradient_ratio", 1) < 1e-3:
+        found.add(Cause.VANISHING)
+    if signals.get("non_finite_step") is not None:
+        found |= {Cause.NON_FINITE, Cause.TOO_HIGH}
+    if signals.get("dead", 0) >= 0.7 and run["cell"]["activation"] == "relu":
+        found.add(Cause.DEAD_FROM_RATE)
+    return found or {Cause.HEALTHY}
+
+
+def table(runs: list[Run], found: list[set[str]], verdicts: list[set[Cause]]) -> list[str]:
+    """Return precision and recall per class, with intervals, as lines of Markdown."""
+    lines = ["| class | precision | | recall | |", "|---|---|---|---|---|"]
+    for name, (labels, causes) in CLASSES.items():
+        named = [
+            bool(verdict & accepted(truth))
+            for verdict, truth in zip(verdicts, found, strict=True)
+            if verdict & set(causes)
+        ]
+        present = [bool(v & accepted(t)) for v, t in zip(verdicts, found, strict=True) if t & set(labels)]
+        if named or present:
+            lines.append(f"| {name} | {_share(named)} | {_share(present)} |")
+    return lines
+
+
+def false_alarms(found: list[set[str]], verdicts: list[set[Cause]]) -> list[bool]:
+    """Return, for each healthy run, whether it was accused of a stall."""
+    return [bool(v & STALLS) for v, t in zip(verdicts, found, strict=True) if t == {"healthy"}]
+
+
+def detection(run: Run, truth: set[str]) -> int | None:
+    """Return the step of the first two successive readings whose verdict is the same and right."""
+    before = None
+    for step, signals in run["readings"].items():
+        cause = diagnose(Signals(**signals)).cause
+        if cause == before and cause in accepted(truth) & STALLS:
+            return int(step)
+        before = cause
+    return None
+
+
+def random_rate(runs: list[Run], found: list[set[str]]) -> float:
+    """Return how often another rate of the cell, taken at random, ends within one point of the cell's best."""
+    shares = []
+    for run, truth in zip(runs, found, strict=True):
+        if truth & {"too high", "too low"}:
+            others = [r["accuracy"] for r in runs if r["cell"] == run["cell"] and r is not run]
+            best = max(run["accuracy"], *others)
+            shares.append(statistics.mean(accuracy >= best - 0.01 for accuracy in others))
+    return statistics.mean(shares)
+
+
+def report_forks(runs: list[Run]) -> list[str]:
+    """Return how often the diagnosis by forks was right, and whether its fixes, retrained in full, work."""
+    forked = read(FORKS)
+    lines = []
+    for held_out in (False, True):
+        group = [run for run in forked if is_held_out(run) == held_out]
+        right = [Cause(run["cause"]) in accepted(set(run["truth"])) for run in group]
+        rates = [r for run, r in zip(group, right, strict=True) if set(run["truth"]) & {"too high", "too low"}]
+        healthy = [Cause(run["cause"]) in STALLS for run in group if run["truth"] == ["healthy"]]
+        works, gains = [], []
+        for run in group:
+            if run["retrained"] is None:
+                continue
+            best = max(r["accuracy"] for r in runs if r["cell"] == run["cell"])
+            works.append(run["retrained"] >= best - 0.01)
+            gains.append(run["retrained"] - run["accuracy"])
+        name = "held-out" if held_out else "development"
+        lines.append(
+            f"| {name} | {_share(right)} | {_share(rates)} | {_share(healthy)} | {_share(works)} | "
+            f"{100 * statistics.mean(gains or [0.0]):+.0f} points |"
+        )
+    return lines
+
+
+def _share(values: list[bool]) -> str:
+    if not values:
+        return "- | "
+    low, high = wilson(sum(values), len(values))
+    return f"{sum(values) / len(values):.2f} ({sum(values)}/{len(values)}) | {low:.2f}-{high:.2f}"
+
+
+def main() -> None:
+    """Print everything."""
+    random.seed(0)
+    runs = read()
+    found = truths(runs)
+    judges: dict[str, Callable[[Run], set[Cause]]] = {
+        "ours": ours,
+        "UMLAUT's bounds": umlaut,
+        "SageMaker Debugger's rules": sagemaker,
+        "AutoTrainer's rules": autotrainer,
+    }
+    for held_out in (False, True):
+        chosen = [(run, truth) for run, truth in zip(runs, found, strict=True) if is_held_out(run) == held_out]
+        group, labels = [run for run, _ in chosen], [truth for _, truth in chosen]
+        print(f"\n## {'held-out' if held_out else 'development'}: {len(group)} runs\n")
+        print("\n".join(table(group, labels, [ours(run) for run in group])), "\n")
+        print("| rule | right verdicts | | false alarms | |\n|---|---|---|---|---|")
+        for name, judge in judges.items():
+            verdicts = [judge(run) for run in group]
+            right = [bool(v & accepted(t)) for v, t in zip(verdicts, labels, strict=True)]
+            print(f"| {name} | {_share(right)} | {_share(false_alarms(labels, verdicts))} |")
+        unsure = [Cause.UNSURE in ours(run) for run in group]
+        print(f"\nunsure: {_share(unsure).replace('|', '')}")
+        steps = [(step, run) for run, truth in chosen if (step := detection(run, truth)) is not None]
+        share = [step / int(list(run["readings"])[-1]) for step, run in steps]
+        print(
+            f"detected while training: {len(steps)} of {sum(bool(accepted(t) & STALLS) for t in labels)} stalls, "
+            f"median step {statistics.median(step for step, _ in steps):.0f}, {statistics.median(share):.0%} of the run"
+        )
+        print(f"another rate at random within one point of the best: {random_rate(group, labels):.2f}")
+    if FORKS.exists():
+        print(
+            "\n## forks\n\n| networks | right cause | | too high, too low | | false alarms | | fix within a point | | gain |"
+        )
+        print("|---|---|---|---|---|---|---|---|---|---|")
+        print("\n".join(report_forks(runs)))
+
+
+if __name__ == "__main__":
+    main()
