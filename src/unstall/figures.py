@@ -35,7 +35,7 @@ def confusion_matrix(counts: Tensor, classes: Sequence[str]) -> Figure:
     # The diagonal dwarfs the mistakes, which are what one looks for: colour by the share of each row's mistakes.
     mistakes = counts.float().clone()
     mistakes.fill_diagonal_(0)
-    axes.imshow(mistakes, cmap="Reds")
+    axes.imshow(mistakes.numpy(), cmap="Reds")
     ceiling = float(mistakes.max())
     for true, row in enumerate(counts.tolist()):
         for predicted, count in enumerate(row):
@@ -71,7 +71,7 @@ def mistakes(images: Tensor, captions: Sequence[str]) -> Figure:
     for tile in tiles:
         tile.axis("off")
     for tile, image, caption in zip(tiles, images, captions, strict=False):
-        tile.imshow(image.permute(1, 2, 0).squeeze(-1).clamp(0, 1), cmap="gray")
+        tile.imshow(image.permute(1, 2, 0).squeeze(-1).clamp(0, 1).float().numpy(), cmap="gray")
         tile.set_title(caption, fontsize=8)
     return figure
 

@@ -1,0 +1,62 @@
+"""What the README says is so: its files exist, its example trains, its commands are commands."""
+
+import re
+import sys
+from pathlib import Path
+
+import pytest
+
+from unstall.cli import CLI, main
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text()
+
+
+def block(name: str) -> str:
+    """The fenced block that begins with a comment that names a file."""
+    return next(text for text in re.findall(r"```\w+\n(.*?)```", README, re.DOTALL) if text.startswith(f"# {name}"))
+
+
+def test_the_tree_lists_every_module_and_no_other() -> None:
+    tree = README.split("## What is where")[1]
+    listed = set(re.findall(r"(\w+\.py)\b", tree))
+    assert listed == {file.name for file in (ROOT / "src/unstall").glob("[!_]*.py")} - {"errors.py"}
+
+
+def test_files_it_links_to_exist() -> None:
+    links = re.findall(r"\]\(([^)#:]+)\)", README) + re.findall(r"configs/\w+\.yaml", README)
+    assert links
+    missing = [link for link in links if not (ROOT / link).exists()]
+    assert not missing
+
+
+def test_its_subcommands_exist() -> None:
+    commands = set(re.findall(r"^unstall (\w+)", README, re.MULTILINE)) | set(re.findall(r"`unstall (\w+)", README))
+    assert commands <= {*CLI.subcommands(), "demo"}
+    assert {"fit", "lr_find", "diagnose", "demo"} <= commands
+
+
+def test_its_make_targets_exist() -> None:
+    makefile = (ROOT / "Makefile").read_text()
+    targets = set(re.findall(r"(?:^|`)make ([\w-]+)", README, re.MULTILINE))
+    assert {"demo", "test"} <= targets
+    assert all(re.search(rf"^{target}:", makefile, re.MULTILINE) for target in targets)
+
+
+def test_first_result_comes_within_a_screen_and_a_half() -> None:
+    assert README[: README.index("## The lesson")].count("\n") <= 60
+
+
+def test_its_own_network_trains(
+    tmp_path: Path, tiny_mnist_dir: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "mine.py").write_text(block("mine.py"))
+    (tmp_path / "mine.yaml").write_text(block("mine.yaml"))
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.delitem(sys.modules, "mine", raising=False)
+    main(["fit", "-c", "mine.yaml", f"--data.data_dir={tiny_mnist_dir}", "--trainer.max_epochs=1"])
+    folder = Path(capsys.readouterr().out.splitlines()[-1])
+    assert folder.parent.name == "mine"
+    main(["test", f"--ckpt_path={folder}"])
+    assert "test/accuracy" in capsys.readouterr().out
