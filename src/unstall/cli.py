@@ -8,6 +8,7 @@ import re
 import shutil
 import sys
 import warnings
+from functools import cached_property
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -96,14 +97,15 @@ class SaveConfig(SaveConfigCallback):
         if stage != "fit" or folder is None or not trainer.loggers or not trainer.is_global_zero:
             return
         Path(folder).mkdir(parents=True, exist_ok=True)
-        write(Path(folder) / CONFIG, self.text())
+        write(Path(folder) / CONFIG, self.text)
 
     def on_save_checkpoint(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
     ) -> None:
         """Add the config, as text."""
-        checkpoint["config"] = self.text()
+        checkpoint["config"] = self.text
 
+    @cached_property
     def text(self) -> str:
         """The resolved config as YAML."""
         return settings(self.parser, self.config)
