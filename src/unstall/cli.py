@@ -248,7 +248,8 @@ class CLI(LightningCLI):
         """The run's folder."""
         if self.subcommand == "diagnose":
             return folder_of(self.config["diagnose"].run)
-        return Path(self.trainer.log_dir or self.trainer.default_root_dir)
+        # Not `trainer.log_dir`: that is a broadcast, and the other ranks are gone by now.
+        return Path(getattr(self.trainer.logger, "log_dir", None) or self.trainer.default_root_dir)
 
     def after_instantiate_classes(self) -> None:
         """Find what would fail, before a folder is made or a step is taken."""
@@ -269,12 +270,10 @@ class CLI(LightningCLI):
 
     def after_fit(self) -> None:
         """Say what came of it, and how to go on."""
-        if not self.trainer.is_global_zero or not self.trainer.loggers or self.trainer.log_dir is None:
-            return
-        folder = Path(self.trainer.log_dir)
-        for line in closing_words(read_metrics(folder / METRICS), folder, program()):
-            print(line)
-        print(folder)
+        if self.trainer.is_global_zero and self.trainer.loggers:
+            for line in closing_words(read_metrics(self.folder / METRICS), self.folder, program()):
+                print(line)
+            print(self.folder)
 
     def after_lr_find(self) -> None:
         """Keep the config that was searched, say how to train with the result, or do it."""
@@ -309,8 +308,8 @@ class CLI(LightningCLI):
 
     def after_validate(self) -> None:
         """End with the run's folder."""
-        if self.trainer.is_global_zero and self.trainer.log_dir is not None:
-            print(self.trainer.log_dir)
+        if self.trainer.is_global_zero and self.trainer.loggers:
+            print(self.folder)
 
     after_test = after_predict = after_validate
 

@@ -151,9 +151,10 @@ class Diagnosis(Callback):
         pl_module.print(f"Diagnosis at step {verdict.step}: {verdict.sentence}{remedy}.")
 
     def _keep(self, trainer: pl.Trainer, verdict: Verdict, signals: Signals) -> None:
-        if not trainer.is_global_zero or trainer.log_dir is None or not trainer.loggers:
+        folder = trainer.log_dir  # a broadcast: on every rank
+        if not trainer.is_global_zero or folder is None or not trainer.loggers:
             return
-        write_verdict(Path(trainer.log_dir), verdict, signals)
+        write_verdict(Path(folder), verdict, signals)
         lines = [f"- {e.signal}: {e.value:.4g} (threshold {e.threshold:.4g})" for e in verdict.evidence]
         text = "\n".join([f"**{verdict.sentence}.** {verdict.remedy}", "", *lines])
         for logger in trainer.loggers:
