@@ -67,7 +67,7 @@ def mistakes(images: Tensor, captions: Sequence[str]) -> Figure:
     columns = max(1, round(len(captions) ** 0.5))
     rows = max(1, -(-len(captions) // columns))
     figure = Figure(figsize=(1.7 * columns, 1.9 * rows), layout="constrained")
-    tiles = figure.subplots(rows, columns, squeeze=False).flat
+    tiles = list(figure.subplots(rows, columns, squeeze=False).flat)
     for tile in tiles:
         tile.axis("off")
     for tile, image, caption in zip(tiles, images, captions, strict=False):
