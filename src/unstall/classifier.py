@@ -1,6 +1,7 @@
 """The LightningModule: any network, any optimizer, any schedule, with the steps and metrics of a classifier."""
 
 import math
+import warnings
 
 import pytorch_lightning as pl
 import torch.nn.functional as F
@@ -35,7 +36,11 @@ class LitClassifier(pl.LightningModule):
         super().__init__()
         # The command line's parsed values (class paths and numbers) are kept, not the objects: a checkpoint must
         # load with `weights_only=True`. The callbacks write the flat table that TensorBoard shows.
-        self.save_hyperparameters(logger=False)
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="Attribute 'network' is an instance of `nn.Module`")
+            self.save_hyperparameters(logger=False)
+        for name in [name for name, value in self.hparams.items() if callable(value)]:  # built in Python, not parsed
+            del self.hparams[name]
         self.network = network
         self.optimizer = optimizer
         self.lr_scheduler = lr_scheduler
