@@ -1,10 +1,8 @@
 """The command line: wires the parts, holds no logic of training."""
 
-import difflib
 import errno
 import logging
 import os
-import re
 import shutil
 import sys
 import warnings
@@ -22,6 +20,7 @@ from pytorch_lightning.cli import ArgsType, LightningArgumentParser, LightningCL
 
 from unstall.callbacks import METRICS, PLACES, closing_words, read_metrics
 from unstall.errors import UsageError
+from unstall.parser import Parser, check_config, flat, options, usage_error_in, without
 from unstall.run import (
     BEST,
     CONFIG,
@@ -39,53 +38,6 @@ from unstall.run import (
 from unstall.trainer import Trainer, folder_of
 
 BASE_CONFIG = Path(__file__).resolve().parents[2] / "configs" / "mnist.yaml"
-
-
-class Parser(LightningArgumentParser):
-    """Says what is wrong in one line, with the nearest valid name."""
-
-    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
-        """Raise, where argparse would print the usage of some five hundred options."""
-        if not self.exit_on_error:  # jsonargparse is trying one of several types, and may succeed with the next
-            super().error(message, ex)
-        raise usage_error_in(ex) or UsageError(self.in_one_line(message)) from None
-
-    def in_one_line(self, message: str) -> str:
-        """Find the argument, the value and the reason in jsonargparse's nested report, and leave out the nesting."""
-        path = ".".join(re.findall(r'[Pp]arser key "([^"]+)"', message))
-        unknown = re.search(r"unrecognized arguments: (?:--)?([^\s=]+)|(?:option|Option) '([^']+)'", message)
-        if unknown:
-            name = ".".join(filter(None, (path, unknown[1] or unknown[2])))
-            return f"{name}: no such setting{self._nearest(name)}"
-        value = re.search(r"NestedArg\(key='[^']*', val='?(.*?)'?\)", message) or re.search(
-            r"(?:Got value|Given value): (?!Namespace)(.+?)(?:\. Got value.*)?$", message, re.MULTILINE
-        )
-        reasons = re.findall(
-            r"(?:module '\S+' has no attribute|No module named|File does not exist|does not correspond to a sub).*",
-            message,
-        )
-        reasons += [
-            f"expected {kind}"
-            for kind in re.findall(r"Expected an? (?!path|<class 'NoneType'>)(.+?)(?:\. Got.*|: .*)?$", message, re.M)
-        ]
-        if not path or not reasons:
-            return " ".join(message.split())
-        reason = re.sub(r"<class '(?:\w+\.)*(\w+)'>|typing\.", r"\1", " or ".join(dict.fromkeys(reasons)))
-        reason = reason.replace("dot import path string", "a name or class path such as torch.optim.Adam")
-        return f"{path}={value[1]}: {reason}" if value else f"{path}: {reason}"
-
-    def _nearest(self, name: str) -> str:
-        for action in self._actions:
-            if isinstance(action.choices, dict):  # the parser of the commands: they have the settings
-                nearest: str = action.choices["fit"]._nearest(name)
-                return nearest
-        known = {option.lstrip("-") for action in self._actions for option in action.option_strings}
-        known |= {key.replace(".init_args", "") for key in _flat(yaml.safe_load(self.dump(self.get_defaults())))}
-        leaves = {key.rpartition(".")[2]: key for key in known}
-        matches = difflib.get_close_matches(name, known, n=1) or [
-            leaves[leaf] for leaf in difflib.get_close_matches(name.rpartition(".")[2], leaves, n=1)
-        ]
-        return f"; the nearest one is --{matches[0]}" if matches else "; `unstall fit --help` lists them"
 
 
 class SaveConfig(SaveConfigCallback):
@@ -153,14 +105,14 @@ class CLI(LightningCLI):
         """Parse; with ``--ckpt_path``, on top of the config that the checkpoint was made with."""
         args = sys.argv[1:] if args is None else args
         assert isinstance(args, list)
-        for config in _options(args, "--config", "-c"):
+        for config in options(args, "--config", "-c"):
             check_config(config)
-        path = next(reversed(_options(args, "--ckpt_path")), None)
+        path = next(reversed(options(args, "--ckpt_path")), None)
         if args[:1] == ["diagnose"] and not {"--help", "-h"} & set(args):
-            path = next(reversed(_options(args, "--run")), next(iter(args[1:2]), "-"))
+            path = next(reversed(options(args, "--run")), next(iter(args[1:2]), "-"))
             if path.startswith("-"):
                 raise UsageError("run: diagnose needs a run; give its folder, logs/<experiment>/<run>")
-            args = self._diagnosed([word for word in _without(args, "--run") if word != path], path)
+            args = self._diagnosed([word for word in without(args, "--run") if word != path], path)
         elif path is not None:
             args = self._take_up(args, path)
         try:
@@ -185,7 +137,7 @@ class CLI(LightningCLI):
             if args[0] != "fit":
                 raise UsageError(f"ckpt_path={path}: this run has no checkpoint yet; let it train for an epoch first")
             self.run_name = Path(path).resolve().name
-            return [args[0], f"--config={path}/{CONFIG}", *_without(args[1:], "--ckpt_path")]
+            return [args[0], f"--config={path}/{CONFIG}", *without(args[1:], "--ckpt_path")]
         self.checkpoint = load_checkpoint(file)
         run = run_of(file)
         if run is not None:
@@ -194,7 +146,7 @@ class CLI(LightningCLI):
         taken_up = [f"--config={config}"] if config else []
         if run is not None:
             taken_up += [f"--logs_dir={run.folder.parent.parent}", f"--experiment={run.folder.resolve().parent.name}"]
-        return [args[0], *taken_up, *_without(args[1:], "--ckpt_path"), f"--ckpt_path={file}"]
+        return [args[0], *taken_up, *without(args[1:], "--ckpt_path"), f"--ckpt_path={file}"]
 
     def _diagnosed(self, args: list[str], path: str) -> list[str]:
         folder = folder_of(path)
@@ -206,8 +158,8 @@ class CLI(LightningCLI):
         assert self.checkpoint is not None
         if "config" not in self.checkpoint:
             return
-        theirs = _flat(yaml.safe_load(self.checkpoint["config"]))
-        ours = _flat(yaml.safe_load(self._parser(stage).dump(self.config[stage], skip_none=False)))
+        theirs = flat(yaml.safe_load(self.checkpoint["config"]))
+        ours = flat(yaml.safe_load(self._parser(stage).dump(self.config[stage], skip_none=False)))
         binding = ("model.", "data.", "seed_everything") if stage == "fit" else ("model.",)
         for key in sorted(ours.keys() | theirs.keys()):
             if key.startswith(binding) and key.rpartition(".")[2] not in PLACES and ours.get(key) != theirs.get(key):
@@ -319,7 +271,10 @@ def program() -> str:
     typed = Path(sys.argv[0])
     if typed.name != "unstall":
         return f"{sys.executable} -m unstall"
-    return "unstall" if shutil.which("unstall") == str(typed) else os.path.relpath(typed)
+    if shutil.which("unstall") == str(typed):
+        return "unstall"
+    near = os.path.relpath(typed)
+    return str(typed) if near.startswith("..") else near
 
 
 def main(args: list[str] | None = None) -> None:
@@ -362,13 +317,6 @@ def main(args: list[str] | None = None) -> None:
         fail(f"{error.filename or 'logs_dir'}: {error.strerror}; make room, or give another folder with --logs_dir")
 
 
-def usage_error_in(error: BaseException | None) -> UsageError | None:
-    """The ``UsageError`` that was raised first in a chain of exceptions, if there is one."""
-    while error is not None and not isinstance(error, UsageError):
-        error = error.__cause__ or error.__context__
-    return error
-
-
 def fail(message: str) -> NoReturn:
     """Print one line and leave with exit code 2."""
     if rank() == 0:
@@ -379,48 +327,3 @@ def fail(message: str) -> NoReturn:
 def _last(folder: Path) -> dict[str, float]:
     rows = read_metrics(folder / METRICS)
     return {name: value for name, value in (rows[-1] if rows else {}).items() if "/" in name}
-
-
-def check_config(file: str) -> None:
-    """Refuse a config file that is not a mapping of settings.
-
-    Raises:
-        UsageError: names the file, which jsonargparse's own message does not.
-    """
-    try:
-        content = yaml.safe_load(Path(file).read_text())
-    except OSError:  # not there, which jsonargparse says well; or the settings themselves in place of a file
-        return
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UsageError(f"config={file}: not YAML, {error}") from None
-    if not isinstance(content, dict):
-        raise UsageError(f"config={file}: holds no settings; give lines such as `experiment: mine`")
-
-
-def _options(args: list[str], *names: str) -> list[str]:
-    values = []
-    for index, word in enumerate(args):
-        if word in names:
-            values += args[index + 1 : index + 2] or [""]
-        elif word.partition("=")[0] in names:
-            values.append(word.partition("=")[2])
-    return values
-
-
-def _without(args: list[str], name: str) -> list[str]:
-    kept = []
-    skip = False
-    for word in args:
-        if not skip and word != name and not word.startswith(f"{name}="):
-            kept.append(word)
-        skip = word == name
-    return kept
-
-
-def _flat(config: Any, prefix: str = "") -> dict[str, Any]:
-    if not isinstance(config, dict):
-        return {prefix: config}
-    flat: dict[str, Any] = {}
-    for key, value in config.items():
-        flat |= _flat(value, f"{prefix}.{key}" if prefix else str(key))
-    return flat
