@@ -42,7 +42,8 @@ class Parser(LightningArgumentParser):
             return " ".join(message.split())
         reason = re.sub(r"<class '(?:\w+\.)*(\w+)'>|typing\.", r"\1", " or ".join(dict.fromkeys(reasons)))
         reason = reason.replace("dot import path string", "a name or class path such as torch.optim.Adam")
-        return f"{path}={value[1]}: {reason}" if value else f"{path}: {reason}"
+        shown = f"={value[1]}" if value and "Namespace(" not in value[1] else ""
+        return f"{path}{shown}: {reason}"
 
     def _nearest(self, name: str) -> str:
         for action in self._actions:
