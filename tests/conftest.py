@@ -66,3 +66,25 @@ def make_mnist() -> MakeMNIST:
 def tiny_mnist_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A data folder with 600 training and 100 test images that any network learns. Read only."""
     return write_mnist(tmp_path_factory.mktemp("tiny"))
+
+
+FIT = ["fit", "--data.data_dir=data", "--trainer.accelerator=cpu", "--data.batch_size=64"]
+
+
+@pytest.fixture(scope="session")
+def trained(tmp_path_factory: pytest.TempPathFactory, tiny_mnist_dir: Path) -> Path:
+    """The folder of a run of three epochs, 480 samples each, with plain SGD and a test. Read only.
+
+    The working directory that it was trained in, with `data`, is the third folder above it.
+    """
+    from unstall.cli import main
+
+    place = tmp_path_factory.mktemp("trained")
+    (place / "data").symlink_to(tiny_mnist_dir)
+    optimizer = ["--model.optimizer=SGD", "--model.optimizer.lr=0.05"]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(place)
+        main([*FIT, *optimizer, "--experiment=first", "--trainer.max_epochs=3", "--seed_everything=3"])
+        (run,) = (place / "logs" / "first").iterdir()
+        main(["test", f"--ckpt_path={run}", "--trainer.accelerator=cpu"])
+    return run

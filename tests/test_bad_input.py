@@ -129,7 +129,7 @@ CASES: dict[str, tuple[list[str], list[str]]] = {
     "unknown precision": ([*FIT, "--trainer.precision=8"], ["precision"]),
     "epochs no number": ([*FIT, "--trainer.max_epochs=ten"], ["trainer.max_epochs", "ten", "int"]),
     "seed negative": ([*FIT, "--seed_everything=-1"], ["seed_everything", "-1"]),
-    "data cannot be had": ([*FIT, "--data.data_dir=empty"], ["empty/MNIST/raw"]),
+    "data cannot be had": ([*FIT, "--data.data_dir=nowhere"], ["nowhere/MNIST/raw"]),
     "test of nothing": (TEST, ["ckpt_path"]),
     "validate of nothing": (["validate"], ["ckpt_path"]),
     "predict of nothing": (["predict"], ["ckpt_path"]),

@@ -12,7 +12,7 @@ import pytorch_lightning as pl
 import torch
 import torch.nn.functional as F
 import yaml
-from pytorch_lightning.callbacks import BasePredictionWriter, Callback
+from pytorch_lightning.callbacks import BasePredictionWriter, Callback, ModelCheckpoint
 from pytorch_lightning.loggers import TensorBoardLogger
 from torch import Tensor
 
@@ -177,6 +177,22 @@ class Curves(Callback):
         if isinstance(outputs, dict) and "loss" in outputs:
             metrics["step/train_loss"] = float(outputs["loss"])
         _log(trainer, metrics, trainer.global_step - 1)
+
+
+class Checkpoints(ModelCheckpoint):
+    """Lightning's, but a run that goes on remembers its best loss also if its folder was moved or named differently."""
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take up the best loss if its checkpoint lies here; Lightning compares the folders as they were typed."""
+        there, here = str(state_dict["dirpath"]), str(self.dirpath)
+        if Path(here, BEST.name).is_file():
+            names = ("dirpath", "best_model_path", "kth_best_model_path", "last_model_path")
+            scores = state_dict["best_k_models"]
+            state_dict = state_dict | {name: str(state_dict[name]).replace(there, here, 1) for name in names}
+            state_dict["best_k_models"] = {path.replace(there, here, 1): scores[path] for path in scores}
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="The dirpath has changed")
+            super().load_state_dict(state_dict)
 
 
 class RandomState(Callback):
