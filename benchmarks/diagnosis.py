@@ -1,7 +1,9 @@
 """How often is the diagnosis right? Hundreds of short labelled runs, and what became of their siblings.
 
-    python benchmarks/diagnosis.py run       # makes benchmarks/diagnosis_runs.jsonl, resumable; about an hour
-    python benchmarks/diagnosis.py           # the table of docs/diagnosis.md, from that file, in seconds
+    python benchmarks/diagnosis.py run         # makes benchmarks/diagnosis_runs.jsonl; about an hour, resumable
+    python benchmarks/diagnosis.py forks       # diagnoses a sample of them by forks; about a minute each, resumable
+    python benchmarks/diagnosis.py overhead    # what measuring costs
+    python benchmarks/diagnosis_report.py      # the tables of docs/diagnosis.md from these files, in seconds
 
 A *cell* is one network, optimizer, batch size, start and seed; its runs differ in the learning rate alone. What is
 wrong with a run is read off its siblings (see `truths`), never off the detector.
@@ -12,6 +14,7 @@ import dataclasses
 import json
 import random
 import re
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -402,16 +405,48 @@ def diagnose_by_forks(
     return report, train(cell, new, data, enlarge)["accuracy"]
 
 
+def overhead(blocks: int = 60, steps: int = 100) -> None:
+    """Print how much longer a step takes with the meter: blocks with and without it in turn, in one process."""
+    torch.set_flush_denormal(True)
+    torch.manual_seed(0)
+    inputs, labels = torch.rand(20_000, 784), torch.randint(10, (20_000,))
+    seconds: dict[bool, list[float]] = {True: [], False: []}
+    for block in range(2 * blocks):
+        metered = (block + block // 2) % 2 == 0
+        module = MLP([784, 512, 10])
+        optimizer = optimizers()["RMSprop"](module.parameters(), lr=1e-3)
+        meter = Meter(module)
+        order = batches(len(labels), 128, block)
+        begin = time.perf_counter()
+        for _, batch in zip(range(steps), order, strict=False):
+            loss = F.cross_entropy(module(inputs[batch]), labels[batch])
+            optimizer.zero_grad()
+            torch.autograd.backward(loss)
+            if metered:
+                meter.before_step()
+            optimizer.step()
+            if metered:
+                meter.after_batch(loss, labels[batch])
+        if metered:
+            meter.read()  # the callback's default interval
+        seconds[metered].append(time.perf_counter() - begin)
+    with_it, without = sorted(seconds[True]), sorted(seconds[False])
+    ratios = [with_it[len(with_it) // k] / without[len(without) // k] for k in (4, 2)]
+    print(f"a step with the meter takes {ratios[1]:.3f} times as long (medians; lower quartiles: {ratios[0]:.3f})")
+
+
 def main() -> None:
     """Run or report."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("command", nargs="?", choices=["run", "forks", "report"], default="report")
+    parser.add_argument("command", choices=["run", "forks", "overhead"])
     parser.add_argument("--limit", type=int, default=100_000, help="only the first so many runs")
     arguments = parser.parse_args()
     if arguments.command == "run":
         run(arguments.limit)
     elif arguments.command == "forks":
         run_forks(arguments.limit)
+    else:
+        overhead()
 
 
 if __name__ == "__main__":

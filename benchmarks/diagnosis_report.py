@@ -129,7 +129,7 @@ def random_rate(runs: list[Run], found: list[set[str]]) -> float:
             others = [r["accuracy"] for r in runs if r["cell"] == run["cell"] and r is not run]
             best = max(run["accuracy"], *others)
             shares.append(statistics.mean(accuracy >= best - 0.01 for accuracy in others))
-    return statistics.mean(shares)
+    return float(statistics.mean(shares))
 
 
 def report_forks(runs: list[Run]) -> list[str]:
@@ -188,15 +188,15 @@ def main() -> None:
         print(f"\nunsure: {_share(unsure).replace('|', '')}")
         steps = [(step, run) for run, truth in chosen if (step := detection(run, truth)) is not None]
         share = [step / int(list(run["readings"])[-1]) for step, run in steps]
+        stalls = sum(bool(accepted(truth) & STALLS) for truth in labels)
         print(
-            f"detected while training: {len(steps)} of {sum(bool(accepted(t) & STALLS) for t in labels)} stalls, "
+            f"detected while training: {len(steps)} of {stalls} stalls, "
             f"median step {statistics.median(step for step, _ in steps):.0f}, {statistics.median(share):.0%} of the run"
         )
         print(f"another rate at random within one point of the best: {random_rate(group, labels):.2f}")
     if FORKS.exists():
-        print(
-            "\n## forks\n\n| networks | right cause | | too high, too low | | false alarms | | fix within a point | | gain |"
-        )
+        print("\n## forks\n")
+        print("| networks | right cause | | too high, too low | | false alarms | | fix within a point | | gain |")
         print("|---|---|---|---|---|---|---|---|---|---|")
         print("\n".join(report_forks(runs)))
 

@@ -152,7 +152,7 @@ class Verdict:
 
     Args:
         cause: The most likely cause, or UNSURE.
-        confidence: Between 0 and 1: the share of right verdicts at such a margin (`benchmarks/diagnosis.py`).
+        confidence: Between 0 and 1: the share of right verdicts at such a margin (`benchmarks/diagnosis_report.py`).
         runner_up: The next most likely cause; for UNSURE the first two are in `candidates`.
         evidence: The values that decided, beside their thresholds.
         sentence: One sentence for a human.
@@ -192,6 +192,7 @@ RULES: tuple[Rule, ...] = (
     Rule(Cause.DEAD_AT_START, (_above("dead_at_start", 0.9, 0.1), _above("loss_ratio", 0.9, 0.1)), after=25),
     Rule(Cause.TOO_HIGH, (_above("move", 15),), after=25),
     Rule(Cause.TOO_HIGH, (_above("move", 2.5), _above("loss_ratio", 0.3))),
+    Rule(Cause.TOO_HIGH, (_above("move", 4.5), _above("loss_ratio", 0.15))),
     Rule(Cause.TOO_HIGH, (_above("blow_up", 2), _above("loss_ratio", 0.3)), after=25),
     Rule(Cause.TOO_HIGH, (_above("loss_ratio", 1.1, 0.1), _above("move", 0.5))),
     Rule(Cause.TOO_LOW, (_above("straightness", 0.55), _below("predicted_gain", 0.2), _above("loss_ratio", 0.2))),

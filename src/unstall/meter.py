@@ -18,7 +18,7 @@ UNITS_WATCHED = 1000
 
 WATCH_EVERY, WATCH_AT, WATCH_BATCHES = 100, 10, 64
 """Units are watched over the first batch, and from batches 10, 110, 210, ... on until enough inputs, or 64 batches,
-have passed: 1 % of the time of a step of a 784-512-10 network (`benchmarks/diagnosis.py --overhead`)."""
+have passed: 1 % of the time of a step of a 784-512-10 network (`benchmarks/diagnosis.py overhead`)."""
 
 
 class UnitWatch:
@@ -84,7 +84,7 @@ class Meter:
         module: The network, at its initial weights.
         momentum: Decay of the optimizer's running average of gradients: `momentum`, or the first of `betas`.
         stride: Optimizer steps between two looks at the weights. 20 costs 1 % of a step of a 784-512-10 network at
-            batch 128 (`benchmarks/diagnosis.py --overhead`).
+            batch 128 (`benchmarks/diagnosis.py overhead`).
         window: Looks per window of `path_efficiency`.
     """
 

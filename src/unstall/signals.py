@@ -109,7 +109,7 @@ def straightness(efficiency: float, increments: int, stride: int, momentum: floa
 def turning_point(losses: Sequence[float], rise: float = 1.05) -> int | None:
     """Return the index of the lowest validation loss if the last one lies above it by more than the factor `rise`.
 
-    The factor is above what the validation loss of a healthy run wobbles by (`benchmarks/diagnosis.py --healthy`).
+    The factor is above what the validation loss of a healthy run wobbles by (`benchmarks/diagnosis_report.py`).
     """
     if not losses or not all(map(math.isfinite, losses)):
         return None
