@@ -152,7 +152,8 @@ class Verdict:
 
     Args:
         cause: The most likely cause, or UNSURE.
-        confidence: Between 0 and 1: the share of right verdicts at such a margin (`benchmarks/diagnosis_report.py`).
+        confidence: From 0.5 at a threshold to 0.95 far from all: about the share of right verdicts there
+            (`benchmarks/diagnosis_report.py`).
         runner_up: The next most likely cause; for UNSURE the first two are in `candidates`.
         evidence: The values that decided, beside their thresholds.
         sentence: One sentence for a human.
@@ -232,7 +233,7 @@ def diagnose(signals: Signals) -> Verdict:
         cause = Cause.UNSURE
     else:
         candidates = ()
-    confidence = 1 - 0.5 * 2 ** -(2 * min(margin, 20))
+    confidence = 0.95 - 0.45 * 2 ** -(2 * min(margin, 20))
     sentence, remedy = describe(cause, signals, candidates)
     return Verdict(cause, round(confidence, 3), runner_up, evidence, sentence, remedy, signals.step, candidates)
 
