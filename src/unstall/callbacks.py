@@ -86,7 +86,7 @@ class History(Callback):
         self.rows.append(row)
         self._draw(trainer, row)
         folder = _log_dir(trainer)
-        if trainer.is_global_zero and trainer.loggers:
+        if trainer.is_global_zero and trainer.loggers and not getattr(trainer, "fast_dev_run", False):
             write_metrics(folder / METRICS, self.rows)
 
     def _draw(self, trainer: pl.Trainer, row: dict[str, float]) -> None:
@@ -339,7 +339,8 @@ def read_metrics(file: Path) -> list[dict[str, float]]:
     if not file.is_file():
         return []
     with file.open(newline="") as stream:
-        return [{name: float(value) for name, value in row.items() if value} for row in csv.DictReader(stream)]
+        rows = [{name: value for name, value in row.items() if value} for row in csv.DictReader(stream)]
+    return [{name: int(value) if value.isdigit() else float(value) for name, value in row.items()} for row in rows]
 
 
 def write_metrics(file: Path, rows: list[dict[str, float]]) -> None:

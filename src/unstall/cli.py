@@ -185,7 +185,8 @@ class CLI(LightningCLI):
             kwargs["logger"] = RunLogger(logs_dir, experiment, self.run_name, purge_step=step)
         trainer = self._get(self.config_init, "trainer")
         if isinstance(trainer.callbacks, list):  # Lightning refuses a callback that a flag switches off; drop it here
-            flags = {ProgressBar: trainer.enable_progress_bar, Checkpoint: trainer.enable_checkpointing}
+            kept = trainer.enable_checkpointing if not trainer.fast_dev_run else False
+            flags = {ProgressBar: trainer.enable_progress_bar, Checkpoint: kept}
             off = tuple(kind for kind, flag in flags.items() if flag is False)
             kwargs["callbacks"] = [callback for callback in trainer.callbacks if not isinstance(callback, off)]
         try:
@@ -294,6 +295,8 @@ def main(args: list[str] | None = None) -> None:
     warnings.filterwarnings("ignore", message=".*does not have many workers")
     warnings.filterwarnings("ignore", message=".*smaller than the logging interval")
     warnings.filterwarnings("ignore", message="Checkpoint directory .* exists and is not empty")
+    if not {"", str(Path.cwd())} & set(sys.path):  # a user's own classes, as `python -m unstall` finds them
+        sys.path.insert(0, "")
     args = sys.argv[1:] if args is None else args
     try:
         if args[:1] == ["demo"]:
