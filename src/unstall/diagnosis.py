@@ -84,8 +84,8 @@ EXPLANATIONS: dict[Cause, tuple[str, str]] = {
         "give the network more units or layers",
     ),
     Cause.OVERFITTING: (
-        "It overfits: the validation loss was lowest in epoch {turned_epoch} and has risen {rise:.2f}-fold since, "
-        "while the training loss fell on",
+        "It overfits: the validation loss was lowest in epoch {turned_epoch}, and is now {validation_ratio:.3g} times "
+        "the training loss",
         "stop at that epoch, or use more data or regularisation",
     ),
     Cause.HEALTHY: ("Training is healthy", ""),
@@ -191,9 +191,7 @@ def _below(signal: str, threshold: float) -> Condition:
 RULES: tuple[Rule, ...] = (
     Rule(Cause.NON_FINITE, (_above("non_finite_step", 1e-30),), after=0),
     Rule(Cause.DEAD_AT_START, (_above("dead_at_start", 0.9, 0.1), _above("loss_ratio", 0.9, 0.1)), after=25),
-    Rule(Cause.TOO_HIGH, (_above("move", 15),), after=25),
     Rule(Cause.TOO_HIGH, (_above("move", 2.5), _above("loss_ratio", 0.3))),
-    Rule(Cause.TOO_HIGH, (_above("move", 4.5), _above("loss_ratio", 0.15))),
     Rule(Cause.TOO_HIGH, (_above("blow_up", 2), _above("loss_ratio", 0.3)), after=25),
     Rule(Cause.TOO_HIGH, (_above("loss_ratio", 1.1, 0.1), _above("move", 0.5))),
     Rule(Cause.TOO_LOW, (_above("straightness", 0.55), _below("predicted_gain", 0.2), _above("loss_ratio", 0.2))),
@@ -255,6 +253,7 @@ def describe(cause: Cause, signals: Signals, candidates: tuple[Cause, ...] = ())
     values: dict[str, Any] = {
         name: math.nan if value is None else value for name, value in dataclasses.asdict(signals).items()
     }
+    values["validation_ratio"] = math.nan if signals.validation_ratio is None else signals.validation_ratio
     values["reference"] = "the first batch" if signals.baseline is None else "the best constant prediction"
     if candidates:
         values["first"], values["second"] = (candidate.value for candidate in candidates)
