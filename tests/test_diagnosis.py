@@ -161,6 +161,8 @@ def test_early_readings_accuse_only_of_what_shows_early() -> None:
     assert Cause.TOO_LOW in late
     early = Signals(**{**as_json(changed(straightness=1.0, predicted_gain=1e-5, loss_ratio=1.0)), "step": 50})
     assert diagnose(early).cause == Cause.HEALTHY
+    assert diagnose(early).confidence == 0.5
+    assert "too few to tell" in diagnose(early).sentence
     assert diagnose(changed(straightness=1.0, predicted_gain=1e-5, loss_ratio=1.0)).cause == Cause.TOO_LOW
 
 

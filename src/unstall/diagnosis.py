@@ -94,6 +94,10 @@ EXPLANATIONS: dict[Cause, tuple[str, str]] = {
 """What the terminal says, and what to do about it."""
 
 
+EARLIEST = 100
+"""Steps before which most rules accuse nobody: a healthy loss may still be above chance, and its path still straight."""
+
+
 @dataclass(frozen=True)
 class Condition:
     """A signal compared with a threshold.
@@ -127,7 +131,7 @@ class Rule:
 
     cause: Cause
     conditions: tuple[Condition, ...]
-    after: int = 100
+    after: int = EARLIEST
 
     def margin(self, signals: Signals) -> float:
         """Return the smallest margin of the conditions."""
@@ -232,6 +236,8 @@ def diagnose(signals: Signals) -> Verdict:
     else:
         candidates = ()
     confidence = 0.95 - 0.45 * 2 ** -(2 * min(margin, 20))
+    if cause == Cause.HEALTHY and signals.step < EARLIEST:
+        confidence = 0.5
     sentence, remedy = describe(cause, signals, candidates)
     return Verdict(cause, round(confidence, 3), runner_up, evidence, sentence, remedy, signals.step, candidates)
 
@@ -259,6 +265,8 @@ def describe(cause: Cause, signals: Signals, candidates: tuple[Cause, ...] = ())
         values["first"], values["second"] = (candidate.value for candidate in candidates)
         values["remedy"] = "; or ".join(EXPLANATIONS[c][1] for c in candidates if c != Cause.HEALTHY)
     sentence, remedy = EXPLANATIONS[cause]
+    if cause == Cause.HEALTHY and signals.step < EARLIEST:
+        sentence = "Nothing wrong shows in the first {step} steps, which are too few to tell"
     return sentence.format(**values), remedy.format(**values)
 
 
