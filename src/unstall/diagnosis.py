@@ -95,7 +95,7 @@ EXPLANATIONS: dict[Cause, tuple[str, str]] = {
 
 
 EARLIEST = 100
-"""Steps before which most rules accuse nobody: a healthy loss may still be above chance, and its path still straight."""
+"""Steps before which most rules accuse nobody: a healthy loss may still be above chance, its path still straight."""
 
 
 @dataclass(frozen=True)
