@@ -139,19 +139,38 @@ def test_same_seed_same_weights_another_seed_others(place: Path) -> None:
         assert not torch.equal(value, other[name])
 
 
+NETWORK = """
+from torch import nn
+
+
+class Net(nn.Sequential):
+    def __init__(self) -> None:
+        super().__init__(nn.Flatten(), nn.Linear(784, 16), nn.BatchNorm1d(16), nn.Dropout(0.5), nn.Linear(16, 10))
+"""
+
+
 def test_more_epochs_by_checkpoint_are_the_same_as_at_once(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    long = ["--trainer.max_epochs=3"]
-    main([*ONE_EPOCH, "--logs_dir=a", *long])
-    main([*ONE_EPOCH, "--logs_dir=b"])
+    (place / "with_dropout.py").write_text(NETWORK)
+    arguments = [*ONE_EPOCH[:-1], "--model.network=with_dropout.Net"]
+    long = "--trainer.max_epochs=3"
+    main([*arguments, "--logs_dir=a", long])
+    main([*arguments, "--logs_dir=b"])
     run = only_run(place / "b")
     capsys.readouterr()
-    main(["fit", f"--ckpt_path={run}", *long, QUIET])
+    main(["fit", f"--ckpt_path={run}", long, QUIET])
     assert Path(capsys.readouterr().out.splitlines()[-1]).resolve() == run
     expected = weights(only_run(place / "a"))
     for name, value in weights(only_run(place / "b")).items():
         assert torch.equal(value, expected[name])
     tables = [(only_run(place / logs) / "metrics.csv").read_text() for logs in "ab"]
     assert tables[0] == tables[1]
+
+
+def test_last_checkpoint_is_of_the_last_epoch_though_an_earlier_one_was_better(place: Path) -> None:
+    main([*ONE_EPOCH, "--trainer.max_epochs=3", "--model.optimizer=SGD", "--model.optimizer.lr=0.0"])
+    run = only_run(place / "logs")
+    epochs = [torch.load(run / "checkpoints" / name, weights_only=True)["epoch"] for name in ("best.ckpt", "last.ckpt")]
+    assert epochs == [0, 2]
 
 
 def test_config_overlays_flags_and_print_config(place: Path, capsys: pytest.CaptureFixture[str]) -> None:

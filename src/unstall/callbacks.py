@@ -8,6 +8,7 @@ import warnings
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytorch_lightning as pl
 import torch
 import torch.nn.functional as F
@@ -196,24 +197,19 @@ class Checkpoints(ModelCheckpoint):
 
 
 class RandomState(Callback):
-    """Keeps torch's random state in the checkpoint: a resumed run draws the dropout that it would have drawn."""
+    """Draws an epoch's random numbers from the seed and the epoch: a resumed run has the dropout it would have had.
 
-    def __init__(self) -> None:
-        self.state: Tensor | None = None
+    Keeping torch's own state would not do: Lightning makes an epoch's data iterator, which draws a number, before the
+    epoch where a run resumes and within it where a run goes through.
+    """
 
-    def state_dict(self) -> dict[str, Any]:
-        """The state of the CPU's generator, as a tensor of bytes."""
-        return {"cpu": torch.get_rng_state()}
-
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Remember the state; starting up draws random numbers of its own until the first batch."""
-        self.state = state_dict["cpu"]
-
-    def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Put the state back once."""
-        if self.state is not None:
-            torch.set_rng_state(self.state)
-            self.state = None
+    def on_train_batch_start(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
+    ) -> None:
+        """Seed torch anew in each process, at the first batch."""
+        if batch_idx == 0:
+            entropy = [int(os.environ.get("PL_GLOBAL_SEED", 0)), trainer.current_epoch, trainer.global_rank]
+            torch.manual_seed(int(np.random.SeedSequence(entropy).generate_state(1)[0]))
 
 
 class Mistakes(Callback):
