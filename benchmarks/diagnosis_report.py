@@ -134,7 +134,8 @@ def random_rate(runs: list[Run], found: list[set[str]]) -> float:
 
 def report_forks(runs: list[Run]) -> list[str]:
     """Return how often the diagnosis by forks was right, and whether its fixes, retrained in full, work."""
-    forked = read(FORKS)
+    whole = [run["cell"] for run in runs]
+    forked = [run for run in read(FORKS) if run["cell"] in whole]
     lines = []
     for held_out in (False, True):
         group = [run for run in forked if is_held_out(run) == held_out]

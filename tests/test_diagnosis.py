@@ -156,6 +156,12 @@ def test_a_signal_that_was_not_measured_accuses_nobody() -> None:
     assert diagnose(Signals()).cause == Cause.HEALTHY
 
 
+def test_a_loss_that_is_never_finite_is_found_at_once() -> None:
+    meter = Meter(network(20, 64, 10))
+    meter.after_batch(torch.tensor(math.nan))
+    assert diagnose(meter.read()).cause == Cause.NON_FINITE
+
+
 def test_early_readings_accuse_only_of_what_shows_early() -> None:
     late = {rule.cause for rule in RULES if rule.after > 25}
     assert Cause.TOO_LOW in late

@@ -203,7 +203,7 @@ def test_first_non_finite_loss_is_found_and_the_rest_survives() -> None:
     for value in (2.0, 1.0, math.inf, math.nan, 1.0):
         meter.after_batch(torch.tensor(value))
     signals = meter.read()
-    assert signals.non_finite_step == 2
+    assert signals.non_finite_step == 3
     assert signals.baseline is None
     assert signals.loss_ratio is not None
     assert math.isnan(signals.loss_ratio)

@@ -37,7 +37,7 @@ class Cause(str, Enum):
 
 EXPLANATIONS: dict[Cause, tuple[str, str]] = {
     Cause.NON_FINITE: (
-        "The loss stopped being a number at step {non_finite_step}",
+        "The loss was no longer finite at batch {non_finite_step}",
         "restart with a learning rate ten times lower, or clip the gradients",
     ),
     Cause.TOO_HIGH: (
@@ -193,7 +193,7 @@ def _below(signal: str, threshold: float) -> Condition:
 
 
 RULES: tuple[Rule, ...] = (
-    Rule(Cause.NON_FINITE, (_above("non_finite_step", 1e-30),), after=0),
+    Rule(Cause.NON_FINITE, (_above("non_finite_step", 0.5),), after=0),
     Rule(Cause.DEAD_AT_START, (_above("dead_at_start", 0.9, 0.1), _above("loss_ratio", 0.9, 0.1)), after=25),
     Rule(Cause.TOO_HIGH, (_above("move", 2.5), _above("loss_ratio", 0.3))),
     Rule(Cause.TOO_HIGH, (_above("blow_up", 2), _above("loss_ratio", 0.3)), after=25),

@@ -281,7 +281,7 @@ class Meter:
 
     def _note(self, loss: float) -> None:
         if not math.isfinite(loss):
-            self.non_finite_step = self._batches if self.non_finite_step is None else self.non_finite_step
+            self.non_finite_step = self._batches + 1 if self.non_finite_step is None else self.non_finite_step
         if len(self.first_losses) < 25:
             self.first_losses.append(loss)
         if len(self.recent) == 50:

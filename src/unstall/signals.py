@@ -29,7 +29,7 @@ class Signals:
         dead_at_start: Share of units, in the worst layer, whose output never changed over the first batch.
         dead: The same over the latest thousand inputs.
         gradient_ratio: Norm of the first layer's gradient over the last layer's, each per weight (root mean square).
-        non_finite_step: Step of the first loss that was not finite.
+        non_finite_step: Batch, counted from 1, whose loss was the first that was not finite.
         batch_size: Samples in a batch.
         training_loss: Mean training loss of the last whole epoch.
         validation_loss: The latest validation loss.
