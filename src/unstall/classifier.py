@@ -4,14 +4,37 @@ import math
 import warnings
 
 import pytorch_lightning as pl
+import torch
 import torch.nn.functional as F
 from pytorch_lightning.cli import LRSchedulerCallable, OptimizerCallable, ReduceLROnPlateau
 from pytorch_lightning.utilities.types import OptimizerLRScheduler
-from torch import Tensor, nn, no_grad
+from torch import Tensor, nn
+from torchmetrics import Metric
 
 from unstall.errors import UsageError
 
 Batch = tuple[Tensor, Tensor]
+
+
+class Mean(Metric):
+    """Mean over the samples of an epoch, on all devices together."""
+
+    total: Tensor
+    samples: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.add_state("total", torch.zeros(()), dist_reduce_fx="sum")
+        self.add_state("samples", torch.zeros((), dtype=torch.long), dist_reduce_fx="sum")
+
+    def update(self, total: Tensor, samples: int) -> None:
+        """Add the sum (a scalar) over so many samples."""
+        self.total.add_(total)
+        self.samples.add_(samples)
+
+    def compute(self) -> Tensor:
+        """Return the mean of all samples since the last reset."""
+        return self.total / self.samples
 
 
 class LitClassifier(pl.LightningModule):
@@ -44,6 +67,8 @@ class LitClassifier(pl.LightningModule):
         self.network = network
         self.optimizer = optimizer
         self.lr_scheduler = lr_scheduler
+        names = [f"{stage}/{name}" for stage in ("train", "val", "test") for name in ("loss", "accuracy")]
+        self.means = nn.ModuleDict({name: Mean() for name in names})
         self._check_optimizer()
 
     def forward(self, inputs: Tensor) -> Tensor:
@@ -53,15 +78,15 @@ class LitClassifier(pl.LightningModule):
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Return the mean cross-entropy (nats) of one batch of inputs and integer labels ``(batch,)``."""
-        return self._step("train", batch)[0]
+        return self._step("train", batch, batch_idx)[0]
 
     def validation_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Log loss and accuracy over exactly the validation set; return the loss."""
-        return self._step("val", batch)[0]
+        return self._step("val", batch, batch_idx)[0]
 
     def test_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Log loss and accuracy over the test set; return the logits ``(batch, classes)`` for the callbacks."""
-        return self._step("test", batch)[1]
+        return self._step("test", batch, batch_idx)[1]
 
     def predict_step(self, batch: Batch | Tensor, batch_idx: int) -> Tensor:
         """Return class probabilities ``(batch, classes)``; labels, if the batch has any, are not looked at."""
@@ -88,7 +113,7 @@ class LitClassifier(pl.LightningModule):
         was_training = self.training
         self.eval()
         try:
-            with no_grad():
+            with torch.no_grad():
                 logits = self(inputs[:2])
         except RuntimeError as error:
             given = math.prod(inputs.shape[1:])
@@ -106,19 +131,24 @@ class LitClassifier(pl.LightningModule):
                 f"and the labels go up to {needed - 1}: give it at least {needed} outputs"
             )
 
-    def _step(self, stage: str, batch: Batch) -> tuple[Tensor, Tensor]:
+    def _step(self, stage: str, batch: Batch, batch_idx: int) -> tuple[Tensor, Tensor]:
         inputs, labels = batch
         logits = self(inputs)
         loss = F.cross_entropy(logits, labels)
-        accuracy = (logits.argmax(dim=1) == labels).float().mean()
-        self.log_dict(
-            {f"{stage}/loss": loss.detach(), f"{stage}/accuracy": accuracy},
-            batch_size=len(labels),
-            on_step=False,
-            on_epoch=True,
-            sync_dist=True,
-        )
+        hits = (logits.argmax(dim=1) == labels).sum()
+        self._note(f"{stage}/loss", loss.detach() * len(labels), len(labels), batch_idx)
+        self._note(f"{stage}/accuracy", hits, len(labels), batch_idx)
         return loss, logits
+
+    def _note(self, name: str, total: Tensor, samples: int, batch_idx: int) -> None:
+        # Lightning reads the mean when the epoch ends. Handing it every batch's value costs as much as a tenth of the
+        # step or more (`docs/speed.md`).
+        mean = self.means[name]
+        assert isinstance(mean, Mean)
+        if batch_idx == 0 or not mean.update_called:
+            mean.reset()
+            self.log(name, mean, on_step=False, on_epoch=True, metric_attribute=f"means.{name}")
+        mean.update(total, samples)
 
     def _check_optimizer(self) -> None:
         try:

@@ -139,14 +139,23 @@ def merged(config: dict[str, Any], overlay: dict[str, Any]) -> dict[str, Any]:
 
 
 class ProgressBar(RichProgressBar):
-    """Lightning's progress bar, refreshed ten times an epoch or so instead of at every batch.
+    """Lightning's progress bar, told of every 20th batch, and drawn four times a second.
 
     Args:
-        refresh_rate: Batches between two refreshes. A refresh costs about as much as a step of a small network.
+        refresh_rate: Drawings per second. Lightning's 100 take a quarter of the time of a small network's steps.
+        every_n_batches: Batches after which it is told how far the epoch is.
     """
 
-    def __init__(self, refresh_rate: int = 40) -> None:
+    def __init__(self, refresh_rate: int = 4, every_n_batches: int = 20) -> None:
         super().__init__(refresh_rate=refresh_rate)
+        self.every_n_batches = every_n_batches
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Move the bar now and then."""
+        if (batch_idx + 1) % self.every_n_batches == 0 or trainer.is_last_batch:
+            super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
 
     def get_metrics(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule
