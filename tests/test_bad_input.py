@@ -1,7 +1,9 @@
 """What a user may get wrong: one line on standard error, exit code 2, and nothing left behind."""
 
 import pickle
-from collections.abc import Callable
+import shutil
+import subprocess
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -197,3 +199,42 @@ def test_one_line_and_nothing_left(
     out, err = capfd.readouterr()
     check_refusal(exit_.value.code, out, err, named)
     assert listing(workplace) == before
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A disk of three megabytes, where the system lets us mount one."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    if shutil.which("mount") is None:
+        pytest.skip("no mount here")
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=3m", "tmpfs", str(disk)], capture_output=True).returncode:
+        pytest.skip("mounting is not permitted here")
+    yield disk
+    subprocess.run(["umount", str(disk)], check=True)
+
+
+def test_full_disk_is_refused_before_a_folder_is_made(
+    workplace: Path, small_disk: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(workplace)
+    with pytest.raises(SystemExit) as exit_:  # 784-512-10 has 1.6 MB of weights
+        main([*FIT, f"--logs_dir={small_disk}"])
+    out, err = capfd.readouterr()
+    check_refusal(exit_.value.code, out, err, ["logs_dir", "3.1 MB"])
+    assert listing(small_disk) == []
+
+
+@pytest.mark.filterwarnings("ignore")  # of what TensorBoard's own thread could not write
+def test_disk_that_fills_up_in_mid_run_is_one_line(
+    workplace: Path, small_disk: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(workplace)
+    monkeypatch.setattr("shutil.disk_usage", lambda _: type("Usage", (), {"free": 10**12}))
+    with pytest.raises(SystemExit) as exit_:
+        main([*FIT, f"--logs_dir={small_disk}", "--trainer.enable_progress_bar=false"])
+    _, err = capfd.readouterr()
+    assert exit_.value.code == 2
+    assert err.splitlines()[-1].startswith("unstall: error: ")
+    assert "No space left" in err.splitlines()[-1]
+    assert "Traceback" not in err
