@@ -128,10 +128,17 @@ def test_candidates_end_above_the_minimum_of_the_range_test(least: float, top: f
 
 
 def test_the_pick_is_lower_the_longer_the_fit_goes_on() -> None:
-    expected = [(0.01, 0.230), (0.1, 0.200)]
-    assert pick(expected, doublings=0) == 0.1
-    assert pick(expected, doublings=-3) == 0.1
-    assert pick(expected, doublings=4) == 0.01
+    finalists = [RacedRate(0.01, [0.23] * 20, 0.230, 0.2, False), RacedRate(0.1, [0.2] * 20, 0.200, 0.2, False)]
+    assert pick(finalists, doublings=0) == 0.1
+    assert pick(finalists, doublings=-3) == 0.1
+    assert pick(finalists, doublings=4) == 0.01
+
+
+def test_a_lead_within_noise_is_not_preferred_to_a_lower_rate() -> None:
+    calm = RacedRate(0.01, [0.24] * 20, 0.24, 0.2, False)
+    for swing, expected in ((0.01, 0.1), (0.15, 0.01)):
+        wild = RacedRate(0.1, [0.2 + swing, 0.2 - swing] * 10, 0.2, 0.2, False)
+        assert pick([calm, wild], doublings=0) == expected
 
 
 def test_conclusions() -> None:

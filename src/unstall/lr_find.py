@@ -16,7 +16,7 @@ import random
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from statistics import fmean
+from statistics import fmean, stdev
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -179,21 +179,30 @@ def expected_loss(losses: Sequence[float], held_out_loss: float) -> float:
     same for all rates, on the weights of a good part of the way and not only of its end (progressive validation,
     Blum, Kalai and Langford 1999). The other one notices what was learned by heart, where batches come again.
     """
-    return max(_late(losses), held_out_loss)
+    return max(fmean(_late(losses)), held_out_loss)
 
 
-def pick(expected: Sequence[tuple[float, float]], doublings: float) -> float:
-    """The lowest rate whose expected loss is within tolerance of the least.
+def pick(finalists: Sequence[RacedRate], doublings: float) -> float:
+    """The lowest rate that is behind by no more than noise and the race's bias explain.
 
-    Short races favour high rates: they descend faster, and their noise, which is what limits them in the end, does
-    not yet show. The longer the fit goes on after the race, the more a lower rate may be behind.
+    Noise: one standard error of the difference between the late losses of the two, batch by batch. Bias: short races
+    favour high rates, which descend faster, while what limits them in the end does not yet show. The longer the fit
+    goes on after the race, the more a lower rate may be behind.
 
     Args:
-        expected: pairs of rate and expected loss, from as many steps each.
+        finalists: rates that raced for as many steps each.
         doublings: log2 of the steps of the fit over those of the race; below zero counts as zero.
     """
-    least = min(loss for _, loss in expected)
-    return min(rate for rate, loss in expected if loss <= least * (1 + TOLERANCE * max(0.0, doublings)))
+    leader = min(finalists, key=lambda rate: rate.expected_loss)
+    bias = TOLERANCE * max(0.0, doublings) * leader.expected_loss
+
+    def noise(rate: RacedRate) -> float:
+        gaps = [a - b for a, b in zip(_late(rate.losses), _late(leader.losses), strict=True)]
+        return stdev(gaps) / math.sqrt(len(gaps)) if len(gaps) > 1 else 0.0
+
+    return min(
+        rate.learning_rate for rate in finalists if rate.expected_loss - leader.expected_loss <= bias + noise(rate)
+    )
 
 
 def conclude(
@@ -216,10 +225,10 @@ def conclude(
     ]
     alive = [rate for rate in raced if not rate.diverged]
     longest = max(len(rate.losses) for rate in alive)
-    finalists = [(rate.learning_rate, rate.expected_loss) for rate in alive if len(rate.losses) == longest]
+    finalists = [rate for rate in alive if len(rate.losses) == longest]
     picked = pick(finalists, min(5.0, math.log2(horizon / longest)))
     shortest = min(len(rate.losses) for rate in alive)
-    early = {rate.learning_rate: _late(rate.losses[:shortest]) for rate in alive}
+    early = {rate.learning_rate: fmean(_late(rate.losses[:shortest])) for rate in alive}
     well = [rate for rate, loss in early.items() if loss <= USABLE * min(early.values())]
     diverged = [rate.learning_rate for rate in raced if rate.diverged and rate.learning_rate > picked]
     blows_up_at = tested.blows_up_at
@@ -235,8 +244,9 @@ def conclude(
     )
 
 
-def _late(losses: Sequence[float]) -> float:
-    return fmean(losses[len(losses) * 3 // 4 :])
+def _late(losses: Sequence[float]) -> Sequence[float]:
+    """The last quarter."""
+    return losses[len(losses) * 3 // 4 :]
 
 
 def _run_race(
