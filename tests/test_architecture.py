@@ -63,6 +63,7 @@ def test_every_module_is_tested(module: str) -> None:
     assert tested
 
 
+@pytest.mark.slow
 def test_the_command_line_imports_only_what_it_uses() -> None:
     heavy = ["matplotlib", "PIL", "torchvision", "pandas", "scipy", "sklearn", "unstall.lr_find", "unstall.forks"]
     code = f"import sys; import unstall.cli; print([name for name in {heavy} if name in sys.modules])"
