@@ -53,7 +53,9 @@ class History(Callback):
         file = _log_dir(trainer) / METRICS
         self.rows = [row for row in read_metrics(file) if row["epoch"] < trainer.current_epoch]
         for row in self.rows:
-            self._draw(trainer, row)
+            # TensorBoard forgets what lies beyond the step that a run resumes at, and here counts samples as steps.
+            if row["samples_seen"] >= trainer.global_step:
+                self._draw_over_samples(trainer, row)
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -85,20 +87,22 @@ class History(Callback):
             row["chance_accuracy"] = float(shares.max())
         row |= {name: float(value) for name, value in trainer.callback_metrics.items()}
         self.rows.append(row)
-        self._draw(trainer, row)
+        self._draw_over_samples(trainer, row)
+        levels = {f"reference/{name}": row[name] for name in ("prior_loss", "chance_accuracy") if name in row}
+        for logger in trainer.loggers:
+            if isinstance(logger, TensorBoardLogger):
+                logger.log_metrics(levels, step=trainer.global_step - 1)
         folder = _log_dir(trainer)
         if trainer.is_global_zero and trainer.loggers and not getattr(trainer, "fast_dev_run", False):
             write_metrics(folder / METRICS, self.rows)
 
-    def _draw(self, trainer: pl.Trainer, row: dict[str, float]) -> None:
+    def _draw_over_samples(self, trainer: pl.Trainer, row: dict[str, float]) -> None:
         over_samples = {
             f"samples_seen/{name.replace('/', '_')}": value for name, value in row.items() if name.count("/") == 1
         }
-        levels = {f"reference/{name}": row[name] for name in ("prior_loss", "chance_accuracy") if name in row}
         for logger in trainer.loggers:
             if isinstance(logger, TensorBoardLogger):
                 logger.log_metrics(over_samples, step=int(row["samples_seen"]))
-                logger.log_metrics(levels, step=int(row["step"]) - 1)
 
 
 class Curves(Callback):
