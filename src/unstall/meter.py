@@ -249,7 +249,7 @@ class Meter:
             training_loss=training,
             validation_loss=validation,
             generalisation_gap=validation - training if validation is not None and training is not None else None,
-            turned_epoch=None if turned is None else self.validation_epochs[turned],
+            turned_epoch=None if turned is None else self.validation_epochs[turned] + 1,
             rise=_over(validation, lowest) if validation is not None else None,
         )
 

@@ -34,7 +34,7 @@ class Signals:
         training_loss: Mean training loss of the last whole epoch.
         validation_loss: The latest validation loss.
         generalisation_gap: `validation_loss - training_loss`.
-        turned_epoch: Epoch (from 0) of the lowest validation loss, if it has risen since by more than 5 %.
+        turned_epoch: Epoch (from 1) of the lowest validation loss, if it has risen since by more than 5 %.
         rise: Latest validation loss over the lowest one.
     """
 
