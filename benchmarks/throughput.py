@@ -125,7 +125,7 @@ def bare(gate: Gate, epochs: int) -> None:
     for _ in range(epochs):
         gate.turn()
         loss_sum, hits = torch.zeros(()), torch.zeros((), dtype=torch.long)
-        for chosen in torch.randperm(TRAIN).split(BATCH):
+        for chosen in torch.randperm(TRAIN).split(BATCH):  # type: ignore[no-untyped-call]
             labels = train.labels.index_select(0, chosen)  # type: ignore[attr-defined]
             logits = network(train.images.index_select(0, chosen) / 255)  # type: ignore[attr-defined]
             loss = F.cross_entropy(logits, labels)
@@ -136,7 +136,7 @@ def bare(gate: Gate, epochs: int) -> None:
             hits += (logits.argmax(dim=1) == labels).sum()
         loss_sum, hits = torch.zeros(()), torch.zeros((), dtype=torch.long)
         with torch.no_grad():
-            for chosen in torch.arange(VAL).split(BATCH):
+            for chosen in torch.arange(VAL).split(BATCH):  # type: ignore[no-untyped-call]
                 labels = val.labels.index_select(0, chosen)  # type: ignore[attr-defined]
                 logits = network(val.images.index_select(0, chosen) / 255)  # type: ignore[attr-defined]
                 loss_sum += F.cross_entropy(logits, labels) * len(labels)
@@ -202,11 +202,14 @@ def torchvision(gate: Gate, epochs: int) -> None:
         trainer.fit(Model(), train, val)
 
 
-def keras(gate: Gate, epochs: int, backend: str) -> None:
+def train_keras(gate: Gate, epochs: int, backend: str) -> None:
     """The original lesson. Reads the files by itself: its environment may have neither torch nor this package."""
     os.environ |= {"KERAS_BACKEND": backend, "TF_CPP_MIN_LOG_LEVEL": "3", "CUDA_VISIBLE_DEVICES": ""}
-    import keras
+    from importlib import import_module
+
     import numpy as np
+
+    keras: Any = import_module("keras")
 
     raw = ROOT / "data" / "MNIST" / "raw"
     pixels = np.frombuffer((raw / "train-images-idx3-ubyte").read_bytes(), np.uint8, offset=16)
@@ -244,7 +247,7 @@ def ceiling(gate: Gate, epochs: int) -> None:
     import torch
 
     left, right = torch.randn(BATCH, 784), torch.randn(784, HIDDEN)
-    seconds = _best(lambda: torch.mm(left, right), 300)
+    seconds = _median_seconds(lambda: torch.mm(left, right), 300)
     gate.send(gflops=2e-9 * BATCH * 784 * HIDDEN / seconds)
 
 
@@ -298,15 +301,15 @@ RUNS: dict[str, Callable[[Gate, int], None]] = {
     "medium": medium,
     "bare": bare,
     "torchvision": torchvision,
-    "keras_tensorflow": lambda gate, epochs: keras(gate, epochs, "tensorflow"),
-    "keras_jax": lambda gate, epochs: keras(gate, epochs, "jax"),
+    "keras_tensorflow": lambda gate, epochs: train_keras(gate, epochs, "tensorflow"),
+    "keras_jax": lambda gate, epochs: train_keras(gate, epochs, "jax"),
     "first_step": lambda gate, epochs: fit(gate, epochs, only_first_step=True),
     "ceiling": ceiling,
     "race": racing,
 }
 
 
-def _best(call: Callable[[], Any], times: int) -> float:
+def _median_seconds(call: Callable[[], Any], times: int) -> float:
     def timed() -> float:
         began = time.perf_counter()
         call()
@@ -327,11 +330,12 @@ class Contender:
     def __init__(self, name: str, epochs: int, python: str = sys.executable, options: tuple[str, ...] = ()) -> None:
         self.name = name
         environment = os.environ | {"FORCE_COLOR": "1", "COLUMNS": "100"}  # rich then draws as if on a terminal
+        self.errors = tempfile.TemporaryFile("w+")  # noqa: SIM115  # closed with the process
         self.process = subprocess.Popen(
             [python, __file__, "--contender", name, "--epochs", str(epochs), *options],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
+            stderr=self.errors,
             text=True,
             env=environment,
             cwd=ROOT,
@@ -339,10 +343,10 @@ class Contender:
 
     def receive(self) -> dict[str, Any]:
         assert self.process.stdout is not None
-        assert self.process.stderr is not None
         line = self.process.stdout.readline()
         if not line:
-            raise SystemExit(f"{self.name} failed:\n{self.process.stderr.read()[-2000:]}")
+            self.errors.seek(0)
+            raise SystemExit(f"{self.name} failed:\n{self.errors.read()[-2000:]}")
         message: dict[str, Any] = json.loads(line)
         return message
 
@@ -355,6 +359,7 @@ class Contender:
         assert self.process.stdin is not None
         self.process.stdin.close()
         self.process.wait()
+        self.errors.close()
 
 
 def take_turns(contenders: list[Contender], epochs: int) -> dict[str, dict[str, Any]]:
@@ -540,7 +545,8 @@ def machine() -> str:
     info = Path("/proc/cpuinfo").read_text() if Path("/proc/cpuinfo").exists() else ""
     models = [line.partition(":")[2].strip() for line in info.splitlines() if line.startswith("model name")]
     model = models[0] if models else platform.processor()
-    return f"{os.cpu_count()}-core {platform.machine()} CPU ({model}), {torch.get_num_threads()} threads, torch {torch.__version__}"
+    threads = torch.get_num_threads()
+    return f"{os.cpu_count()}-core {platform.machine()} CPU ({model}), {threads} threads, torch {torch.__version__}"
 
 
 def main() -> None:
