@@ -260,7 +260,7 @@ def truths(runs: list[dict[str, Any]]) -> list[set[str]]:
     unspoilt: dict[tuple[Any, ...], float] = {}
     for cell, siblings in cells.items():
         if not siblings[0]["cell"]["spoilt"]:
-            unspoilt[_family(siblings[0])] = max(unspoilt.get(_family(siblings[0]), 0.0), best[cell])
+            unspoilt[family(siblings[0])] = max(unspoilt.get(family(siblings[0]), 0.0), best[cell])
     return [_truth(run, cells[tuple(run["cell"].values())], best, unspoilt) for run in runs]
 
 
@@ -287,7 +287,7 @@ def _truth(
         found.add("too low")
     if run.get("larger_batch", 0) >= run["accuracy"] + 0.05:
         found.add("batch too small")
-    if cell["spoilt"] and reached < unspoilt.get(_family(run), 0.0) - 0.05:
+    if cell["spoilt"] and reached < unspoilt.get(family(run), 0.0) - 0.05:
         found.add(cell["spoilt"])
     if not cell["spoilt"] and reached < 0.5:
         found.add("stuck")
@@ -299,7 +299,8 @@ def _truth(
     return found or {"healthy"}
 
 
-def _family(run: dict[str, Any]) -> tuple[Any, ...]:
+def family(run: dict[str, Any]) -> tuple[Any, ...]:
+    """Return what a run shares with its unspoilt siblings."""
     return tuple(value for key, value in run["cell"].items() if key not in ("spoilt", "batch_size", "activation"))
 
 

@@ -9,7 +9,7 @@ import statistics
 from collections.abc import Callable
 from typing import Any
 
-from diagnosis import DEVELOPMENT, FORKS, accepted, last, read, truths
+from diagnosis import DEVELOPMENT, FORKS, accepted, family, last, read, truths
 from unstall.diagnosis import STALLS, Cause, diagnose
 from unstall.signals import Signals
 
@@ -146,7 +146,13 @@ def report_forks(runs: list[Run]) -> list[str]:
         for run in group:
             if run["retrained"] is None:
                 continue
-            best = max(r["accuracy"] for r in runs if r["cell"] == run["cell"])
+            # A changed network or input is held to the unspoilt cells, a changed rate or batch to the run's own.
+            own = run["fix"].startswith(("learning", "batch"))
+            best = max(
+                r["accuracy"]
+                for r in runs
+                if r["cell"] == run["cell"] or (not own and not r["cell"]["spoilt"] and family(r) == family(run))
+            )
             works.append(run["retrained"] >= best - 0.01)
             gains.append(run["retrained"] - run["accuracy"])
         name = "held-out" if held_out else "development"

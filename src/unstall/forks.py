@@ -284,7 +284,7 @@ class _Trial:
         for rate, outcome in zip(grid[1:], screened[1:], strict=True):
             self._note(f"learning rate {rate:.2g}, {self.short} steps", screened[0], outcome)
         best = min(zip(grid, screened, strict=True), key=lambda pair: pair[1].held_out_loss)[0]
-        finer = [best * 10 ** (half / 2) for half in (1, 0, -1, -2)]
+        finer = [float(f"{best * 10 ** (half / 2):.2g}") for half in (1, 0, -1, -2)]  # what a person would type
         finer = [rate for rate in finer if not 0.9 < rate / self.rate < 1.1]
         raced = self._race([Variant(learning_rate=rate) for rate in finer], self.long)
         forks = [
@@ -408,7 +408,7 @@ class _Trial:
         evidence = (*suspicion.evidence, Evidence(f"loss after / before: {decisive.change}", ratio, HELPS))
         causes = [suspicion.cause, suspicion.runner_up, Cause.HEALTHY]
         runner_up = next((other for other in causes if other not in (cause, None, Cause.UNSURE)), None)
-        confidence = round(1 - 0.5 * 2 ** (-4 * min(margin, 5)), 3)
+        confidence = round(0.98 - 0.48 * 2 ** (-4 * min(margin, 5)), 3)
         sentence, remedy = describe(cause, self.signals)
         return Verdict(cause, confidence, runner_up, evidence, sentence, remedy, self.signals.step)
 
