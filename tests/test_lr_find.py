@@ -336,7 +336,6 @@ def test_two_processes_agree(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.filterwarnings("ignore:Attribute 'network' is an instance")  # LitClassifier built without the command line
 @pytest.mark.parametrize(
     ("optimizer", "low", "high"),
     [
