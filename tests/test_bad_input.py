@@ -188,6 +188,7 @@ def test_one_line_and_nothing_left(
 ) -> None:
     arguments, named = CASES[name]
     monkeypatch.chdir(workplace)
+    monkeypatch.setattr("urllib.request._opener", None)  # urllib keeps the proxies that it first saw
     monkeypatch.setenv("no_proxy", "")
     for proxy in ("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY"):
         monkeypatch.setenv(proxy, "http://127.0.0.1:9")  # nobody listens there
