@@ -23,6 +23,10 @@ check: $(READY)           ## ruff and mypy
 tensorboard: $(READY)     ## look at all runs in logs/
 	$(BIN)/tensorboard --logdir logs
 
+benchmark: $(READY)       ## how fast it is, beside what people would use instead
+	$(BIN)/python -m pip install -q --disable-pip-version-check -e '.[benchmark]' || true
+	$(BIN)/python benchmarks/throughput.py
+
 clean:                    ## remove the environment, not the data or the runs
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache
 

@@ -352,19 +352,23 @@ def write_metrics(file: Path, rows: list[dict[str, float]]) -> None:
     write(file, text.getvalue())
 
 
-def closing_words(rows: list[dict[str, float]], folder: Path, program: str) -> list[str]:
+def closing_words(rows: list[dict[str, float]], folder: Path, program: str, stalled: bool = False) -> list[str]:
     """What came of a run and how to go on, a line each.
 
     Args:
         rows: The run's metrics, a row per epoch.
         folder: The run's folder.
         program: What to type to run this program.
+        stalled: Whether the run's diagnosis says that it stalled.
     """
     words = []
     if rows and "val/loss" in rows[-1]:
         best = min(rows, key=lambda row: row["val/loss"] if math.isfinite(row["val/loss"]) else math.inf)
         accuracy = f", val/accuracy {best['val/accuracy']:.4f}" if "val/accuracy" in best else ""
         words.append(f"best epoch {best['epoch'] + 1:.0f} of {len(rows)}: val/loss {best['val/loss']:.4f}{accuracy}")
+    if stalled:
+        words.append(f"what helps:  {program} diagnose {folder}")
+        words.append(f"find a rate: {program} lr_find -c {folder / CONFIG} --fit=true")
     words.append(f"to test it:  {program} test --ckpt_path={folder / BEST}")
     return words
 

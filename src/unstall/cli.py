@@ -20,6 +20,7 @@ from pytorch_lightning.cli import ArgsType, LightningArgumentParser, LightningCL
 
 from unstall.callbacks import METRICS, PLACES, closing_words, read_metrics
 from unstall.errors import UsageError
+from unstall.monitor import Diagnosis
 from unstall.parser import Parser, check_config, flat, options, usage_error_in, without
 from unstall.run import (
     BEST,
@@ -224,7 +225,10 @@ class CLI(LightningCLI):
     def after_fit(self) -> None:
         """Say what came of it, and how to go on."""
         if self.trainer.is_global_zero and self.trainer.loggers:
-            for line in closing_words(read_metrics(self.folder / METRICS), self.folder, program()):
+            callbacks = vars(self.trainer)["callbacks"]  # Lightning sets them without declaring them
+            watch = next((callback for callback in callbacks if isinstance(callback, Diagnosis)), None)
+            stalled = watch is not None and watch.verdict is not None and watch.verdict.stalled
+            for line in closing_words(read_metrics(self.folder / METRICS), self.folder, program(), stalled):
                 print(line)
             print(self.folder)
 

@@ -83,6 +83,7 @@ class Trainer(pl.Trainer):
         """
         import yaml
 
+        from unstall.changes import merged
         from unstall.errors import UsageError
         from unstall.report import diagnose_run
         from unstall.run import CONFIG, LAST, find_checkpoint, load_checkpoint
@@ -127,15 +128,6 @@ def build_model(config: dict[str, Any]) -> pl.LightningModule:
     pl.seed_everything(config["seed_everything"], workers=True)
     model: pl.LightningModule = parser.instantiate_classes(parsed).model
     return model
-
-
-def merged(config: dict[str, Any], overlay: dict[str, Any]) -> dict[str, Any]:
-    """A nested dictionary with the settings of an overlay."""
-    result = dict(config)
-    for key, value in overlay.items():
-        old = result.get(key)
-        result[key] = merged(old, value) if isinstance(old, dict) and isinstance(value, dict) else value
-    return result
 
 
 class ProgressBar(RichProgressBar):
