@@ -533,7 +533,7 @@ def draw(measured: dict[str, Any], file: Path) -> None:
     colours = ["tab:blue" if name in ("ours", "medium") else "tab:grey" for name in names]
     axes.barh(labels, middle, xerr=errors, color=colours, height=0.6)
     axes.invert_yaxis()
-    axes.set_xlabel("seconds per epoch, training and validation (median and range)")
+    axes.set_xlabel("seconds per epoch (median and range)")
     axes.spines[["top", "right"]].set_visible(False)
     figure.savefig(file, dpi=120)
 

@@ -134,7 +134,7 @@ class ProgressBar(RichProgressBar):
     """Lightning's progress bar, told of every 20th batch, and drawn four times a second.
 
     Args:
-        refresh_rate: Drawings per second. Lightning's 100 take a quarter of the time of a small network's steps.
+        refresh_rate: Drawings per second, by a thread that competes with the training loop. Lightning's default is 100.
         every_n_batches: Batches after which it is told how far the epoch is.
     """
 
