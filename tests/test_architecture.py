@@ -52,7 +52,7 @@ def test_only_their_own_modules_know_the_network_and_the_data_set(module: str) -
 
 
 # These three are seen through the command line only: by test_bad_input, test_cli and test_configs.
-@pytest.mark.parametrize("module", sorted(set(MODULES) - {"parser", "trainer", "demo"}))
+@pytest.mark.parametrize("module", sorted(set(MODULES) - {"parser", "trainer"}))
 def test_every_module_is_tested(module: str) -> None:
     tested = any(
         isinstance(node, ast.ImportFrom) and (node.module == f"unstall.{module}" or node.module == "unstall")
