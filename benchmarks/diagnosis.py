@@ -94,7 +94,7 @@ def build(cell: Cell, inputs: int) -> nn.Module:
 def load(name: str) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Return training inputs and labels, and held-out ones, inputs in [0, 1]."""
     if name == "digits":
-        from sklearn.datasets import load_digits  # type: ignore[import-not-found]
+        from sklearn.datasets import load_digits
 
         digits = load_digits()
         inputs, labels = torch.tensor(digits.data / 16, dtype=torch.float32), torch.tensor(digits.target)
