@@ -26,7 +26,6 @@ EXPERIMENTS = (
     "batch_too_small",
     "batch_larger",
     "overfit",
-    "random_labels",
 )
 PICTURED = ("lr_too_high", "lr_too_low", "mnist")
 
@@ -62,7 +61,7 @@ def main() -> None:
     with ThreadPoolExecutor(options.jobs) as pool:
         folders = dict(zip(cases, pool.map(lambda case: train(*case), cases), strict=True))
     lines = [
-        f"Mean ± standard deviation over {options.seeds} seeds, by `python benchmarks/lesson.py`.",
+        f"Mean ± standard deviation over {options.seeds} seeds, one thread per training, by `python benchmarks/lesson.py`.",
         "",
         "| config | optimizer, rate, batch | train/loss | train/accuracy | val/accuracy, last epoch |",
         "|---|---|---|---|---|",
