@@ -10,10 +10,10 @@ demo: $(READY)            ## train the lesson's runs and compare them
 	$(BIN)/unstall demo
 
 test: $(READY)            ## all tests; real MNIST is fetched once
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 4 -q
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist worksteal -q
 
 test-fast: $(READY)       ## without those that train on real MNIST or start processes
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 4 -q -m 'not slow'
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist worksteal -q -m 'not slow'
 
 check: $(READY)           ## ruff and mypy
 	$(BIN)/ruff check .
