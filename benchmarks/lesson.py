@@ -61,7 +61,8 @@ def main() -> None:
     with ThreadPoolExecutor(options.jobs) as pool:
         folders = dict(zip(cases, pool.map(lambda case: train(*case), cases), strict=True))
     lines = [
-        f"Mean ± standard deviation over {options.seeds} seeds, one thread per training, by `python benchmarks/lesson.py`.",
+        f"Mean ± standard deviation over {options.seeds} seeds, one thread per training; "
+        "made by `python benchmarks/lesson.py`.",
         "",
         "| config | optimizer, rate, batch | train/loss | train/accuracy | val/accuracy, last epoch |",
         "|---|---|---|---|---|",
