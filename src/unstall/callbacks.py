@@ -5,6 +5,7 @@ import io
 import math
 import os
 import warnings
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -186,6 +187,11 @@ class Curves(Callback):
 
 class Checkpoints(ModelCheckpoint):
     """Lightning's, but a run that goes on remembers its best loss also if its folder was moved or named differently."""
+
+    @cached_property
+    def state_key(self) -> str:
+        """Which one it is; Lightning asks a dozen times a step, and would put it together each time."""
+        return super().state_key
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Take up the best loss if its checkpoint lies here; Lightning compares the folders as they were typed."""

@@ -16,6 +16,8 @@ from unstall.run import Run, write
 
 CONFIGS = Path("configs")
 PICTURE = "lesson.png"
+SHORT = "--trainer.max_epochs=5"
+"""Half of the configs' epochs show all there is to see: the whole demo takes two minutes on two cores."""
 STEPS = (
     ("One rate is far too high", ["fit", "-c", "lr_too_high"]),
     ("One is far too low", ["fit", "-c", "lr_too_low"]),
@@ -65,6 +67,7 @@ def demo(run: Callable[[list[str]], Path], options: list[str], program: str) -> 
     if not CONFIGS.is_dir():
         raise UsageError(f"configs: no such folder in {Path.cwd()}; run the demo from the folder of the project")
     console = Console()
+    options = [SHORT, *options]
     folders = []
     for number, (title, (command, flag, config, *rest)) in enumerate(STEPS, start=1):
         arguments = [command, flag, str(CONFIGS / f"{config}.yaml"), *rest, *options]
@@ -122,7 +125,8 @@ def table(rows: list[Row]) -> Table:
         title_style="",
     )
     for name in ("experiment", "optimizer", "rate", "batch", "best val accuracy", "last train loss"):
-        result.add_column(name, justify="left" if name in ("experiment", "optimizer") else "right")
+        words = name in ("experiment", "optimizer")
+        result.add_column(name, justify="left" if words else "right", no_wrap=words)
     for row in rows:
         result.add_row(
             row.experiment,

@@ -198,7 +198,15 @@ RULES: tuple[Rule, ...] = (
     Rule(Cause.TOO_HIGH, (_above("move", 2.5), _above("loss_ratio", 0.3))),
     Rule(Cause.TOO_HIGH, (_above("blow_up", 2), _above("loss_ratio", 0.3)), after=25),
     Rule(Cause.TOO_HIGH, (_above("loss_ratio", 1.1, 0.1), _above("move", 0.5))),
-    Rule(Cause.TOO_LOW, (_above("straightness", 0.55, 0.3), _below("predicted_gain", 0.2), _above("loss_ratio", 0.2))),
+    Rule(
+        Cause.TOO_LOW,
+        (
+            _above("straightness", 0.55, 0.3),
+            _below("predicted_gain", 0.2),
+            _above("loss_ratio", 0.2),
+            _below("move", 1),
+        ),
+    ),
     Rule(Cause.BAD_SCALE, (_above("initial_ratio", 2), _above("loss_ratio", 0.2))),
     Rule(Cause.DEAD_FROM_RATE, (_above("dead", 0.9, 0.1), _above("loss_ratio", 0.3))),
     Rule(Cause.VANISHING, (_below("gradient_ratio", 1e-3), _above("loss_ratio", 0.9, 0.1))),
