@@ -24,6 +24,7 @@ from torch.utils.data import DataLoader, TensorDataset
 from unstall import lr_find_report, range_test
 from unstall.errors import UsageError
 from unstall.lr_find import LearningRateSearch, RacedRate, candidates, conclude, find_learning_rate, pick
+from unstall.optimizer import KerasRMSprop
 from unstall.range_test import RangeTest, raw_losses, smooth
 
 SGD = functools.partial(torch.optim.SGD, lr=0.1)
@@ -339,11 +340,12 @@ def test_two_processes_agree(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("optimizer", "low", "high"),
     [
+        (functools.partial(KerasRMSprop, lr=1.0), 1e-3, 1e-2),
         (functools.partial(torch.optim.RMSprop, lr=1.0, alpha=0.9, eps=1e-7), 1e-3, 1e-2),
         (functools.partial(torch.optim.SGD, lr=1e-7), 0.3, 1.5),
         (functools.partial(torch.optim.Adam, lr=10.0), 1e-3, 1e-2),
     ],
-    ids=["rmsprop", "sgd", "adam"],
+    ids=["keras-rmsprop", "rmsprop", "sgd", "adam"],
 )
 def test_picks_on_mnist(mnist_dir: Path, optimizer: Any, low: float, high: float) -> None:
     """The rates that reach 0.95 after one epoch (docs/lr_find.md), wherever the module's own rate is."""

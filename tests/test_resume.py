@@ -122,7 +122,8 @@ def test_killed_and_resumed_is_bit_for_bit_uninterrupted(network: str, place: Pa
 
 def test_a_run_killed_by_ctrl_c_can_go_on_too(place: Path) -> None:
     logs = place / "interrupted"
-    options = [*FIT[1:], *OPTIONS["dropout and BatchNorm, with a schedule"], f"--logs_dir={logs.name}"]
+    slow = "--model.network.pause=0.1"  # there must be something left to interrupt
+    options = [*FIT[1:], *OPTIONS["dropout and BatchNorm, with a schedule"], slow, f"--logs_dir={logs.name}"]
     process = start(place, *options)
     while not any(logs.glob("*/*/checkpoints/last.ckpt")):
         assert process.poll() is None, process.communicate()

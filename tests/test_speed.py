@@ -17,6 +17,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from unstall.cli import CLI
 from unstall.data import MNISTDataModule
 from unstall.network import MLP
+from unstall.optimizer import KerasRMSprop
 
 BATCH, FROM, STEPS = 4, 10, 100
 INPUTS = BATCH * 784
@@ -77,7 +78,7 @@ def bare(tiny_mnist_dir: Path) -> Count:
     data = MNISTDataModule(data_dir=str(tiny_mnist_dir), batch_size=BATCH)
     data.setup("fit")
     network = MLP([784, 512, 10])
-    optimizer = torch.optim.RMSprop(network.parameters(), lr=1e-2, alpha=0.9, eps=1e-7)
+    optimizer = KerasRMSprop(network.parameters(), lr=1e-2)
     loss_sum, hits = torch.zeros(()), torch.zeros((), dtype=torch.long)
     batches = iter(data.train_dataloader())
     next(batches)

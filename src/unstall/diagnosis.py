@@ -6,13 +6,13 @@ A verdict from signals alone is a suspicion; `forks.py` puts it to the test.
 import dataclasses
 import json
 import math
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
 from typing import Any
 
+from unstall.run import write
 from unstall.signals import Signals
 
 
@@ -292,11 +292,9 @@ def as_json(value: Any) -> Any:
 
 
 def write_json(file: Path, content: Mapping[str, Any]) -> None:
-    """Write beside, then rename: the file is complete or not there."""
+    """Write plain data; the file is complete or not there."""
     file.parent.mkdir(parents=True, exist_ok=True)
-    beside = file.with_name(f".{file.name}.{os.getpid()}")
-    beside.write_text(json.dumps(as_json(content), indent=2) + "\n")
-    beside.replace(file)
+    write(file, json.dumps(as_json(content), indent=2) + "\n")
 
 
 def write_verdict(folder: Path, verdict: Verdict, signals: Signals) -> None:

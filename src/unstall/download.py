@@ -76,6 +76,7 @@ def ensure(dataset: str, data_dir: Path) -> Path:
     """
     raw = data_dir / dataset / "raw"
     if _missing(raw):
+        made = not data_dir.exists()
         try:
             data_dir.mkdir(parents=True, exist_ok=True)
             with _lock(data_dir):
@@ -83,6 +84,11 @@ def ensure(dataset: str, data_dir: Path) -> Path:
                     _fetch(dataset, raw, data_dir)
         except OSError as error:
             raise UsageError(f"data_dir={data_dir} cannot be used ({error}): give a folder that is writable") from error
+        except UsageError:
+            if made:
+                with contextlib.suppress(OSError):  # another process has put something there
+                    data_dir.rmdir()
+            raise
     check(dataset, raw)
     return raw
 
@@ -208,8 +214,6 @@ def _fetch(dataset: str, raw: Path, data_dir: Path) -> None:
             for name in missing:
                 (Path(beside) / name).replace(raw / name)
             return
-    with contextlib.suppress(OSError):  # not empty: it was not we who made it
-        data_dir.rmdir()
     raise UsageError(
         f"{dataset} is not in {raw} and could not be fetched. Tried {'; '.join(failures)}. "
         f"Remedy: put {', '.join(PUBLISHED_COUNT)} (unpacked) into {raw} by hand"

@@ -6,7 +6,6 @@ import csv
 import io
 import json
 import math
-import os
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -14,7 +13,9 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
+from unstall.figures import png
 from unstall.lr_find import LearningRateSearch
+from unstall.run import write
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -74,13 +75,11 @@ def save(search: LearningRateSearch, run_dir: str | Path, key: str = DEFAULT_KEY
     run_dir = Path(run_dir)
     usable = " to ".join(f"{rate:.1e}" for rate in search.usable)
     heading = f"# Found by unstall lr_find; rates that train well: {usable}.\n"
-    _write(run_dir / "lr_find.json", json.dumps(as_dict(search), indent=1, allow_nan=False).encode())
-    _write(run_dir / "lr_find.csv", _csv(search).encode())
-    picture = io.BytesIO()
-    draw(search).savefig(picture, format="png", dpi=120)
-    _write(run_dir / "lr_find.png", picture.getvalue())
+    write(run_dir / "lr_find.json", json.dumps(as_dict(search), indent=1, allow_nan=False))
+    write(run_dir / "lr_find.csv", _csv(search))
+    write(run_dir / "lr_find.png", png(draw(search)))
     path = run_dir / "lr_find.yaml"
-    _write(path, (heading + yaml.safe_dump(overlay(search.learning_rate, key))).encode())
+    write(path, heading + yaml.safe_dump(overlay(search.learning_rate, key)))
     return path
 
 
@@ -200,10 +199,3 @@ def _csv(search: LearningRateSearch) -> str:
 
 def _finite(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
-
-
-def _write(path: Path, content: bytes) -> None:
-    """All or nothing: beside, then renamed."""
-    beside = path.with_name(f".{path.name}.{os.getpid()}")
-    beside.write_bytes(content)
-    beside.replace(path)

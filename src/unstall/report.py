@@ -2,7 +2,6 @@
 
 import json
 import math
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -13,8 +12,10 @@ import yaml
 from unstall.changes import Config
 from unstall.diagnosis import write_json
 from unstall.errors import UsageError
+from unstall.figures import png
 from unstall.forks import Fork, Rebuild, Report, fork, screening_steps, take, take_samples
 from unstall.race import State, StepOptions
+from unstall.run import write
 from unstall.signals import Signals, find_targets
 
 VERDICT, FIX, PICTURE = "diagnosis.json", "fix.yaml", "diagnosis.png"
@@ -173,10 +174,7 @@ def summary(folder: Path, report: Report) -> str:
 
 def draw(report: Report, file: Path) -> None:
     """Draw every fork's loss before and after as a PNG; also what TensorBoard is given."""
-    figure = picture(report)
-    beside = file.with_name(f".{file.name}.{os.getpid()}")
-    figure.savefig(beside, format="png", dpi=120)
-    beside.replace(file)
+    write(file, png(picture(report)))
 
 
 def show(report: Report, folder: Path) -> None:
@@ -215,9 +213,7 @@ def picture(report: Report) -> Any:
 def _write_fix(folder: Path, fix: Fork, overlay: Mapping[str, Any]) -> None:
     effect = f"held-out loss {_number(fix.loss_before)} -> {_number(fix.loss_after)}"
     text = f"# unstall fit -c {folder / 'config.yaml'} -c {folder / FIX}\n# {fix.change}: {effect} in a short trial\n"
-    beside = folder / f".{FIX}.{os.getpid()}"
-    beside.write_text(text + yaml.safe_dump(dict(overlay), sort_keys=False))
-    beside.replace(folder / FIX)
+    write(folder / FIX, text + yaml.safe_dump(dict(overlay), sort_keys=False))
 
 
 def _mark(fork: Fork, report: Report) -> str:
