@@ -292,8 +292,8 @@ def main(args: list[str] | None = None) -> None:
     # than the one before. It only reaches threads made later: it must come before the first parallel operation.
     torch.set_flush_denormal(True)
     if not torch.cuda.is_available():
-        # Every optimizer step asks torch for an accelerator, and Lightning has it ask the driver's library: 0.1 ms a
-        # step where there is none. An empty list of devices is an answer at once.
+        # Every optimizer step asks torch for an accelerator, and Lightning has it look for the
+        # driver's library each time. An empty list of devices is an answer at once.
         os.environ["CUDA_VISIBLE_DEVICES"] = ""
     for name in ("pytorch_lightning", "lightning_fabric"):  # "Seed set to 0", "GPU available: False", tips
         for logger in (name, f"{name}.utilities.rank_zero", f"{name}.utilities.seed"):
