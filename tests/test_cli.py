@@ -1,6 +1,7 @@
 """The command line end to end, in this process, on a small generated set."""
 
 import csv
+import json
 import shutil
 import subprocess
 import sys
@@ -13,6 +14,7 @@ from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from conftest import FIT
+from unstall.callbacks import read_metrics
 from unstall.classifier import LitClassifier
 from unstall.cli import main
 from unstall.data import MNISTDataModule
@@ -219,3 +221,27 @@ def test_console_script_finds_modules_in_the_working_directory(place: Path) -> N
     assert done.returncode == 0, done.stderr
     assert done.stderr == ""
     assert (place / done.stdout.splitlines()[-1] / "config.yaml").is_file()
+
+
+@pytest.mark.slow
+def test_diagnose_verify_trains_in_full_with_the_fix_and_says_what_came_of_it(
+    place: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    main([*FIT, QUIET, "--trainer.max_epochs=10", "--model.optimizer.lr=1e-7", "--experiment=stalled"])
+    run = only_run(place / "logs")
+    before = read_metrics(run / "metrics.csv")
+    capsys.readouterr()
+    main(["diagnose", str(run), "--verify=true", QUIET, CPU])
+    out = capsys.readouterr().out
+    content = json.loads((run / "diagnosis.json").read_text())
+    assert content["cause"] == "learning rate too low"
+    again = Path(content["verified"]["run"])
+    assert again != run
+    after = read_metrics(again / "metrics.csv")
+    assert len(after) == len(before)
+    assert content["verified"]["original"]["val/accuracy"] == before[-1]["val/accuracy"]
+    assert content["verified"]["fixed"]["val/accuracy"] == after[-1]["val/accuracy"]
+    assert after[-1]["val/loss"] < 0.5 * before[-1]["val/loss"]
+    assert f"verified: val/loss {before[-1]['val/loss']:.4g} -> {after[-1]['val/loss']:.4g}" in out
+    fixed = yaml.safe_load((again / "config.yaml").read_text())
+    assert fixed["model"]["init_args"]["optimizer"]["init_args"]["lr"] == after[0]["learning_rate"] > 1e-7
