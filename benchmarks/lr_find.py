@@ -174,12 +174,12 @@ def read_truth(path: Path = TRUTH) -> dict[Cell, dict[float, float]]:
     return truth
 
 
-def make_truth(data_dir: str, rounds: int) -> None:
+def make_truth(data_dir: str, rounds: int, batch_sizes: list[int]) -> None:
     """Train the cells that the file lacks, and append each as it is finished."""
     done = read_truth()
     data = {scaling: load_mnist(data_dir, scaling) for scaling in SCALINGS}
     for cell in draw_cells(rounds):
-        if cell in done:
+        if cell in done or cell.batch_size not in batch_sizes:
             continue
         last: dict[int, float] = {}
         accuracy: dict[int, float] = {}
@@ -430,11 +430,12 @@ def main() -> None:
     parser.add_argument("command", choices=["truth", "compare", "report"])
     parser.add_argument("--data_dir", default="data")
     parser.add_argument("--rounds", type=int, default=6, help="of the draw of cells: 16 or 17 cells each")
+    parser.add_argument("--batch_sizes", type=int, nargs="+", default=BATCH_SIZES, help="of the truth; 8 takes long")
     parser.add_argument("--seeds", type=int, default=3, help="of our finder; the others are asked once")
     arguments = parser.parse_args()
     torch.set_flush_denormal(True)
     if arguments.command == "truth":
-        make_truth(arguments.data_dir, arguments.rounds)
+        make_truth(arguments.data_dir, arguments.rounds, arguments.batch_sizes)
     elif arguments.command == "compare":
         compare(arguments.data_dir, arguments.seeds)
     else:

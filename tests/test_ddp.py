@@ -1,6 +1,7 @@
 """Two processes train together, on the CPU."""
 
 import csv
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -66,6 +67,14 @@ def test_one_run_and_every_sample_once_an_epoch(together: tuple[Path, Path]) -> 
         again = ours[start : start + 241] + theirs[start : start + 241]
         assert again != epoch
         assert set(again) == set(epoch)
+
+
+def test_the_diagnosis_counts_both_processes(together: tuple[Path, Path]) -> None:
+    _, run = together
+    diagnosis = json.loads((run / "diagnosis.json").read_text())
+    assert diagnosis["cause"] == "healthy"
+    assert diagnosis["signals"]["batch_size"] == 2 * 16
+    assert diagnosis["signals"]["step"] == 4 * 16  # 241 samples each are 16 batches
 
 
 def test_validation_is_exactly_that_of_one_process(together: tuple[Path, Path]) -> None:

@@ -61,7 +61,15 @@ def place(tmp_path_factory: pytest.TempPathFactory, make_mnist: MakeMNIST) -> Pa
 
 def start(place: Path, *arguments: str) -> subprocess.Popen[str]:
     command = [sys.executable, "-m", "unstall", "fit", *arguments, f"--trainer.max_epochs={EPOCHS}"]
-    return subprocess.Popen(command, cwd=place, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    return subprocess.Popen(
+        command,
+        cwd=place,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        # A shell starts its background jobs deaf to Ctrl-C, and their children inherit that.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # type: ignore[arg-type, return-value]
+    )
 
 
 def finish(process: "subprocess.Popen[str]") -> str:
@@ -122,7 +130,7 @@ def test_killed_and_resumed_is_bit_for_bit_uninterrupted(network: str, place: Pa
 
 def test_a_run_killed_by_ctrl_c_can_go_on_too(place: Path) -> None:
     logs = place / "interrupted"
-    slow = "--model.network.pause=0.1"  # there must be something left to interrupt
+    slow = "--model.network.pause=0.03"  # there must be something left to interrupt
     options = [*FIT[1:], *OPTIONS["dropout and BatchNorm, with a schedule"], slow, f"--logs_dir={logs.name}"]
     process = start(place, *options)
     while not any(logs.glob("*/*/checkpoints/last.ckpt")):
