@@ -36,7 +36,7 @@ CONTENDERS = {
     "no_callbacks": "... without any callback or logger",
     "medium": "... with products in bfloat16 (`torch.set_float32_matmul_precision('medium')`)",
     "bare": "a bare PyTorch loop, the same tensors and optimizer",
-    "bare_torch": "... with `torch.optim.RMSprop`",
+    "bare_torch": "a bare loop with `torch.optim.RMSprop`",
     "torchvision": "Lightning, torchvision's `MNIST`, `ToTensor`, `DataLoader`",
     "keras_tensorflow": "Keras on TensorFlow",
     "keras_jax": "Keras on JAX",
