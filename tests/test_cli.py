@@ -190,8 +190,9 @@ def test_config_overlays_flags_and_print_config(place: Path, capsys: pytest.Capt
     main([*ONE_EPOCH, "-c", "printed.yaml", "--data.data_dir=data", "--trainer.max_epochs=1"])
 
 
-def test_fast_dev_run_leaves_nothing_behind(place: Path) -> None:
+def test_fast_dev_run_leaves_nothing_behind(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
     main([*ONE_EPOCH, "--trainer.fast_dev_run=true"])
+    assert "ckpt" not in capsys.readouterr().out
     assert [path.name for path in place.iterdir()] == ["data"]
 
 

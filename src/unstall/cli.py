@@ -223,8 +223,8 @@ class CLI(LightningCLI):
             self.model.check_batch(next(iter(self.datamodule.train_dataloader())))
 
     def after_fit(self) -> None:
-        """Say what came of it, and how to go on."""
-        if self.trainer.is_global_zero and self.trainer.loggers:
+        """Say what came of it, and how to go on; a rehearsal (``fast_dev_run``) has left nothing to go on with."""
+        if self.trainer.is_global_zero and self.trainer.loggers and not vars(self.trainer)["fast_dev_run"]:
             callbacks = vars(self.trainer)["callbacks"]  # Lightning sets them without declaring them
             watch = next((callback for callback in callbacks if isinstance(callback, Diagnosis)), None)
             stalled = watch is not None and watch.verdict is not None and watch.verdict.stalled
