@@ -105,7 +105,9 @@ def test_predictions_are_those_of_the_loaded_module(run: Path) -> None:
     torch.testing.assert_close(written, expected, atol=2e-6, rtol=0)
 
 
-def test_predict_takes_a_folder_of_images_of_any_size_and_colour(place: Path, run: Path) -> None:
+def test_predict_takes_a_folder_of_images_of_any_size_and_colour(
+    place: Path, run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     folder = place / "pictures"
     folder.mkdir()
     for label in (2, 7):  # the generated set's classes: a bright bar at height 4 + 2 x label
@@ -113,7 +115,8 @@ def test_predict_takes_a_folder_of_images_of_any_size_and_colour(place: Path, ru
         image.paste(255, (0, 4 + 2 * label, 28, 6 + 2 * label))
         image.convert("RGB").resize((56, 56), Image.Resampling.NEAREST).save(folder / f"{label}.png")
     shutil.rmtree(place / "logs" / "nothing", ignore_errors=True)
-    (place / "data").unlink()  # no MNIST is needed for images of one's own
+    (place / "data").unlink()  # no MNIST is needed for images of one's own, nor fetched
+    monkeypatch.setattr("unstall.download.ensure", lambda *_: pytest.fail("MNIST is fetched"))
     main(["predict", f"--ckpt_path={run}", f"--data.predict_dir={folder}", CPU, QUIET])
     with (run / "predictions.csv").open() as stream:
         rows = {row["item"]: row["label"] for row in csv.DictReader(stream)}

