@@ -7,6 +7,7 @@ looks at the last tenth of the steps: one look alone wavers by several points at
     python benchmarks/lr_find.py truth      # hours on one core; resumes, keeps benchmarks/lr_find_truth.csv
     python benchmarks/lr_find.py compare    # every finder on those cells; resumes, keeps benchmarks/lr_find_picks.csv
     python benchmarks/lr_find.py report     # the table, from the two files
+    python benchmarks/lr_find.py seconds    # how long a search takes; alone on the machine
 
 The finder's constants were chosen on the architectures in `CHOSEN_ON`; those in `HELD_OUT` were only reported on.
 Rivals: Lightning's and torch-lr-finder's code as installed; fastai's `valley`, `steep` and `minimum` as its
@@ -41,7 +42,10 @@ from torch.utils.data import DataLoader, Dataset
 from torchvision.datasets import MNIST
 
 from unstall.classifier import LitClassifier
+from unstall.data import MNISTDataModule
 from unstall.lr_find import find_learning_rate
+from unstall.network import MLP
+from unstall.optimizer import KerasRMSprop
 from unstall.range_test import InMemoryCheckpoint, quiet
 
 TRUTH = Path(__file__).with_name("lr_find_truth.csv")
@@ -372,6 +376,16 @@ def compare(data_dir: str, seeds: int) -> None:
         print(name, seed, f"{picks['ours'][0]:.2g} {time.process_time() - start:.1f} s", flush=True)
 
 
+def seconds(data_dir: str, searches: int = 3) -> None:
+    """Print how long a search takes with the base configuration's network, optimizer and data."""
+    for seed in range(searches):
+        torch.manual_seed(seed)
+        module = LitClassifier(MLP([784, 512, 10]), functools.partial(KerasRMSprop, lr=1.0))
+        start = time.perf_counter()
+        search = find_learning_rate(module, MNISTDataModule(data_dir=data_dir), seed=seed)
+        print(f"picked {search.learning_rate:.2g} in {time.perf_counter() - start:.1f} s", flush=True)
+
+
 def read_picks() -> list[dict[str, str]]:
     if not PICKS.exists():
         return []
@@ -427,7 +441,7 @@ def report() -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("command", choices=["truth", "compare", "report"])
+    parser.add_argument("command", choices=["truth", "compare", "report", "seconds"])
     parser.add_argument("--data_dir", default="data")
     parser.add_argument("--rounds", type=int, default=6, help="of the draw of cells: 16 or 17 cells each")
     parser.add_argument("--batch_sizes", type=int, nargs="+", default=BATCH_SIZES, help="of the truth; 8 takes long")
@@ -438,6 +452,8 @@ def main() -> None:
         make_truth(arguments.data_dir, arguments.rounds, arguments.batch_sizes)
     elif arguments.command == "compare":
         compare(arguments.data_dir, arguments.seeds)
+    elif arguments.command == "seconds":
+        seconds(arguments.data_dir)
     else:
         report()
 

@@ -157,6 +157,8 @@ class MNISTDataModule(pl.LightningDataModule):
 
     def prepare_data(self) -> None:
         """Fetches and verifies the files; Lightning calls it in one process per node."""
+        if self._files:
+            return  # read already, and verified before that
         if self.predict_dir is not None and self.trainer is not None and self.trainer.predicting:
             return  # a folder of one's own needs no MNIST
         download.ensure(self.dataset, self.data_dir)
