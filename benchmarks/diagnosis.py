@@ -28,6 +28,7 @@ from unstall.diagnosis import Cause
 from unstall.forks import Report, fork, screening_steps
 from unstall.meter import Meter
 from unstall.network import MLP
+from unstall.optimizer import KerasRMSprop
 from unstall.signals import Signals
 
 RUNS = Path(__file__).with_name("diagnosis_runs.jsonl")
@@ -36,7 +37,9 @@ ROOT = Path(__file__).parents[1]
 STEPS = {1: 1600, 8: 960, 32: 500, 128: 320, 1024: 120}
 READINGS = 25, 50, 100, 200
 DEVELOPMENT = "mlp", "deep"
-"""Networks on which thresholds were chosen; all others, and the data set digits, were only reported on."""
+"""Networks on which thresholds were chosen at first, on MNIST."""
+FRESH = "layernorm", "residual"
+"""Networks that were trained after the last change of a rule or threshold, and on which nothing was chosen."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,15 +56,29 @@ class Cell:
 
 
 def optimizers() -> dict[str, Callable[..., torch.optim.Optimizer]]:
-    """Return the optimizers; RMSprop has Keras's constants."""
+    """Return the optimizers; RMSprop has Keras's constants, KerasRMSprop its formula, too (fresh cells only)."""
     return {
         "SGD": torch.optim.SGD,
         "momentum": lambda weights, lr: torch.optim.SGD(weights, lr=lr, momentum=0.9),
         "RMSprop": lambda weights, lr: torch.optim.RMSprop(weights, lr=lr, alpha=0.9, eps=1e-7),
+        "KerasRMSprop": KerasRMSprop,
         "Adam": torch.optim.Adam,
         "AdamW": torch.optim.AdamW,
         "Adagrad": torch.optim.Adagrad,
     }
+
+
+class Residual(nn.Module):
+    """Add what a layer makes of its inputs to them."""
+
+    def __init__(self, width: int, activation: nn.Module) -> None:
+        super().__init__()
+        self.layer = nn.Sequential(nn.Linear(width, width), activation)
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """Map (batch, width) to the same shape."""
+        outputs: Tensor = inputs + self.layer(inputs)
+        return outputs
 
 
 def build(cell: Cell, inputs: int) -> nn.Module:
@@ -73,6 +90,14 @@ def build(cell: Cell, inputs: int) -> nn.Module:
             nn.Flatten(), nn.Linear(inputs, 256), nn.BatchNorm1d(256), activation(),
             nn.Linear(256, 128), nn.BatchNorm1d(128), activation(), nn.Linear(128, 10),
         )  # fmt: skip
+    elif cell.network == "layernorm":
+        module = nn.Sequential(
+            nn.Flatten(), nn.Linear(inputs, 256), nn.LayerNorm(256), activation(),
+            nn.Linear(256, 256), nn.LayerNorm(256), activation(), nn.Linear(256, 10),
+        )  # fmt: skip
+    elif cell.network == "residual":
+        blocks = [Residual(128, activation()) for _ in range(4)]
+        module = nn.Sequential(nn.Flatten(), nn.Linear(inputs, 128), *blocks, nn.Linear(128, 10))
     elif cell.network == "cnn":
         module = nn.Sequential(
             nn.Conv2d(1, 8, 5, stride=2), activation(), nn.Conv2d(8, 16, 5, stride=2), activation(), nn.Flatten(),
@@ -101,6 +126,15 @@ def load(name: str) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         order = torch.randperm(len(labels), generator=torch.Generator().manual_seed(0))
         inputs, labels = inputs[order].reshape(-1, 1, 8, 8), labels[order]
         return inputs[:1400], labels[:1400], inputs[1400:], labels[1400:]
+    if name == "synthetic":
+        from sklearn.datasets import make_classification
+
+        features, labels = make_classification(
+            8000, 64, n_informative=24, n_redundant=8, n_classes=10, class_sep=2.0, random_state=0
+        )
+        inputs, labels = torch.tensor(features, dtype=torch.float32), torch.tensor(labels)
+        inputs = (inputs / inputs.std()).reshape(-1, 1, 8, 8)
+        return inputs[:6000], labels[:6000], inputs[6000:], labels[6000:]
     from torchvision.datasets import MNIST
 
     mnist = MNIST(ROOT / "data")
@@ -207,20 +241,41 @@ def cells() -> list[Cell]:
     return chosen
 
 
+def fresh_cells() -> list[Cell]:
+    """Return cells of networks, an optimizer, a data set and seeds that no threshold was chosen on."""
+    draw = random.Random(3)
+    spoils = ["x20", "dead", "unscaled", "random labels", "few samples", "zero"]
+    names = ["SGD", "momentum", "KerasRMSprop", "Adam", "AdamW", "Adagrad"]
+    plan = [
+        (network, data) for data, count in (("mnist", 4), ("synthetic", 3)) for _ in range(count) for network in FRESH
+    ]
+    chosen = []
+    for index, (network, data) in enumerate(plan):
+        size = (128, 32, 8, 128)[index // 2 % 4]
+        activation = draw.choice(["relu", "relu", "tanh", "sigmoid"])
+        base = Cell(network, activation, names[index % 6], size, "", data, 3 + index % 3)
+        spoilt = spoils[(5 * index + index // 6) % 6]
+        if network == "layernorm" and spoilt == "dead":  # normalised units are not
+            spoilt = "x20"
+        relu = spoilt in ("dead", "zero")
+        chosen += [base, dataclasses.replace(base, spoilt=spoilt, activation="relu" if relu else activation)]
+    return chosen
+
+
 def rates(cell: Cell) -> list[float]:
     """Return nine rates a decade apart, moved by half a decade in every other seed."""
     highest = 2 if cell.optimizer in ("SGD", "momentum") else 1
     return [10 ** (highest - 0.5 * (cell.seed % 2) - decade) for decade in range(9)]
 
 
-def run(limit: int) -> None:
-    """Train whatever is not yet in the file of runs, and append it."""
+def run(limit: int, part: int, parts: int) -> None:
+    """Train whatever is not yet in the file of runs, and append it; of several processes, each takes its part."""
     torch.set_flush_denormal(True)
     done = {(tuple(r["cell"].values()), r["rate"]) for r in read()}
     data: dict[str, tuple[Tensor, Tensor, Tensor, Tensor]] = {}
-    todo = [(cell, rate) for cell in cells() for rate in rates(cell)]
+    todo = [(cell, rate) for cell in [*cells(), *fresh_cells()] for rate in rates(cell)]
     print(f"{len(todo)} runs, {len(done)} done")
-    for cell, rate in todo[:limit]:
+    for cell, rate in todo[part:limit:parts]:
         if (dataclasses.astuple(cell), rate) in done:
             continue
         if cell.data not in data:
@@ -235,6 +290,14 @@ def run(limit: int) -> None:
 def read(file: Path = RUNS) -> list[dict[str, Any]]:
     """Return the runs on disk."""
     return [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
+
+
+def group(run: dict[str, Any]) -> str:
+    """Return whether thresholds were chosen on the run's network (development), adjusted after it, or neither."""
+    network, data = run["cell"]["network"], run["cell"]["data"]
+    if network in FRESH:
+        return "fresh"
+    return "development" if network in DEVELOPMENT and data != "digits" else "held-out"
 
 
 def last(run: dict[str, Any]) -> dict[str, Any]:
@@ -345,24 +408,23 @@ class Lit(pl.LightningModule):
         return optimizers()[self.cell.optimizer](self.parameters(), lr=self.rate)
 
 
-def run_forks(limit: int) -> None:
+def run_forks(limit: int, part: int, parts: int) -> None:
     """Diagnose a sample of the runs by forks, retrain each in full with the fix, and append what came of it."""
     torch.set_flush_denormal(True)
     runs = read()
     pairs = list(zip(runs, truths(runs), strict=True))
     random.Random(1).shuffle(pairs)
     # The rarer what is wrong, the earlier its turn: every kind is in any sample.
-    turn: dict[tuple[str, bool], int] = {}
+    turn: dict[tuple[str, str], int] = {}
     order = []
     for run, truth in pairs:
-        held_out = run["cell"]["network"] not in DEVELOPMENT or run["cell"]["data"] == "digits"
-        kind = sorted(truth)[0], held_out
+        kind = sorted(truth)[0], group(run)
         turn[kind] = turn.get(kind, 0) + 1
-        order.append((turn[kind], held_out, sorted(truth), run))
+        order.append((turn[kind], group(run), sorted(truth), run))
     order.sort(key=lambda item: item[:3])
     done = {(tuple(r["cell"].values()), r["rate"]) for r in read(FORKS)}
-    data = {name: load(name) for name in ("mnist", "digits")}
-    for _, _, names, run in order[:limit]:
+    data = {name: load(name) for name in ("mnist", "digits", "synthetic")}
+    for _, _, names, run in order[part:limit:parts]:
         if (tuple(run["cell"].values()), run["rate"]) in done:
             continue
         cell = Cell(**run["cell"])
@@ -441,11 +503,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("command", choices=["run", "forks", "overhead"])
     parser.add_argument("--limit", type=int, default=100_000, help="only the first so many runs")
+    parser.add_argument("--part", type=int, nargs=2, default=(0, 1), metavar=("K", "N"), help="every N-th run from K")
     arguments = parser.parse_args()
     if arguments.command == "run":
-        run(arguments.limit)
+        run(arguments.limit, *arguments.part)
     elif arguments.command == "forks":
-        run_forks(arguments.limit)
+        run_forks(arguments.limit, *arguments.part)
     else:
         overhead()
 

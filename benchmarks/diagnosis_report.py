@@ -9,11 +9,12 @@ import statistics
 from collections.abc import Callable
 from typing import Any
 
-from diagnosis import DEVELOPMENT, FORKS, accepted, family, last, read, truths
+from diagnosis import FORKS, accepted, family, group, last, read, truths
 from unstall.diagnosis import STALLS, Cause, diagnose
 from unstall.signals import Signals
 
 Run = dict[str, Any]
+GROUPS = "development", "held-out", "fresh"
 CLASSES: dict[str, tuple[tuple[str, ...], tuple[Cause, ...]]] = {
     "rate too high": (("too high",), (Cause.TOO_HIGH, Cause.DEAD_FROM_RATE)),
     "rate too low": (("too low",), (Cause.TOO_LOW,)),
@@ -37,11 +38,6 @@ def wilson(hits: int, count: int, z: float = 1.96) -> tuple[float, float]:
     centre = (share + z * z / (2 * count)) / (1 + z * z / count)
     half = z * math.sqrt(share * (1 - share) / count + z * z / (4 * count * count)) / (1 + z * z / count)
     return centre - half, centre + half
-
-
-def is_held_out(run: Run) -> bool:
-    """Return whether the run's network or data set was not looked at while choosing thresholds."""
-    return run["cell"]["network"] not in DEVELOPMENT or run["cell"]["data"] == "digits"
 
 
 def ours(run: Run) -> set[Cause]:
@@ -137,13 +133,13 @@ def report_forks(runs: list[Run]) -> list[str]:
     whole = [run["cell"] for run in runs]
     forked = [run for run in read(FORKS) if run["cell"] in whole]
     lines = []
-    for held_out in (False, True):
-        group = [run for run in forked if is_held_out(run) == held_out]
-        right = [Cause(run["cause"]) in accepted(set(run["truth"])) for run in group]
-        rates = [r for run, r in zip(group, right, strict=True) if set(run["truth"]) & {"too high", "too low"}]
-        healthy = [Cause(run["cause"]) in STALLS for run in group if run["truth"] == ["healthy"]]
+    for name in GROUPS:
+        those = [run for run in forked if group(run) == name]
+        right = [Cause(run["cause"]) in accepted(set(run["truth"])) for run in those]
+        rates = [r for run, r in zip(those, right, strict=True) if set(run["truth"]) & {"too high", "too low"}]
+        healthy = [Cause(run["cause"]) in STALLS for run in those if run["truth"] == ["healthy"]]
         works, gains = [], []
-        for run in group:
+        for run in those:
             if run["retrained"] is None:
                 continue
             # A changed network or input is held to the unspoilt cells, a changed rate or batch to the run's own.
@@ -155,7 +151,6 @@ def report_forks(runs: list[Run]) -> list[str]:
             )
             works.append(run["retrained"] >= best - 0.01)
             gains.append(run["retrained"] - run["accuracy"])
-        name = "held-out" if held_out else "development"
         lines.append(
             f"| {name} | {_share(right)} | {_share(rates)} | {_share(healthy)} | {_share(works)} | "
             f"{100 * statistics.mean(gains or [0.0]):+.0f} points |"
@@ -181,17 +176,17 @@ def main() -> None:
         "SageMaker Debugger's rules": sagemaker,
         "AutoTrainer's rules": autotrainer,
     }
-    for held_out in (False, True):
-        chosen = [(run, truth) for run, truth in zip(runs, found, strict=True) if is_held_out(run) == held_out]
-        group, labels = [run for run, _ in chosen], [truth for _, truth in chosen]
-        print(f"\n## {'held-out' if held_out else 'development'}: {len(group)} runs\n")
-        print("\n".join(table(group, labels, [ours(run) for run in group])), "\n")
+    for group_name in GROUPS:
+        chosen = [(run, truth) for run, truth in zip(runs, found, strict=True) if group(run) == group_name]
+        those, labels = [run for run, _ in chosen], [truth for _, truth in chosen]
+        print(f"\n## {group_name}: {len(those)} runs\n")
+        print("\n".join(table(those, labels, [ours(run) for run in those])), "\n")
         print("| rule | right verdicts | | false alarms | |\n|---|---|---|---|---|")
         for name, judge in judges.items():
-            verdicts = [judge(run) for run in group]
+            verdicts = [judge(run) for run in those]
             right = [bool(v & accepted(t)) for v, t in zip(verdicts, labels, strict=True)]
             print(f"| {name} | {_share(right)} | {_share(false_alarms(labels, verdicts))} |")
-        unsure = [Cause.UNSURE in ours(run) for run in group]
+        unsure = [Cause.UNSURE in ours(run) for run in those]
         print(f"\nunsure: {_share(unsure).replace('|', '')}")
         steps = [(step, run) for run, truth in chosen if (step := detection(run, truth)) is not None]
         share = [step / int(list(run["readings"])[-1]) for step, run in steps]
@@ -200,7 +195,7 @@ def main() -> None:
             f"detected while training: {len(steps)} of {stalls} stalls, "
             f"median step {statistics.median(step for step, _ in steps):.0f}, {statistics.median(share):.0%} of the run"
         )
-        print(f"another rate at random within one point of the best: {random_rate(group, labels):.2f}")
+        print(f"another rate at random within one point of the best: {random_rate(those, labels):.2f}")
     if FORKS.exists():
         print("\n## forks\n")
         print("| networks | right cause | | too high, too low | | false alarms | | fix within a point | | gain |")

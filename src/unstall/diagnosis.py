@@ -93,6 +93,13 @@ EXPLANATIONS: dict[Cause, tuple[str, str]] = {
 }
 """What the terminal says, and what to do about it."""
 
+MEMORISED = (
+    "It overfits: the training samples are learned by heart (loss {loss_ratio:.1g} times that of {reference}), and the "
+    "validation loss is {validation_ratio:.3g} times the training loss",
+    "use more data or regularisation",
+)
+"""The same for overfitting whose validation loss has not risen: it stopped falling, and the training loss went on."""
+
 
 EARLIEST = 100
 """Steps before which most rules accuse nobody: a healthy loss may still be above chance, its path still straight."""
@@ -201,7 +208,7 @@ RULES: tuple[Rule, ...] = (
     Rule(
         Cause.TOO_LOW,
         (
-            _above("straightness", 0.55, 0.3),
+            _above("straightness", 0.58, 0.3),
             _below("predicted_gain", 0.2),
             _above("loss_ratio", 0.2),
             _below("move", 1),
@@ -212,6 +219,7 @@ RULES: tuple[Rule, ...] = (
     Rule(Cause.VANISHING, (_below("gradient_ratio", 1e-3), _above("loss_ratio", 0.9, 0.1))),
     Rule(Cause.NOTHING_TO_LEARN, (_above("loss_ratio", 0.95, 0.05), _below("straightness", 0.5))),
     Rule(Cause.OVERFITTING, (_above("rise", 1.05), _above("validation_ratio", 2))),
+    Rule(Cause.OVERFITTING, (_above("validation_ratio", 20), _below("loss_ratio", 0.02))),
 )
 """In order: the first rule whose conditions all hold names the cause."""
 
@@ -273,6 +281,8 @@ def describe(cause: Cause, signals: Signals, candidates: tuple[Cause, ...] = ())
         values["first"], values["second"] = (candidate.value for candidate in candidates)
         values["remedy"] = "; or ".join(EXPLANATIONS[c][1] for c in candidates if c != Cause.HEALTHY)
     sentence, remedy = EXPLANATIONS[cause]
+    if cause == Cause.OVERFITTING and signals.turned_epoch is None:
+        sentence, remedy = MEMORISED
     if cause == Cause.HEALTHY and signals.step < EARLIEST:
         sentence = "Nothing wrong shows in the first {step} steps, which are too few to tell"
     return sentence.format(**values), remedy.format(**values)

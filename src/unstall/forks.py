@@ -193,7 +193,8 @@ class _Trial:
         stuck = best > AT_CHANCE * self.reference
         linear = self._linear_loss(rate) if not stuck and best > 0.3 * self.reference else math.inf
         suspects = []
-        if stuck or best > 1.1 * linear or (self.signals.initial_ratio or 1) > 2:
+        spoilt = (self.signals.initial_ratio or 1) > 2 or self._dead_at_start
+        if stuck or best > 1.1 * linear or spoilt:
             suspects = self._suspects(best, tried)
         suspect = min(suspects, key=lambda found: found.loss_after, default=None)
         fits = self._fits_few(tried) if stuck else None
@@ -339,8 +340,7 @@ class _Trial:
         self,
     ) -> Iterable[tuple[str, Cause, pl.LightningModule, Callable[[Any], Any], dict[str, Any] | None]]:
         settings = network_settings(self.config)
-        dead = (self.signals.dead_at_start or 0) > 0.9
-        spoiled = Cause.DEAD_AT_START if dead else Cause.BAD_SCALE
+        spoiled = Cause.DEAD_AT_START if self._dead_at_start else Cause.BAD_SCALE
         scale = scale_of_inputs(self.batches[0])
         same: Callable[[Any], Any] = lambda batch: batch  # noqa: E731
         if scale is not None and not 0.1 < scale < 3:
@@ -388,8 +388,12 @@ class _Trial:
         self._add(Fork("a linear model instead", min(self.before, rate.loss_after), loss))
         return loss
 
+    @property
+    def _dead_at_start(self) -> bool:
+        return (self.signals.dead_at_start or 0) > 0.9
+
     def _cause_of_no_fit(self) -> Cause:
-        if (self.signals.dead_at_start or 0) > 0.9:
+        if self._dead_at_start:
             return Cause.DEAD_AT_START
         if (self.signals.initial_ratio or 1) > 2:
             return Cause.BAD_SCALE
