@@ -312,9 +312,9 @@ def truths(runs: list[dict[str, Any]]) -> list[set[str]]:
     A rate is *too high* (*too low*) if a rate at least ten times lower (higher) in the same cell ends with five points
     of accuracy more; a batch is *too small* if one sixteen times larger does, at the same rate and with as many
     samples. A spoilt start, network or data set counts if no rate in its cell comes within five points of the best
-    rate of its unspoilt sibling. A cell is *stuck* if no rate takes the unspoilt network above one half. With random
-    labels, accuracy says nothing about rates: there the training loss must differ by 2 % of the prior's entropy. In
-    overfitting the held-out loss rose, and more than doubled the training loss: that is its definition.
+    rate of its unspoilt sibling, or above one half. A cell is *stuck* if no rate takes the unspoilt network that far.
+    With random labels, accuracy says nothing about rates: there the training loss must differ by 2 % of the prior's
+    entropy. In overfitting the held-out loss rose, and more than doubled the training loss: that is its definition.
     """
     cells: dict[tuple[Any, ...], list[dict[str, Any]]] = {}
     for run in runs:
@@ -350,7 +350,7 @@ def _truth(
         found.add("too low")
     if run.get("larger_batch", 0) >= run["accuracy"] + 0.05:
         found.add("batch too small")
-    if cell["spoilt"] and reached < unspoilt.get(family(run), 0.0) - 0.05:
+    if cell["spoilt"] and reached < max(unspoilt.get(family(run), 0.0) - 0.05, 0.5):
         found.add(cell["spoilt"])
     if not cell["spoilt"] and reached < 0.5:
         found.add("stuck")

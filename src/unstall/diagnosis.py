@@ -58,7 +58,8 @@ EXPLANATIONS: dict[Cause, tuple[str, str]] = {
         "scale the inputs to about 1 and initialise the weights for their layer's size",
     ),
     Cause.DEAD_AT_START: (
-        "{dead_at_start:.0%} of the units of a layer gave the same output for every input from the very first step",
+        "{dead_at_start:.0%} of the units of a layer gave the same output for every input from the very first step; "
+        "no gradient passes them",
         "initialise the weights anew: no learning rate revives such units",
     ),
     Cause.DEAD_FROM_RATE: (
@@ -201,7 +202,11 @@ def _below(signal: str, threshold: float) -> Condition:
 
 RULES: tuple[Rule, ...] = (
     Rule(Cause.NON_FINITE, (_above("non_finite_step", 0.5),), after=0),
-    Rule(Cause.DEAD_AT_START, (_above("dead_at_start", 0.9, 0.1), _above("loss_ratio", 0.9, 0.1)), after=25),
+    Rule(
+        Cause.DEAD_AT_START,
+        (_above("dead_at_start", 0.9, 0.1), _above("loss_ratio", 0.9, 0.1), _below("gradient_ratio", 1e-12)),
+        after=25,
+    ),
     Rule(Cause.TOO_HIGH, (_above("move", 2.5), _above("loss_ratio", 0.3))),
     Rule(Cause.TOO_HIGH, (_above("blow_up", 2), _above("loss_ratio", 0.3)), after=25),
     Rule(Cause.TOO_HIGH, (_above("loss_ratio", 1.1, 0.1), _above("move", 0.5))),
@@ -214,6 +219,7 @@ RULES: tuple[Rule, ...] = (
             _below("move", 1),
         ),
     ),
+    Rule(Cause.TOO_LOW, (_above("straightness", 0.45, 0.3), _above("loss_ratio", 0.8, 0.1), _below("move", 0.05))),
     Rule(Cause.BAD_SCALE, (_above("initial_ratio", 2), _above("loss_ratio", 0.2))),
     Rule(Cause.DEAD_FROM_RATE, (_above("dead", 0.9, 0.1), _above("loss_ratio", 0.3))),
     Rule(Cause.VANISHING, (_below("gradient_ratio", 1e-3), _above("loss_ratio", 0.9, 0.1))),

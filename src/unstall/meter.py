@@ -243,7 +243,7 @@ class Meter:
             dead_at_start=None if self.dead_at_start is None else float(self.dead_at_start),
             dead=None if self.dead is None else float(self.dead),
             rebound=_over(loss, self.lowest),
-            gradient_ratio=_over(norms[0], norms[1]) if norms else None,
+            gradient_ratio=None if norms is None else _over(norms[0], norms[1]) or 0.0,
             non_finite_step=self.non_finite_step,
             batch_size=self.batch_size,
             training_loss=training,

@@ -28,7 +28,8 @@ class Signals:
         noise: Standard deviation of the latest batch losses over their mean.
         dead_at_start: Share of units, in the worst layer, whose output never changed over the first batch.
         dead: The same over the latest thousand inputs.
-        gradient_ratio: Norm of the first layer's gradient over the last layer's, each per weight (root mean square).
+        gradient_ratio: Norm of the first layer's gradient over the last layer's, each per weight (root mean square);
+            0 if none arrives at either.
         non_finite_step: Batch, counted from 1, whose loss was the first that was not finite.
         batch_size: Samples in a batch.
         training_loss: Mean training loss of the last whole epoch.
