@@ -7,6 +7,7 @@ import math
 import random
 import statistics
 from collections.abc import Callable
+from itertools import pairwise
 from typing import Any
 
 from diagnosis import FORKS, accepted, family, group, last, read, truths
@@ -45,24 +46,47 @@ def ours(run: Run) -> set[Cause]:
     return {diagnose(Signals(**last(run))).cause}
 
 
+DEAD = {Cause.DEAD_AT_START, Cause.DEAD_FROM_RATE}
+"""Other tools see dead units, not since when: both causes are credited to them."""
+
+
 def umlaut(run: Run) -> set[Cause]:
-    """Return what UMLAUT's bounds on the rate say (Schoop et al., CHI 2021): above 0.01 or below 1e-7."""
+    """Return what UMLAUT's rules say (Schoop et al., CHI 2021; `umlaut/heuristics.py` of BerkeleyHCI/umlaut).
+
+    A rate above 0.01 or below 1e-7; inputs outside -1 to 1; from one validation to the next, a higher validation loss
+    with a training loss that is no higher. Its rule on a loss that is not a number asks for such inputs as well, and
+    those on dropout, softmax, missing activations and shapes never apply here. Left out: validation accuracy above
+    0.95 or five points over that of training, which names no cause of ours.
+    """
+    cell = run["cell"]
     found = {Cause.TOO_HIGH} if run["rate"] > 0.01 else {Cause.TOO_LOW} if run["rate"] < 1e-7 else set()
-    return found | ({Cause.NON_FINITE} if last(run).get("non_finite_step") is not None else set()) or {Cause.HEALTHY}
+    if cell["spoilt"] == "unscaled" or cell["data"] == "synthetic":
+        found.add(Cause.BAD_SCALE)
+    readings = [r for r in run["readings"].values() if r.get("training_loss") and r.get("validation_loss")]
+    for before, after in pairwise(readings):
+        worse = after["validation_loss"] > before["validation_loss"]
+        if worse and after["training_loss"] <= before["training_loss"]:
+            found.add(Cause.OVERFITTING)
+    return found or {Cause.HEALTHY}
 
 
 def sagemaker(run: Run) -> set[Cause]:
-    """Return what those of SageMaker Debugger's rules say that the recorded signals allow, with their defaults.
+    """Return what those of SageMaker Debugger's rules say that the signals allow, with their documented defaults.
 
-    DeadRelu (half of a layer), ExplodingTensor (not finite), Overfit (validation a tenth above training) and
-    LossNotDecreasing (by 0.1 %), which names no cause and is counted as a rate that is too low.
+    DeadRelu and SaturatedActivation (over half of a layer; constant units are a lower bound), ExplodingTensor (not
+    finite), WeightUpdateRatio (above 10; taken over the whole run), Overfit (validation a tenth above training) and
+    LossNotDecreasing (by 0.1 %; means of 50 batches, its own are single ones). They name symptoms: the causes are our
+    choice. Not recorded: VanishingGradient (1e-7) and PoorWeightInitialization, which would speak on spoilt starts.
+    (docs.aws.amazon.com/sagemaker/latest/dg/debugger-built-in-rules.html)
     """
     signals, readings = last(run), list(run["readings"].values())
-    found = set()
-    if signals.get("dead", 0) > 0.5 and run["cell"]["activation"] == "relu":
-        found.add(Cause.DEAD_FROM_RATE)
+    found: set[Cause] = set()
+    if signals.get("dead", 0) > 0.5:
+        found |= DEAD
     if signals.get("non_finite_step") is not None:
         found.add(Cause.NON_FINITE)
+    if signals.get("move", 0) > 10:
+        found.add(Cause.TOO_HIGH)
     if signals.get("validation_loss", 0) > 1.1 * signals.get("training_loss", math.inf):
         found.add(Cause.OVERFITTING)
     if len(readings) > 1 and not readings[-1]["loss"] < 0.999 * readings[-2]["loss"]:
@@ -71,19 +95,26 @@ def sagemaker(run: Run) -> set[Cause]:
 
 
 def autotrainer(run: Run) -> set[Cause]:
-    """Return what those of AutoTrainer's rules (Zhang et al., ICSE 2021) say that the recorded signals allow.
+    """Return what those of AutoTrainer's rules say that the signals allow (Zhang et al., ICSE 2021; its repository).
 
-    Vanishing gradient (first over last layer below 1e-3), exploding gradient (not finite), dying ReLU (70 %).
+    Not finite, or a validation loss of 1e5: exploding. Else, only if the accuracy stays below 0.6, the first that
+    holds: dying ReLU (70 % constant units), vanishing (Euclidean norm of the first layer's gradient below 1e-3 of the
+    last one's; its bound of 1e-4 on the norm itself is not recorded), slow convergence (accuracy rises by less than
+    0.01 an epoch; only its end is recorded, so: 0.13 or less, which is our cut, at chance). It advises a higher rate
+    against the last. Oscillation of the training accuracy is not recorded.
     """
-    signals = last(run)
-    found = set()
-    if signals.get("gradient_ratio", 1) < 1e-3:
-        found.add(Cause.VANISHING)
-    if signals.get("non_finite_step") is not None:
-        found |= {Cause.NON_FINITE, Cause.TOO_HIGH}
-    if signals.get("dead", 0) >= 0.7 and run["cell"]["activation"] == "relu":
-        found.add(Cause.DEAD_FROM_RATE)
-    return found or {Cause.HEALTHY}
+    signals, cell = last(run), run["cell"]
+    if signals.get("non_finite_step") is not None or not signals.get("validation_loss", 0) < 1e5:
+        return {Cause.NON_FINITE}
+    if run["accuracy"] >= 0.6:
+        return {Cause.HEALTHY}
+    if signals.get("dead", 0) >= 0.7:
+        return set(DEAD)
+    inputs = 784 if cell["data"] == "mnist" else 64
+    weights = {"batchnorm": inputs * 256 / 1280, "cnn": 200 / 2560}.get(cell["network"], inputs / 10)
+    if signals.get("gradient_ratio", 1) * math.sqrt(weights) < 1e-3:
+        return {Cause.VANISHING}
+    return {Cause.TOO_LOW} if run["accuracy"] <= 0.13 else {Cause.HEALTHY}
 
 
 def table(runs: list[Run], found: list[set[str]], verdicts: list[set[Cause]]) -> list[str]:
@@ -172,7 +203,7 @@ def main() -> None:
     found = truths(runs)
     judges: dict[str, Callable[[Run], set[Cause]]] = {
         "ours": ours,
-        "UMLAUT's bounds": umlaut,
+        "UMLAUT's rules": umlaut,
         "SageMaker Debugger's rules": sagemaker,
         "AutoTrainer's rules": autotrainer,
     }

@@ -46,6 +46,20 @@ def dead(module: nn.Sequential) -> nn.Sequential:
     return module
 
 
+class Residual(nn.Module):
+    """A dead layer that a skip connection goes around."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.last = nn.Linear(20, 64), nn.Linear(64, 10)
+        self.layer = dead(nn.Sequential(nn.Linear(64, 64), nn.ReLU()))
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        hidden = self.first(inputs)
+        outputs: Tensor = self.last(hidden + self.layer(hidden))
+        return outputs
+
+
 def signals_of(
     module: nn.Module,
     rate: float,
@@ -93,6 +107,8 @@ def signals_of(
         (Cause.TOO_LOW, lambda seed: signals_of(network(20, 64, 10), 1e-6, seed, "Adam")),
         (Cause.NON_FINITE, lambda seed: signals_of(network(20, 64, 10), 1e4, seed)),
         (Cause.DEAD_AT_START, lambda seed: signals_of(dead(network(20, 64, 10)), 1e-2, seed, "Adam")),
+        (Cause.TOO_LOW, lambda seed: signals_of(Residual(), 1e-4, seed)),
+        (Cause.HEALTHY, lambda seed: signals_of(Residual(), 1e-2, seed, "Adam")),
         (Cause.BAD_SCALE, lambda seed: signals_of(scaled(network(20, 64, 10), 30), 0.1, seed, "Adam")),
         (Cause.NOTHING_TO_LEARN, lambda seed: signals_of(network(20, 64, 10), 1e-2, seed, "Adam", random=True)),
         (Cause.HEALTHY, lambda seed: signals_of(network(20, 64, 10), 0.3, seed)),
@@ -170,6 +186,15 @@ def test_early_readings_accuse_only_of_what_shows_early() -> None:
     assert diagnose(early).confidence == 0.5
     assert "too few to tell" in diagnose(early).sentence
     assert diagnose(changed(straightness=1.0, predicted_gain=1e-5, loss_ratio=1.0)).cause == Cause.TOO_LOW
+
+
+def test_samples_learned_by_heart_are_overfitting_before_the_validation_loss_rises() -> None:
+    verdict = diagnose(changed(training_loss=0.01, validation_loss=0.5, loss_ratio=0.004, rise=1.0))
+    assert verdict.cause == Cause.OVERFITTING
+    assert "by heart" in verdict.sentence
+    assert "50 times" in verdict.sentence
+    turned = diagnose(changed(training_loss=0.01, validation_loss=0.5, loss_ratio=0.004, rise=1.2, turned_epoch=3))
+    assert "epoch 3" in turned.sentence
 
 
 @pytest.mark.parametrize(

@@ -63,9 +63,9 @@ def blobs(
     return training, [(inputs[-500:], labels[-500:])]
 
 
-def dead(module: Lit) -> Lit:
+def dead(module: Lit, units: int = 64) -> Lit:
     assert isinstance(module.network[0], nn.Linear)
-    nn.init.constant_(module.network[0].bias, -1000.0)
+    nn.init.constant_(module.network[0].bias[:units], -1000.0)
     return module
 
 
@@ -89,10 +89,21 @@ CONFIG = {
         (lambda seed: Lit(0.3, seed=seed), {}, Cause.HEALTHY, None),
         (lambda seed: Lit(3e-3, "Adam", seed=seed), {}, Cause.HEALTHY, None),
         (lambda seed: dead(Lit(1e-2, "Adam", seed=seed)), {}, None, "initial weights"),
+        (lambda seed: dead(Lit(1e-2, "Adam", seed=seed), 62), {}, Cause.DEAD_AT_START, "initial weights"),
         (lambda seed: Lit(1e-2, "Adam", seed=seed), {"random": True}, Cause.NOTHING_TO_LEARN, None),
         (lambda seed: Lit(0.1, "SGD", [20, *[32] * 6, 10], nn.Sigmoid, seed=seed), {}, Cause.VANISHING, "any"),
     ],
-    ids=["too high", "too low", "too low SGD", "healthy SGD", "healthy Adam", "dead", "random labels", "vanishing"],
+    ids=[
+        "too high",
+        "too low",
+        "too low SGD",
+        "healthy SGD",
+        "healthy Adam",
+        "dead",
+        "two alive",
+        "random labels",
+        "vanishing",
+    ],
 )
 def test_cause_is_found_and_its_remedy_measured(
     make: Callable[[int], Lit], data: dict[str, Any], cause: Cause | None, change: str | None, seed: int

@@ -243,7 +243,7 @@ class Meter:
             dead_at_start=None if self.dead_at_start is None else float(self.dead_at_start),
             dead=None if self.dead is None else float(self.dead),
             rebound=_over(loss, self.lowest),
-            gradient_ratio=None if norms is None else _over(norms[0], norms[1]) or 0.0,
+            gradient_ratio=None if norms is None else _ratio(*norms),
             non_finite_step=self.non_finite_step,
             batch_size=self.batch_size,
             training_loss=training,
@@ -340,6 +340,12 @@ def _difference(left: list[Tensor], right: list[Tensor]) -> tuple[Tensor, ...]:
 def _norm(tensors: Sequence[Tensor]) -> Tensor:
     norm: Tensor = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(list(tensors))))
     return norm
+
+
+def _ratio(first: float, last: float) -> float:
+    if last:
+        return first / last
+    return math.inf if first else 0.0
 
 
 def _over(numerator: float, denominator: float | None) -> float | None:
