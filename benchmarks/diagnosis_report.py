@@ -4,10 +4,10 @@ python benchmarks/diagnosis_report.py
 """
 
 import math
-import random
 import statistics
 from collections.abc import Callable
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 from diagnosis import FORKS, accepted, family, group, last, read, truths
@@ -16,6 +16,7 @@ from unstall.signals import Signals
 
 Run = dict[str, Any]
 GROUPS = "development", "held-out", "fresh"
+PAGE = Path(__file__).parents[1] / "docs" / "diagnosis.md"
 CLASSES: dict[str, tuple[tuple[str, ...], tuple[Cause, ...]]] = {
     "rate too high": (("too high",), (Cause.TOO_HIGH, Cause.DEAD_FROM_RATE)),
     "rate too low": (("too low",), (Cause.TOO_LOW,)),
@@ -196,42 +197,58 @@ def _share(values: list[bool]) -> str:
     return f"{sum(values) / len(values):.2f} ({sum(values)}/{len(values)}) | {low:.2f}-{high:.2f}"
 
 
+def report(runs: list[Run], found: list[set[str]], name: str) -> list[str]:
+    """Return the tables of one group of runs as lines of Markdown."""
+    chosen = [(run, truth) for run, truth in zip(runs, found, strict=True) if group(run) == name]
+    those, labels = [run for run, _ in chosen], [truth for _, truth in chosen]
+    own = [ours(run) for run in those]
+    lines = [f"**{name.capitalize()}, {len(those)} runs**", "", *table(those, labels, own), ""]
+    lines += ["| rules | right verdicts | | false alarms | |", "|---|---|---|---|---|"]
+    for judge_name, judge in JUDGES.items():
+        verdicts = [judge(run) for run in those]
+        right = [bool(v & accepted(t)) for v, t in zip(verdicts, labels, strict=True)]
+        lines.append(f"| {judge_name} | {_share(right)} | {_share(false_alarms(labels, verdicts))} |")
+    steps = [(step, run) for run, truth in chosen if (step := detection(run, truth)) is not None]
+    share = [step / int(list(run["readings"])[-1]) for step, run in steps]
+    stalls = sum(bool(accepted(truth) & STALLS) for truth in labels)
+    lines += [
+        "",
+        f"Unsure: {sum(Cause.UNSURE in verdict for verdict in own)}. Detected while training: {len(steps)} of {stalls} "
+        f"stalls, at a median step of {statistics.median(step for step, _ in steps):.0f}, "
+        f"{statistics.median(share):.0%} of the run.",
+        f"Another rate of the cell, taken at random, ends within a point of its best in {random_rate(those, labels):.2f}.",
+        "",
+    ]
+    return lines
+
+
+JUDGES: dict[str, Callable[[Run], set[Cause]]] = {
+    "ours": ours,
+    "UMLAUT's": umlaut,
+    "SageMaker Debugger's": sagemaker,
+    "AutoTrainer's": autotrainer,
+}
+
+
 def main() -> None:
-    """Print everything."""
-    random.seed(0)
+    """Write everything into docs/diagnosis.md."""
     runs = read()
     found = truths(runs)
-    judges: dict[str, Callable[[Run], set[Cause]]] = {
-        "ours": ours,
-        "UMLAUT's rules": umlaut,
-        "SageMaker Debugger's rules": sagemaker,
-        "AutoTrainer's rules": autotrainer,
-    }
-    for group_name in GROUPS:
-        chosen = [(run, truth) for run, truth in zip(runs, found, strict=True) if group(run) == group_name]
-        those, labels = [run for run, _ in chosen], [truth for _, truth in chosen]
-        print(f"\n## {group_name}: {len(those)} runs\n")
-        print("\n".join(table(those, labels, [ours(run) for run in those])), "\n")
-        print("| rule | right verdicts | | false alarms | |\n|---|---|---|---|---|")
-        for name, judge in judges.items():
-            verdicts = [judge(run) for run in those]
-            right = [bool(v & accepted(t)) for v, t in zip(verdicts, labels, strict=True)]
-            print(f"| {name} | {_share(right)} | {_share(false_alarms(labels, verdicts))} |")
-        unsure = [Cause.UNSURE in ours(run) for run in those]
-        print(f"\nunsure: {_share(unsure).replace('|', '')}")
-        steps = [(step, run) for run, truth in chosen if (step := detection(run, truth)) is not None]
-        share = [step / int(list(run["readings"])[-1]) for step, run in steps]
-        stalls = sum(bool(accepted(truth) & STALLS) for truth in labels)
-        print(
-            f"detected while training: {len(steps)} of {stalls} stalls, "
-            f"median step {statistics.median(step for step, _ in steps):.0f}, {statistics.median(share):.0%} of the run"
-        )
-        print(f"another rate at random within one point of the best: {random_rate(those, labels):.2f}")
-    if FORKS.exists():
-        print("\n## forks\n")
-        print("| networks | right cause | | too high, too low | | false alarms | | fix within a point | | gain |")
-        print("|---|---|---|---|---|---|---|---|---|---|")
-        print("\n".join(report_forks(runs)))
+    signals = [line for name in GROUPS for line in report(runs, found, name)]
+    by_forks = [
+        "| networks | right cause | | too high, too low | | false alarms | | fix within a point | | gain |",
+        "|---|---|---|---|---|---|---|---|---|---|",
+        *report_forks(runs),
+        "",
+        f"{len(read(FORKS))} of {len(runs)} runs.",
+    ]
+    text = PAGE.read_text()
+    for name, lines in (("signals", signals), ("forks", by_forks)):
+        begin, end = f"<!-- {name}: benchmarks/diagnosis_report.py -->\n", f"<!-- end of {name} -->"
+        before, _, rest = text.partition(begin)
+        text = before + begin + "\n".join(lines).rstrip() + "\n" + end + rest.partition(end)[2]
+        print("\n".join(lines))
+    PAGE.write_text(text)
 
 
 if __name__ == "__main__":
