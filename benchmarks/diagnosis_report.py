@@ -216,7 +216,7 @@ def report(runs: list[Run], found: list[set[str]], name: str) -> list[str]:
         f"Unsure: {sum(Cause.UNSURE in verdict for verdict in own)}. Detected while training: {len(steps)} of {stalls} "
         f"stalls, at a median step of {statistics.median(step for step, _ in steps):.0f}, "
         f"{statistics.median(share):.0%} of the run.",
-        f"Another rate of the cell, taken at random, ends within a point of its best in {random_rate(those, labels):.2f}.",
+        f"Another rate at random ends within a point of its cell's best in {random_rate(those, labels):.2f}.",
         "",
     ]
     return lines

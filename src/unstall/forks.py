@@ -50,6 +50,9 @@ AT_CHANCE = 0.95
 SMALL_BATCH, SMALL_STEPS = 32, 150
 """Samples that any network with enough capacity and living units learns by heart in so many steps."""
 
+RATE = "optimizer.lr", "lr", "learning_rate"
+"""What a model's configuration may call its learning rate."""
+
 Rebuild = Callable[[dict[str, Any]], pl.LightningModule]
 
 
@@ -89,6 +92,39 @@ class Report:
     forks: tuple[Fork, ...]
     fix: Fork | None
     open_question: str = ""
+
+
+@dataclass(frozen=True)
+class Suspect:
+    """A change of the network or of its inputs, to be tried where no rate helps.
+
+    Args:
+        change: In words.
+        cause: What it would mend.
+        module: The changed module, or the run's own.
+        transform: What is done to each batch.
+        setting: The overlay that makes the change permanent; None if it has no setting.
+    """
+
+    change: str
+    cause: Cause
+    module: pl.LightningModule
+    transform: Callable[[Any], Any] = lambda batch: batch
+    setting: dict[str, Any] | None = None
+
+
+def half_decades(rate: float) -> list[float]:
+    """Return half a decade more, the rate itself, and half a decade and a decade less, as a person would type them."""
+    return [float(f"{rate * 10 ** (half / 2):.2g}") for half in (1, 0, -1, -2)]
+
+
+def lowest(losses: Sequence[float]) -> int:
+    """Return the last index within 3 % of the lowest loss: such a lead is noise.
+
+    Rates go down, and the lower one is further from the edge where training breaks.
+    """
+    least = min(losses)
+    return max(index for index, loss in enumerate(losses) if loss <= 1.03 * least or loss == least)
 
 
 def screening_steps(batch_size: int) -> int:
@@ -192,11 +228,10 @@ class _Trial:
         best = min(rate.loss_after, self.before)
         stuck = best > AT_CHANCE * self.reference
         linear = self._linear_loss(rate) if not stuck and best > 0.3 * self.reference else math.inf
-        suspects = []
+        suspect = None
         spoilt = (self.signals.initial_ratio or 1) > 2 or self._dead_at_start
         if stuck or best > 1.1 * linear or spoilt:
-            suspects = self._suspects(best, tried)
-        suspect = min(suspects, key=lambda found: found.loss_after, default=None)
+            suspect = self._best_suspect(best, tried)
         fits = self._fits_few(tried) if stuck else None
 
         question = ""
@@ -285,23 +320,20 @@ class _Trial:
         for rate, outcome in zip(grid[1:], screened[1:], strict=True):
             self._note(f"learning rate {rate:.2g}, {self.short} steps", screened[0], outcome)
         best = min(zip(grid, screened, strict=True), key=lambda pair: pair[1].held_out_loss)[0]
-        finer = [float(f"{best * 10 ** (half / 2):.2g}") for half in (1, 0, -1, -2)]  # what a person would type
-        finer = [rate for rate in finer if not 0.9 < rate / self.rate < 1.1]
+        finer = [rate for rate in half_decades(best) if not 0.9 < rate / self.rate < 1.1]
         raced = self._race([Variant(learning_rate=rate) for rate in finer], self.long)
         forks = [
             self._note(
                 f"learning rate {rate:.2g}",
                 control,
                 outcome,
-                self._overlay(("optimizer.lr", "lr", "learning_rate"), rate),
+                self._overlay(RATE, rate),
                 Cause.TOO_LOW if rate > self.rate else Cause.TOO_HIGH,
             )
             for rate, outcome in zip(finer, raced, strict=True)
         ]
-        # A lead of a few percent is within noise: then the lower rate, which is further from the edge.
-        lowest = min(fork.loss_after for fork in forks)
-        chosen = [fork for fork in forks if fork.loss_after <= 1.03 * lowest or fork.loss_after == lowest][-1]
-        return chosen, sorted({finer[forks.index(chosen)], best, self.rate})
+        chosen = lowest([fork.loss_after for fork in forks])
+        return forks[chosen], sorted({finer[chosen], best, self.rate})
 
     def _larger_batch(self, control: Outcome) -> Fork | None:
         """Restart with batches merged, so that all samples are seen just as often."""
@@ -323,28 +355,42 @@ class _Trial:
         for factor, outcome in zip(factors[1:], others, strict=True):
             self._note(f"learning rate {self.rate * factor:.2g} from here on, {self.short} steps", on, outcome)
 
-    def _suspects(self, best: float, rates: Sequence[float]) -> list[Fork]:
-        """Change the network or its inputs, at a few rates each."""
-        forks = []
-        for change, cause, module, transform, setting in self._alternatives():
-            grid = sorted({*rates, 1e-3, 1e-2, 1e-1})
-            outcomes = self._race([Variant(learning_rate=rate) for rate in grid], 2 * self.short, module, transform)
-            rate, outcome = min(zip(grid, outcomes, strict=True), key=lambda pair: pair[1].held_out_loss)
-            faster = self._overlay(("optimizer.lr", "lr", "learning_rate"), rate)
-            overlay = merged(setting, faster) if setting is not None and faster is not None else None
-            change = change if rate == self.rate else f"{change}, learning rate {rate:.2g}"
-            forks.append(self._add(Fork(change, best, outcome.held_out_loss, overlay, cause)))
-        return forks
+    def _best_suspect(self, best: float, rates: Sequence[float]) -> Fork | None:
+        """Change the network or its inputs, at a few rates each; then the best change at half decades, for longer."""
+        grid = sorted({*rates, 1e-3, 1e-2, 1e-1})
+        found: list[tuple[Fork, float, Suspect]] = []
+        for suspect in self._alternatives():
+            losses = self._losses_with(suspect, grid, 2 * self.short)
+            rate = grid[losses.index(min(losses))]
+            found.append((self._accuse(suspect, rate, best, min(losses)), rate, suspect))
+        if not found:
+            return None
+        fork, rate, suspect = min(found, key=lambda item: item[0].loss_after)
+        if not fork.helps:
+            return fork
+        finer = half_decades(rate)
+        losses = self._losses_with(suspect, finer, self.long)
+        chosen = lowest(losses)
+        return self._accuse(suspect, finer[chosen], best, losses[chosen])
 
-    def _alternatives(
-        self,
-    ) -> Iterable[tuple[str, Cause, pl.LightningModule, Callable[[Any], Any], dict[str, Any] | None]]:
+    def _losses_with(self, suspect: Suspect, rates: Sequence[float], steps: int) -> list[float]:
+        variants = [Variant(learning_rate=rate) for rate in rates]
+        return [o.held_out_loss for o in self._race(variants, steps, suspect.module, suspect.transform)]
+
+    def _accuse(self, suspect: Suspect, rate: float, before: float, after: float) -> Fork:
+        faster = self._overlay(RATE, rate)
+        overlay = merged(suspect.setting, faster) if suspect.setting is not None and faster is not None else None
+        same = 0.9 < rate / self.rate < 1.1
+        change = suspect.change if same else f"{suspect.change}, learning rate {rate:.2g}"
+        return self._add(Fork(change, before, after, overlay, suspect.cause))
+
+    def _alternatives(self) -> Iterable[Suspect]:
         settings = network_settings(self.config)
         spoiled = Cause.DEAD_AT_START if self._dead_at_start else Cause.BAD_SCALE
         scale = scale_of_inputs(self.batches[0])
-        same: Callable[[Any], Any] = lambda batch: batch  # noqa: E731
         if scale is not None and not 0.1 < scale < 3:
-            yield f"inputs divided by {scale:.3g}", Cause.BAD_SCALE, self.module, lambda b: scaled(b, 1 / scale), None
+            smaller: Callable[[Any], Any] = lambda batch: scaled(batch, 1 / scale)  # noqa: E731
+            yield Suspect(f"inputs divided by {scale:.3g}", Cause.BAD_SCALE, self.module, smaller)
         wanted = {"init_scale": (1.0, spoiled), "activation": ("relu", Cause.VANISHING)}
         widths = settings.get("widths")
         if isinstance(widths, (list, tuple)) and len(widths) > 2 and min(widths[1:-1]) < 128:
@@ -355,11 +401,11 @@ class _Trial:
         for name, (value, cause) in wanted.items():
             overlay = self._overlay((f"network.{name}", name), value)
             if self.rebuild is not None and name in settings and settings[name] != value and overlay is not None:
-                yield f"{name} {value}", cause, self.rebuild(overlay), same, overlay
+                yield Suspect(f"{name} {value}", cause, self.rebuild(overlay), setting=overlay)
         if "init_scale" not in settings:
-            yield "initial weights as torch draws them", spoiled, redrawn(self.module), same, None
+            yield Suspect("initial weights as torch draws them", spoiled, redrawn(self.module))
         if "activation" not in settings and (module := with_relu(self.module)) is not None:
-            yield "ReLU in place of every sigmoid and tanh", Cause.VANISHING, module, same, None
+            yield Suspect("ReLU in place of every sigmoid and tanh", Cause.VANISHING, module)
 
     def _fits_few(self, rates: Sequence[float]) -> bool:
         """Return whether a few samples can be learned by heart: then it is not the network that fails."""
