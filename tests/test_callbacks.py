@@ -2,8 +2,6 @@
 
 import csv
 import math
-import warnings
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -144,32 +142,6 @@ def test_layout_graph_config_and_figures_are_there(trained: Path, events: EventA
     content = events.summary_metadata["_hparams_/experiment"].plugin_data.content
     experiment = plugin_data_pb2.HParamsPluginData.FromString(content).experiment
     assert {info.name.tag for info in experiment.metric_infos} <= set(tags["scalars"])
-
-
-def test_confusion_matrix_is_that_of_a_plain_loop(tmp_path: Path) -> None:
-    from unstall.callbacks import Mistakes
-
-    torch.manual_seed(0)
-    inputs, labels = torch.randn(50, 4), torch.randint(3, (50,))
-    module = LitClassifier(MLP([4, 3]), partial(torch.optim.SGD, lr=0.1))
-    mistakes = Mistakes(count=4)
-    trainer = pl.Trainer(
-        logger=False, callbacks=[mistakes], enable_progress_bar=False, accelerator="cpu", default_root_dir=tmp_path
-    )
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        trainer.test(module, DataLoader(TensorDataset(inputs, labels), 16), verbose=False)
-    expected = torch.zeros(3, 3, dtype=torch.long)
-    losses = []
-    for sample, label in zip(inputs, labels.tolist(), strict=True):
-        logits = module(sample[None])[0].detach()
-        guess = int(logits.argmax())
-        expected[label, guess] += 1
-        if guess != label:
-            losses.append(float(-F.log_softmax(logits, 0)[label]))
-    assert mistakes.confusion is not None
-    assert torch.equal(mistakes.confusion.cpu(), expected)
-    assert [loss for loss, *_ in mistakes.worst] == pytest.approx(sorted(losses, reverse=True)[:4], rel=1e-4)
 
 
 class Regression(pl.LightningModule):

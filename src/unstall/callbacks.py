@@ -1,4 +1,4 @@
-"""What a run leaves behind: curves and tables while it trains, pictures and predictions at its end."""
+"""What a run leaves behind while it trains: curves, tables, checkpoints."""
 
 import csv
 import io
@@ -12,14 +12,12 @@ from typing import Any
 import numpy as np
 import pytorch_lightning as pl
 import torch
-import torch.nn.functional as F
 import yaml
-from pytorch_lightning.callbacks import BasePredictionWriter, Callback, ModelCheckpoint
+from pytorch_lightning.callbacks import Callback, ModelCheckpoint
 from pytorch_lightning.loggers import TensorBoardLogger
 from torch import Tensor
 
-from unstall import figures
-from unstall.run import BEST, CONFIG, write
+from unstall.run import BEST, CONFIG, datamodule_of, log_dir, tensorboard_of, write
 
 METRICS = "metrics.csv"
 HPARAMS = "hparams.yaml"
@@ -51,7 +49,7 @@ class History(Callback):
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Take up the rows of a run that goes on, up to the epoch it goes on from."""
-        file = _log_dir(trainer) / METRICS
+        file = log_dir(trainer) / METRICS
         self.rows = [row for row in read_metrics(file) if row["epoch"] < trainer.current_epoch]
         for row in self.rows:
             # TensorBoard forgets what lies beyond the step that a run resumes at, and here counts samples as steps.
@@ -93,7 +91,7 @@ class History(Callback):
         for logger in trainer.loggers:
             if isinstance(logger, TensorBoardLogger):
                 logger.log_metrics(levels, step=trainer.global_step - 1)
-        folder = _log_dir(trainer)
+        folder = log_dir(trainer)
         if trainer.is_global_zero and trainer.loggers and not getattr(trainer, "fast_dev_run", False):
             write_metrics(folder / METRICS, self.rows)
 
@@ -126,7 +124,7 @@ class Curves(Callback):
         # The base config's `log_every_n_steps` may be more than a short epoch has: then once an epoch.
         self._interval = max(1, min(_log_every_n_steps(trainer), int(trainer.num_training_batches)))
         hyperparameters = hyperparameters_of(trainer, pl_module)
-        logger = _tensorboard(trainer)
+        logger = tensorboard_of(trainer)
         if logger is None or not trainer.is_global_zero:
             return
         logger.hparams.update(hyperparameters)
@@ -148,7 +146,7 @@ class Curves(Callback):
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
     ) -> None:
         """Draw the network's graph from the first batch of a new run."""
-        logger = _tensorboard(trainer)
+        logger = tensorboard_of(trainer)
         if trainer.global_step or logger is None or not trainer.is_global_zero:
             return
         network = getattr(pl_module, "network", pl_module)
@@ -222,89 +220,6 @@ class RandomState(Callback):
             torch.manual_seed(int(np.random.SeedSequence(entropy).generate_state(1)[0]))
 
 
-class Mistakes(Callback):
-    """At the end of testing: the confusion matrix, and the samples that the network got wrong with most confidence.
-
-    Args:
-        count: How many of the worst mistakes to show.
-    """
-
-    def __init__(self, count: int = 25) -> None:
-        self.count = count
-
-    def on_test_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Start counting."""
-        self.confusion: Tensor | None = None
-        self.worst: list[tuple[float, Tensor, int, int]] = []
-
-    def on_test_batch_end(
-        self,
-        trainer: pl.Trainer,
-        pl_module: pl.LightningModule,
-        outputs: Any,
-        batch: Any,
-        batch_idx: int,
-        dataloader_idx: int = 0,
-    ) -> None:
-        """Count one batch, if the test step returned its logits ``(batch, classes)``."""
-        if not isinstance(outputs, Tensor) or outputs.ndim != 2:
-            return
-        (inputs, labels), classes = batch, outputs.shape[1]
-        predicted = outputs.argmax(dim=1)
-        counts = torch.bincount(labels * classes + predicted, minlength=classes**2).view(classes, classes)
-        self.confusion = counts if self.confusion is None else self.confusion + counts
-        losses = F.cross_entropy(outputs, labels, reduction="none")
-        for index in (predicted != labels).nonzero().flatten().tolist():
-            self.worst.append((float(losses[index]), inputs[index].cpu(), int(labels[index]), int(predicted[index])))
-        self.worst = sorted(self.worst, key=lambda mistake: -mistake[0])[: self.count]
-
-    def on_test_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Draw both into TensorBoard and, as PNG, into the run's folder."""
-        if self.confusion is None:
-            return
-        gathered = pl_module.all_gather(self.confusion)
-        assert isinstance(gathered, Tensor)
-        counts = gathered.reshape(-1, *self.confusion.shape).sum(0).cpu()
-        folder = _log_dir(trainer)
-        if not trainer.is_global_zero or not trainer.loggers:
-            return
-        classes = getattr(_datamodule(trainer), "classes", None) or [str(index) for index in range(len(counts))]
-        pictures = {"confusion_matrix": figures.confusion_matrix(counts, classes)}
-        if self.worst and self.worst[0][1].ndim == 3 and len(self.worst[0][1]) in (1, 3):
-            images = torch.stack([image for _, image, _, _ in self.worst])
-            captions = [f"{classes[label]}, taken for {classes[guess]}" for _, _, label, guess in self.worst]
-            pictures["worst_mistakes"] = figures.mistakes(images, captions)
-        logger = _tensorboard(trainer)
-        for name, figure in pictures.items():
-            if logger is not None:
-                logger.experiment.add_figure(f"test/{name}", figure, close=False)
-            write(folder / f"{name}.png", figures.png(figure))
-
-
-class Predictions(BasePredictionWriter):
-    """Writes ``predictions.csv``: file or index, label, and the probability of each class."""
-
-    def __init__(self) -> None:
-        super().__init__(write_interval="epoch")
-
-    def write_on_epoch_end(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, predictions: Any, batch_indices: Any
-    ) -> None:
-        """Write this rank's predictions, each a tensor of probabilities ``(batch, classes)``."""
-        probabilities = torch.cat(list(predictions)).float().cpu()
-        classes = getattr(_datamodule(trainer), "classes", None) or [str(k) for k in range(probabilities.shape[1])]
-        names = getattr(_datamodule(trainer), "predict_names", None) or [str(k) for k in range(len(probabilities))]
-        # Evaluation samplers deal the samples out in turn: rank r has r, r + world, r + 2 world, ...
-        names = names[trainer.global_rank :: trainer.world_size]
-        text = io.StringIO()
-        writer = csv.writer(text, lineterminator="\n")
-        writer.writerow(["item", "label", *(f"probability_{name}" for name in classes)])
-        for name, row in zip(names, probabilities, strict=True):
-            writer.writerow([name, classes[int(row.argmax())], *(f"{value:.6f}" for value in row.tolist())])
-        rank = f"-{trainer.global_rank}" if trainer.world_size > 1 else ""
-        write(_log_dir(trainer) / f"predictions{rank}.csv", text.getvalue())
-
-
 def hyperparameters_of(trainer: pl.Trainer, module: pl.LightningModule) -> dict[str, Any]:
     """The flat table for TensorBoard's HParams tab: plain scalars and strings, the same names for every model.
 
@@ -316,7 +231,7 @@ def hyperparameters_of(trainer: pl.Trainer, module: pl.LightningModule) -> dict[
         group = trainer.optimizers[0].param_groups[0]
         table["learning_rate"] = float(group.get("initial_lr", group["lr"]))
         table["optimizer"] = type(trainer.optimizers[0]).__name__
-    of_data = getattr(_datamodule(trainer), "hparams", {})
+    of_data = getattr(datamodule_of(trainer), "hparams", {})
     table["batch_size"] = of_data.get("batch_size") or getattr(trainer.train_dataloader, "batch_size", None)
     table["seed"] = int(os.environ.get("PL_GLOBAL_SEED", 0))
     settings: dict[str, Any] = {}
@@ -382,19 +297,6 @@ def closing_words(rows: list[dict[str, float]], folder: Path, program: str, stal
 def _log(trainer: pl.Trainer, metrics: dict[str, float], step: int) -> None:
     for logger in trainer.loggers:
         logger.log_metrics(metrics, step=step)
-
-
-def _log_dir(trainer: pl.Trainer) -> Path:
-    # A broadcast from rank zero: to be called on every rank.
-    return Path(trainer.log_dir or trainer.default_root_dir)
-
-
-def _tensorboard(trainer: pl.Trainer) -> TensorBoardLogger | None:
-    return next((logger for logger in trainer.loggers if isinstance(logger, TensorBoardLogger)), None)
-
-
-def _datamodule(trainer: pl.Trainer) -> Any:
-    return getattr(trainer, "datamodule", None)
 
 
 def _log_every_n_steps(trainer: pl.Trainer) -> int:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import pytorch_lightning as pl
 import torch
 from lightning_utilities.core.rank_zero import rank_zero_only
 from pytorch_lightning.loggers import TensorBoardLogger
@@ -200,3 +201,18 @@ def write(file: Path, content: str | bytes) -> None:
         beside.replace(file)
     finally:
         beside.unlink(missing_ok=True)
+
+
+def log_dir(trainer: pl.Trainer) -> Path:
+    """The folder of a trainer's run. A broadcast from rank zero: to be called on every rank."""
+    return Path(trainer.log_dir or trainer.default_root_dir)
+
+
+def tensorboard_of(trainer: pl.Trainer) -> TensorBoardLogger | None:
+    """The trainer's TensorBoard logger, if it has one."""
+    return next((logger for logger in trainer.loggers if isinstance(logger, TensorBoardLogger)), None)
+
+
+def datamodule_of(trainer: pl.Trainer) -> Any:
+    """The trainer's data module; None if it was given loaders."""
+    return getattr(trainer, "datamodule", None)
