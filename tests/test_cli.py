@@ -199,8 +199,9 @@ def test_fast_dev_run_leaves_nothing_behind(place: Path, capsys: pytest.CaptureF
     assert [path.name for path in place.iterdir()] == ["data"]
 
 
-def test_no_logger_no_checkpoints_no_folder(place: Path) -> None:
-    main([*ONE_EPOCH, "--trainer.logger=false", "--trainer.enable_checkpointing=false"])
+@pytest.mark.parametrize("more", [[], ["--trainer.enable_checkpointing=false"]])
+def test_no_logger_no_folder(place: Path, more: list[str]) -> None:
+    main([*ONE_EPOCH, "--trainer.logger=false", *more])
     assert [path.name for path in place.iterdir()] == ["data"]
 
 

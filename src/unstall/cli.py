@@ -187,6 +187,9 @@ class CLI(LightningCLI):
         trainer = self._get(self.config_init, "trainer")
         if isinstance(trainer.callbacks, list):  # Lightning refuses a callback that a flag switches off; drop it here
             kept = trainer.enable_checkpointing if not trainer.fast_dev_run else False
+            placed = trainer.default_root_dir or any(getattr(part, "dirpath", None) for part in trainer.callbacks)
+            if trainer.logger is False and kept is None and not placed:
+                kept = kwargs["enable_checkpointing"] = False  # no run, no folder: Lightning would take the current one
             flags = {ProgressBar: trainer.enable_progress_bar, Checkpoint: kept}
             off = tuple(kind for kind, flag in flags.items() if flag is False)
             kwargs["callbacks"] = [callback for callback in trainer.callbacks if not isinstance(callback, off)]
