@@ -1,5 +1,6 @@
 """Forks on small blobs: each cause is made, and must be found; each remedy must have been measured."""
 
+import math
 from collections.abc import Callable, Sequence
 from itertools import pairwise
 from typing import Any
@@ -13,8 +14,8 @@ from torch import Tensor, nn
 from unstall.changes import first_samples, merged, overlay_for, redrawn, with_relu
 from unstall.diagnosis import Cause
 from unstall.errors import UsageError
-from unstall.forks import Report, fork, screening_steps, take, take_samples
-from unstall.race import State
+from unstall.forks import Report, climb, fork, lowest, screening_steps, take, take_samples
+from unstall.race import Outcome, State, Variant
 
 Batch = tuple[Tensor, Tensor]
 
@@ -196,6 +197,32 @@ def test_overlays_go_through_class_paths_and_only_to_known_settings() -> None:
     assert overlay_for(CONFIG, ["model", "learning_rate"], 3.0) is None
     both = merged({"a": {"b": 1, "c": 2}}, {"a": {"c": 3}, "d": 4})
     assert both == {"a": {"b": 1, "c": 3}, "d": 4}
+
+
+def outcomes(best: float) -> Callable[[list[float]], list[Outcome]]:
+    """What a race would return if the loss grew with the decades between a rate and the best one."""
+    return lambda rates: [Outcome(Variant(rate), [], [1 + abs(math.log10(rate / best))], {}, True) for rate in rates]
+
+
+@pytest.mark.parametrize(
+    ("best", "expected"),
+    [
+        (0.01, [0.032, 0.01, 0.0032, 0.001]),
+        (1e-4, [0.032, 0.01, 0.0032, 0.001]),
+        (0.1, [0.32, 0.1, 0.032, 0.01, 0.0032, 0.001]),
+        (1e3, [1.0, 0.32, 0.1, 0.032, 0.01, 0.0032, 0.001]),
+    ],
+)
+def test_rates_are_raced_upwards_until_one_is_too_high(best: float, expected: list[float]) -> None:
+    raced = climb(0.01, outcomes(best))
+    assert [rate for rate, _ in raced] == expected
+    assert all(outcome.variant.learning_rate == rate for rate, outcome in raced)
+
+
+def test_a_lead_of_three_percent_is_noise_and_the_lower_rate_is_taken() -> None:
+    assert lowest([0.99, 1.0, 1.2]) == 1
+    assert lowest([0.9, 1.0, 1.2]) == 0
+    assert lowest([math.inf, math.inf]) == 1
 
 
 def test_batches_are_taken_round_and_round_and_split_to_size() -> None:

@@ -113,11 +113,6 @@ class Suspect:
     setting: dict[str, Any] | None = None
 
 
-def half_decades(rate: float) -> list[float]:
-    """Return half a decade more, the rate itself, and half a decade and a decade less, as a person would type them."""
-    return [float(f"{rate * 10 ** (half / 2):.2g}") for half in (1, 0, -1, -2)]
-
-
 def lowest(losses: Sequence[float]) -> int:
     """Return the last index within 3 % of the lowest loss: such a lead is noise.
 
@@ -125,6 +120,24 @@ def lowest(losses: Sequence[float]) -> int:
     """
     least = min(losses)
     return max(index for index, loss in enumerate(losses) if loss <= 1.03 * least or loss == least)
+
+
+def climb(rate: float, run: Callable[[list[float]], list[Outcome]]) -> list[tuple[float, Outcome]]:
+    """Race half decades around a rate, and on upwards while the highest is the best: a few steps prefer lower rates.
+
+    Args:
+        rate: The best of a coarse and short race.
+        run: Races rates.
+
+    Returns:
+        Rates, as a person would type them, and what became of them; the highest first, seven at most.
+    """
+    rates = [float(f"{rate * 10 ** (half / 2):.2g}") for half in (1, 0, -1, -2)]
+    outcomes = run(rates)
+    while len(rates) < 7 and lowest([outcome.held_out_loss for outcome in outcomes]) == 0:
+        rates = [float(f"{rates[0] * 10**0.5:.2g}"), *rates]
+        outcomes = [*run(rates[:1]), *outcomes]
+    return list(zip(rates, outcomes, strict=True))
 
 
 def screening_steps(batch_size: int) -> int:
@@ -320,8 +333,8 @@ class _Trial:
         for rate, outcome in zip(grid[1:], screened[1:], strict=True):
             self._note(f"learning rate {rate:.2g}, {self.short} steps", screened[0], outcome)
         best = min(zip(grid, screened, strict=True), key=lambda pair: pair[1].held_out_loss)[0]
-        finer = [rate for rate in half_decades(best) if not 0.9 < rate / self.rate < 1.1]
-        raced = self._race([Variant(learning_rate=rate) for rate in finer], self.long)
+        raced = climb(best, lambda rates: self._race([Variant(learning_rate=rate) for rate in rates], self.long))
+        others = [(rate, outcome) for rate, outcome in raced if not self._is_own(rate)]
         forks = [
             self._note(
                 f"learning rate {rate:.2g}",
@@ -330,10 +343,13 @@ class _Trial:
                 self._overlay(RATE, rate),
                 Cause.TOO_LOW if rate > self.rate else Cause.TOO_HIGH,
             )
-            for rate, outcome in zip(finer, raced, strict=True)
+            for rate, outcome in others
         ]
         chosen = lowest([fork.loss_after for fork in forks])
-        return forks[chosen], sorted({finer[chosen], best, self.rate})
+        return forks[chosen], sorted({others[chosen][0], best, self.rate})
+
+    def _is_own(self, rate: float) -> bool:
+        return 0.9 < rate / self.rate < 1.1
 
     def _larger_batch(self, control: Outcome) -> Fork | None:
         """Restart with batches merged, so that all samples are seen just as often."""
@@ -360,7 +376,7 @@ class _Trial:
         grid = sorted({*rates, 1e-3, 1e-2, 1e-1})
         found: list[tuple[Fork, float, Suspect]] = []
         for suspect in self._alternatives():
-            losses = self._losses_with(suspect, grid, 2 * self.short)
+            losses = [outcome.held_out_loss for outcome in self._race_with(suspect, grid, 2 * self.short)]
             rate = grid[losses.index(min(losses))]
             found.append((self._accuse(suspect, rate, best, min(losses)), rate, suspect))
         if not found:
@@ -368,20 +384,18 @@ class _Trial:
         fork, rate, suspect = min(found, key=lambda item: item[0].loss_after)
         if not fork.helps:
             return fork
-        finer = half_decades(rate)
-        losses = self._losses_with(suspect, finer, self.long)
-        chosen = lowest(losses)
-        return self._accuse(suspect, finer[chosen], best, losses[chosen])
+        raced = climb(rate, lambda rates: self._race_with(suspect, rates, self.long))
+        rate, outcome = raced[lowest([outcome.held_out_loss for _, outcome in raced])]
+        return self._accuse(suspect, rate, best, outcome.held_out_loss)
 
-    def _losses_with(self, suspect: Suspect, rates: Sequence[float], steps: int) -> list[float]:
+    def _race_with(self, suspect: Suspect, rates: Sequence[float], steps: int) -> list[Outcome]:
         variants = [Variant(learning_rate=rate) for rate in rates]
-        return [o.held_out_loss for o in self._race(variants, steps, suspect.module, suspect.transform)]
+        return self._race(variants, steps, suspect.module, suspect.transform)
 
     def _accuse(self, suspect: Suspect, rate: float, before: float, after: float) -> Fork:
         faster = self._overlay(RATE, rate)
         overlay = merged(suspect.setting, faster) if suspect.setting is not None and faster is not None else None
-        same = 0.9 < rate / self.rate < 1.1
-        change = suspect.change if same else f"{suspect.change}, learning rate {rate:.2g}"
+        change = suspect.change if self._is_own(rate) else f"{suspect.change}, learning rate {rate:.2g}"
         return self._add(Fork(change, before, after, overlay, suspect.cause))
 
     def _alternatives(self) -> Iterable[Suspect]:
