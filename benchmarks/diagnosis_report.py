@@ -39,7 +39,7 @@ def wilson(hits: int, count: int, z: float = 1.96) -> tuple[float, float]:
     share = hits / count
     centre = (share + z * z / (2 * count)) / (1 + z * z / count)
     half = z * math.sqrt(share * (1 - share) / count + z * z / (4 * count * count)) / (1 + z * z / count)
-    return centre - half, centre + half
+    return max(0.0, centre - half), min(1.0, centre + half)
 
 
 def ours(run: Run) -> set[Cause]:
@@ -190,6 +190,13 @@ def report_forks(runs: list[Run]) -> list[str]:
     return lines
 
 
+def forks_by_class() -> list[str]:
+    """Return precision and recall per class of the diagnosis by forks."""
+    forked = read(FORKS)
+    lines = table(forked, [set(run["truth"]) for run in forked], [{Cause(run["cause"])} for run in forked])
+    return [f"By class, all networks, {len(forked)} runs:", "", *lines]
+
+
 def _share(values: list[bool]) -> str:
     if not values:
         return "- | "
@@ -240,7 +247,7 @@ def main() -> None:
         "|---|---|---|---|---|---|---|---|---|---|",
         *report_forks(runs),
         "",
-        f"{len(read(FORKS))} of {len(runs)} runs.",
+        *forks_by_class(),
     ]
     text = PAGE.read_text()
     for name, lines in (("signals", signals), ("forks", by_forks)):
