@@ -1,6 +1,6 @@
 """How often is the diagnosis right? Hundreds of short labelled runs, and what became of their siblings.
 
-    python benchmarks/diagnosis.py run         # makes benchmarks/diagnosis_runs.jsonl; about an hour, resumable
+    python benchmarks/diagnosis.py run         # makes benchmarks/diagnosis_runs.jsonl; hours, resumable, in parts
     python benchmarks/diagnosis.py forks       # diagnoses a sample of them by forks; about a minute each, resumable
     python benchmarks/diagnosis.py overhead    # what measuring costs
     python benchmarks/diagnosis_report.py      # the tables of docs/diagnosis.md from these files, in seconds
@@ -39,7 +39,7 @@ READINGS = 25, 50, 100, 200
 DEVELOPMENT = "mlp", "deep"
 """Networks on which thresholds were chosen at first, on MNIST."""
 FRESH = "layernorm", "residual"
-"""Networks that were trained after the last change of a rule or threshold, and on which nothing was chosen."""
+"""Networks on which no threshold was chosen; what their runs showed mended two rules (docs/diagnosis.md)."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,7 +56,7 @@ class Cell:
 
 
 def optimizers() -> dict[str, Callable[..., torch.optim.Optimizer]]:
-    """Return the optimizers; RMSprop has Keras's constants, KerasRMSprop its formula, too (fresh cells only)."""
+    """Return the optimizers; RMSprop has Keras's constants, KerasRMSprop its formula, too."""
     return {
         "SGD": torch.optim.SGD,
         "momentum": lambda weights, lr: torch.optim.SGD(weights, lr=lr, momentum=0.9),
@@ -242,13 +242,11 @@ def cells() -> list[Cell]:
 
 
 def fresh_cells() -> list[Cell]:
-    """Return cells of networks, an optimizer, a data set and seeds that no threshold was chosen on."""
+    """Return cells of networks, a data set and seeds that no threshold was chosen on."""
     draw = random.Random(3)
     spoils = ["x20", "dead", "unscaled", "random labels", "few samples", "zero"]
     names = ["SGD", "momentum", "KerasRMSprop", "Adam", "AdamW", "Adagrad"]
-    plan = [
-        (network, data) for data, count in (("mnist", 4), ("synthetic", 3)) for _ in range(count) for network in FRESH
-    ]
+    plan = [(network, data) for data in ["mnist"] * 4 + ["synthetic"] * 3 for network in FRESH]
     chosen = []
     for index, (network, data) in enumerate(plan):
         size = (128, 32, 8, 128)[index // 2 % 4]

@@ -133,7 +133,7 @@ def build_model(config: dict[str, Any]) -> pl.LightningModule:
 
 
 class NoProfiler(PassThroughProfiler):
-    """Lightning's profiler that measures nothing, without a generator for each of the 160 times a step it is asked."""
+    """Lightning's profiler that measures nothing, without a generator for every hook of every callback."""
 
     _nothing = nullcontext()
 
