@@ -121,9 +121,16 @@ def test_random_split_follows_the_seed(tiny_mnist_dir: Path) -> None:
     assert held_out[0] != held_out[1]
 
 
+def test_evaluation_has_a_batch_size_of_its_own(tiny_mnist_dir: Path) -> None:
+    data = ready(tiny_mnist_dir, None, batch_size=8, eval_batch_size=50)
+    assert len(next(iter(data.train_dataloader()))[0]) == 8
+    for loader in (data.val_dataloader(), data.test_dataloader(), data.predict_dataloader()):
+        assert len(next(iter(loader))[0]) == 50
+
+
 def test_real_split_is_the_notebooks(mnist_dir: Path) -> None:
     data = ready(mnist_dir)
-    assert (len(data.train_dataloader()), len(data.val_dataloader())) == (375, 94)
+    assert (len(data.train_dataloader()), len(data.val_dataloader())) == (375, 12)
     _, targets = collect(data.val_dataloader())
     assert torch.equal(targets, torchvision.datasets.MNIST(mnist_dir, train=True).targets[48_000:])
 
@@ -342,7 +349,7 @@ def test_every_kind_of_image_is_read_alike(image_dir: Path) -> None:
 
 
 def test_predicting_a_folder_needs_no_mnist(image_dir: Path, tmp_path: Path) -> None:
-    data = MNISTDataModule(str(tmp_path / "nothing"), predict_dir=str(image_dir), batch_size=3)
+    data = MNISTDataModule(str(tmp_path / "nothing"), predict_dir=str(image_dir), eval_batch_size=3)
     predictions: Any = trainer(tmp_path).predict(Recorder(), datamodule=data)
     assert [len(batch) for batch in predictions] == [3, 3, 2]
     assert torch.equal(torch.cat(predictions), (read_images(image_dir)[0] / 255).unsqueeze(1))

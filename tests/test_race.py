@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import random
+import sys
 from typing import Any
 
 import numpy as np
@@ -243,3 +244,29 @@ def test_refusals() -> None:
         race(Two(), [Variant()], make_batches(1))
     with pytest.raises(UsageError, match="precision=64-true"):
         StepOptions(precision="64-true")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere a race uses one process")
+def test_processes_of_their_own_change_no_outcome() -> None:
+    module, batches = Lit(), make_batches(12)
+    variants = [Variant(learning_rate=rate) for rate in (1e-3, 1e-2, 1e30)]
+    before = torch.get_num_threads()
+    both = []
+    for threads in (1, 2):
+        torch.manual_seed(3)  # dropout
+        torch.set_num_threads(threads)
+        both.append(race(module, variants, batches[:10], batches[10:], keep_state=True))
+    torch.set_num_threads(before)
+    for alone, beside in zip(*both, strict=True):
+        assert beside.losses == pytest.approx(alone.losses)
+        assert beside.held_out_losses == pytest.approx(alone.held_out_losses)
+        assert (beside.finite, beside.variant, beside.held_out_metrics) == (
+            alone.finite,
+            alone.variant,
+            pytest.approx(alone.held_out_metrics),
+        )
+        if alone.state is not None and beside.state is not None:
+            for name, weight in alone.state.weights.items():
+                torch.testing.assert_close(beside.state.weights[name], weight)
+        assert (alone.state is None) == (beside.state is None)
+    assert module.calls == 0

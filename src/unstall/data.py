@@ -102,6 +102,8 @@ class MNISTDataModule(pl.LightningDataModule):
         data_dir: Folder of the files, in torchvision's layout; they are fetched if they are not there.
         dataset: Which data set.
         batch_size: Samples a step, in each process.
+        eval_batch_size: Samples at once in validation, test and prediction, in each process. No result depends on it:
+            without gradients there is room for more, and the fewer batches, the less each of them costs.
         val_fraction: Share of the training file that is held out for validation.
         split: `last` holds out the end of the training file, `random` a random part that depends on the global seed.
         train_samples: Train on this many samples only, the first of the training part.
@@ -119,6 +121,7 @@ class MNISTDataModule(pl.LightningDataModule):
         data_dir: str = "data",
         dataset: DatasetName = "MNIST",
         batch_size: int = 128,
+        eval_batch_size: int = 1024,
         val_fraction: float = 0.2,
         split: SplitName = "last",
         train_samples: int | None = None,
@@ -133,6 +136,8 @@ class MNISTDataModule(pl.LightningDataModule):
             raise UsageError(f"split={split} is not known: choose one of {', '.join(get_args(SplitName))}")
         if batch_size < 1:
             raise UsageError(f"batch_size={batch_size} is too small: give at least 1")
+        if eval_batch_size < 1:
+            raise UsageError(f"eval_batch_size={eval_batch_size} is too small: give at least 1")
         if not 0 < val_fraction < 1:
             raise UsageError(f"val_fraction={val_fraction} is out of range: give a share between 0 and 1, such as 0.2")
         if train_samples is not None and train_samples < 1:
@@ -142,6 +147,7 @@ class MNISTDataModule(pl.LightningDataModule):
         self.data_dir = Path(data_dir).expanduser()
         self.dataset = dataset
         self.batch_size = batch_size
+        self.eval_batch_size = eval_batch_size
         self.val_fraction = val_fraction
         self.split = split
         self.train_samples = train_samples
@@ -242,7 +248,7 @@ class MNISTDataModule(pl.LightningDataModule):
         )
         return DataLoader(
             dataset,
-            batch_size=self.batch_size,
+            batch_size=self.batch_size if part == "train" else self.eval_batch_size,
             sampler=sampler,
             collate_fn=_as_it_is,  # `__getitems__` returns a whole batch
             num_workers=self.num_workers,

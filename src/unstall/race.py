@@ -24,6 +24,7 @@ from pytorch_lightning.core.optimizer import _configure_optimizers, _configure_s
 from torch import Tensor, nn
 
 from unstall.errors import UsageError
+from unstall.parallel import side_by_side
 
 MIXED = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
 FULL = ("32-true", "32", 32)
@@ -159,12 +160,15 @@ def race(
         UsageError: for manual optimization, or not exactly one optimizer.
     """
     check_optimization(module)
-    outcomes = []
-    for variant in variants:
+    where = device or module.device
+
+    def run(i: int) -> Outcome:
         with unchanged_random_state(), torch.inference_mode(False), torch.enable_grad():
-            runner = _Runner(module, variant, options, device or module.device, trainer)
-            outcomes.append(runner.run(batches, held_out, keep_state))
-    return outcomes
+            return _Runner(module, variants[i], options, where, trainer).run(batches, held_out, keep_state)
+
+    if where.type == "cpu":
+        return side_by_side(run, len(variants))
+    return [run(i) for i in range(len(variants))]
 
 
 def check_optimization(module: pl.LightningModule) -> None:

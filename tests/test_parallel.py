@@ -1,0 +1,137 @@
+"""Calls side by side return what they would return one after another, whatever becomes of the processes."""
+
+import multiprocessing
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+
+import pytest
+import torch
+
+from unstall.parallel import cores, side_by_side
+
+linux = pytest.mark.skipif(sys.platform != "linux", reason="elsewhere a fork is not safe: all calls are made here")
+
+
+@pytest.fixture(autouse=True)
+def _two_threads() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    yield
+    torch.set_num_threads(before)
+
+
+def slow_pid(_: int) -> int:
+    time.sleep(0.2)
+    return os.getpid()
+
+
+def test_results_come_in_order() -> None:
+    weights = torch.randn(50, 50)
+    results = side_by_side(lambda i: weights * i, 7)  # a function that could not be pickled
+    assert all(torch.equal(result, weights * i) for i, result in enumerate(results))
+    assert side_by_side(lambda i: i, 0) == []
+
+
+@linux
+def test_one_process_for_each_core_and_none_remains() -> None:
+    pids = side_by_side(slow_pid, 5)
+    assert len(set(pids)) == 2
+    assert os.getpid() not in pids
+    assert not multiprocessing.active_children()
+
+
+@linux
+def test_each_process_has_one_thread() -> None:
+    assert side_by_side(lambda i: torch.get_num_threads(), 2) == [1, 1]
+    assert torch.get_num_threads() == 2
+
+
+def test_one_core_needs_no_process() -> None:
+    torch.set_num_threads(1)
+    assert side_by_side(slow_pid, 2) == [os.getpid()] * 2
+
+
+def test_where_an_accelerator_is_at_hand_nothing_is_forked(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.accelerator, "is_available", lambda: True)
+    assert cores() == 1
+
+
+def test_what_a_call_raises_is_raised_here_as_it_was(capfd: pytest.CaptureFixture[str]) -> None:
+    class OwnError(Exception):  # a local class, which could not be pickled
+        pass
+
+    def fail(i: int) -> int:
+        if i == 1:
+            raise OwnError("second call")
+        return i
+
+    with pytest.raises(OwnError, match="second call"):
+        side_by_side(fail, 3)
+    assert not multiprocessing.active_children()
+    assert capfd.readouterr() == ("", "")
+
+
+@linux
+def test_a_killed_process_costs_time_but_no_result() -> None:
+    parent = os.getpid()
+
+    def killed(i: int) -> int:
+        if os.getpid() != parent and i == 1:  # as when memory runs out
+            os.kill(os.getpid(), signal.SIGKILL)
+        return i * i
+
+    assert side_by_side(killed, 4) == [0, 1, 4, 9]
+
+
+@linux
+def test_a_result_that_cannot_be_pickled_is_computed_here() -> None:
+    results = side_by_side(lambda i: lambda: i, 2)
+    assert [result() for result in results] == [0, 1]
+
+
+@linux
+def test_what_a_call_changes_stays_behind() -> None:
+    torch.manual_seed(0)
+    before, seen = torch.get_rng_state(), [0]
+
+    def change(i: int) -> None:
+        seen[0] += 1
+        torch.rand(3)
+
+    side_by_side(change, 4)
+    assert seen == [0]
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+@linux
+@pytest.mark.slow
+def test_interrupted_it_leaves_no_process_behind() -> None:
+    code = (
+        "import os, time, torch\n"
+        "from unstall.parallel import side_by_side\n"
+        "torch.set_num_threads(2)\n"
+        "print(os.getpid(), flush=True)\n"
+        "side_by_side(lambda i: (print(os.getpid(), flush=True), time.sleep(60)), 2)\n"
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-c", code],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+        preexec_fn=lambda: signal.signal(
+            signal.SIGINT, signal.default_int_handler
+        ),  # a job in the background ignores it
+    )
+    assert process.stdout is not None
+    pids = [int(process.stdout.readline()) for _ in range(3)]
+    os.killpg(process.pid, signal.SIGINT)  # as a terminal does
+    _, errors = process.communicate(timeout=20)
+    assert errors.count("KeyboardInterrupt") == 1
+    for pid in pids:
+        with pytest.raises(ProcessLookupError):
+            os.kill(pid, 0)
