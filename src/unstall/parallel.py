@@ -6,12 +6,15 @@ A small network leaves most of the cores idle most of the time, however many thr
 from __future__ import annotations
 
 import multiprocessing
+import os
 import pickle
 import sys
 import warnings
-from collections.abc import Callable
-from multiprocessing.connection import Connection, wait
-from typing import Any, TypeVar
+from array import array
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from multiprocessing.connection import Connection
+from typing import TypeVar
 
 import torch
 
@@ -19,19 +22,49 @@ Result = TypeVar("Result")
 
 
 def side_by_side(function: Callable[[int], Result], count: int) -> list[Result]:
-    """Return `[function(0), ..., function(count - 1)]`, computed in forked processes where there are cores for them.
+    """Return `[function(0), ..., function(count - 1)]`, computed here and in forks of this process.
 
-    The processes are forks, so that nothing needs to be sent to them and nothing that a call changes comes back. They
-    use one thread each, as the workers of a `DataLoader` do: a fork has no thread but its own. Which process makes
-    which calls is left to chance. Whatever a process could not return, because the call raised, or the process was
-    killed, is called again here.
+    A fork needs nothing sent to it, and what a call changes there does not come back. Here and there, one thread is
+    used, as by the workers of a `DataLoader`: a fork has no thread but its own. Which process makes which calls is
+    left to chance. What a fork could not return, because the call raised or the process was killed, is called again
+    here.
 
     Args:
         function: on the CPU; its results can be pickled.
         count: how many calls.
     """
     processes = min(count, cores())
-    results: dict[int, Result] = _forked(function, count, processes) if processes > 1 else {}
+    if processes < 2:
+        return [function(i) for i in range(count)]
+    context = multiprocessing.get_context("fork")
+    waiting, filled = os.pipe()  # whoever is free reads the number of its next call
+    os.write(filled, array("i", range(count)).tobytes())
+    os.close(filled)
+    threads = torch.get_num_threads()
+    children, channels = [], []
+    try:
+        for _ in range(processes - 1):
+            here, there = context.Pipe(duplex=False)
+            channels.append(here)
+            children.append(context.Process(target=_work, args=(function, waiting, there, os.getpid()), daemon=True))
+            with warnings.catch_warnings():
+                # Python 3.12 warns of any fork beside threads. Those here are idle ones, of OpenMP and loggers.
+                warnings.filterwarnings("ignore", message=".*use of fork", category=DeprecationWarning)
+                children[-1].start()
+            there.close()
+        torch.set_num_threads(1)
+        results = {i: function(i) for i in _numbers(waiting)}
+        for channel in channels:
+            with suppress(EOFError, OSError):  # the process is gone
+                results |= pickle.loads(channel.recv_bytes())
+    finally:
+        torch.set_num_threads(threads)
+        for child in children:
+            child.terminate()
+        for child, channel in zip(children, channels, strict=True):
+            child.join()
+            channel.close()
+        os.close(waiting)
     return [results[i] if i in results else function(i) for i in range(count)]
 
 
@@ -46,47 +79,19 @@ def cores() -> int:
     return torch.get_num_threads() if safe and not multiprocessing.current_process().daemon else 1
 
 
-def _forked(function: Callable[[int], Result], count: int, processes: int) -> dict[int, Result]:
-    context = multiprocessing.get_context("fork")
-    taken = context.Value("i", 0)
+def _numbers(waiting: int) -> Iterator[int]:
+    while number := os.read(waiting, array("i").itemsize):
+        yield array("i", number)[0]
+
+
+def _work(function: Callable[[int], Result], waiting: int, channel: Connection, parent: int) -> None:
     results: dict[int, Result] = {}
-    children, readers = [], []
-    try:
-        for _ in range(processes):
-            reader, writer = context.Pipe(duplex=False)
-            child = context.Process(target=_work, args=(function, count, taken, writer), daemon=True)
-            with warnings.catch_warnings():
-                # Python 3.12 warns of any fork beside threads. Those here are idle ones, of OpenMP and loggers.
-                warnings.filterwarnings("ignore", message=".*use of fork", category=DeprecationWarning)
-                child.start()
-            writer.close()
-            children.append(child)
-            readers.append(reader)
-        while readers:
-            for reader in wait(readers):
-                assert isinstance(reader, Connection)
-                try:
-                    i, result = pickle.loads(reader.recv_bytes())
-                    results[i] = result
-                except EOFError:
-                    readers.remove(reader)
-    finally:
-        for child in children:
-            child.terminate()
-            child.join()
-    return results
-
-
-def _work(function: Callable[[int], Any], count: int, taken: Any, writer: Connection) -> None:
-    try:
+    with suppress(BaseException):  # the call is made again where whoever asked for it can see it fail
         torch.set_num_threads(1)
-        while True:
-            with taken.get_lock():
-                i = taken.value
-                taken.value += 1
-            if i >= count:
-                return
-            # Not `send`, with which torch would pass tensors through shared memory, of which containers have little.
-            writer.send_bytes(pickle.dumps((i, function(i))))
-    except BaseException:  # called again, where whoever called can see it fail
-        pass
+        for i in _numbers(waiting):
+            if os.getppid() != parent:
+                return  # it was killed
+            results[i] = function(i)
+    with suppress(BaseException):
+        # Not `send`, with which torch would pass tensors through shared memory, of which containers have little.
+        channel.send_bytes(pickle.dumps(results))
