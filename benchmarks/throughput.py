@@ -31,8 +31,6 @@ MARKS = "<!-- tables: benchmarks/throughput.py -->", "<!-- end of tables -->"
 
 CONTENDERS = {
     "ours": "`unstall fit`, everything on",
-    "no_diagnosis": "... without the diagnosis",
-    "no_logging": "... without TensorBoard and CSV",
     "no_callbacks": "... without any callback or logger",
     "medium": "... with products in bfloat16 (`torch.set_float32_matmul_precision('medium')`)",
     "bare": "a bare PyTorch loop, the same tensors and optimizer",
@@ -105,6 +103,80 @@ def fit(gate: Gate, epochs: int, *options: str, without: tuple[str, ...] = (), o
         file.write_text(yaml.safe_dump(config))
         places = [f"--data.data_dir={ROOT / 'data'}", f"--logs_dir={folder}", "--trainer.accelerator=cpu"]
         Gated(["fit", f"--config={file}", *places, f"--trainer.max_epochs={epochs}", *options])
+
+
+PARTS = {
+    "Diagnosis": "the diagnosis",
+    "History": "TensorBoard and CSV",
+    "Curves": "TensorBoard and CSV",
+    "[Callback]": "progress bar, checkpoints, other hooks",
+    "_next": "batches",
+    "ing_step": "forward pass, loss, means",
+    "validation_step": "forward pass, loss, means",
+    ".backward": "backward pass",
+    ".optimizer_step": "the optimizer",
+}
+"""Part of a step by what the name of a profiled action contains, the first that fits; all else is Lightning's own."""
+
+
+def shares(gate: Gate, epochs: int) -> None:
+    """Where the seconds of ours go, by a stopwatch in Lightning's place for profilers: no turns, no first epoch."""
+    import pytorch_lightning as pl
+    from pytorch_lightning.profilers import Profiler
+
+    from unstall.cli import CLI
+
+    class Stopwatch(Profiler):
+        def __init__(self) -> None:
+            super().__init__()
+            self.seconds: dict[str, float] = {}
+            self.running = ["Lightning's own"]
+            self.since = time.perf_counter()
+
+        def start(self, action_name: str) -> None:
+            fitting = (part for fragment, part in PARTS.items() if fragment in action_name)
+            outer = self.running[-1]
+            self._change()
+            # Whatever a callback has done for itself is the callback's.
+            self.running.append(outer if outer in callbacks else next(fitting, "Lightning's own"))
+
+        def stop(self, action_name: str) -> None:
+            self._change()
+            self.running.pop()
+
+        def _change(self) -> None:
+            now = time.perf_counter()
+            self.seconds[self.running[-1]] = self.seconds.get(self.running[-1], 0.0) + now - self.since
+            self.since = now
+
+    class Watched(CLI):
+        def before_fit(self) -> None:
+            self.trainer.callbacks.insert(0, Begin())  # type: ignore[attr-defined]
+            self.trainer.profiler = watch  # type: ignore[attr-defined]
+            for logger in self.trainer.loggers:
+                for name in ("log_metrics", "save"):
+                    setattr(logger, name, timed(getattr(logger, name)))
+
+    class Begin(pl.Callback):
+        def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+            if trainer.current_epoch == 1:
+                watch.seconds.clear()
+
+        def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+            gate.send(shares={part: seconds / (epochs - 1) for part, seconds in watch.seconds.items()})
+
+    def timed(call: Callable[..., Any]) -> Callable[..., Any]:
+        def with_stopwatch(*given: Any, **named: Any) -> Any:
+            with watch.profile("[Callback]History, by way of a logger"):
+                return call(*given, **named)
+
+        return with_stopwatch
+
+    callbacks = [PARTS[name] for name in ("Diagnosis", "History", "[Callback]")]
+    watch = Stopwatch()
+    with tempfile.TemporaryDirectory() as folder:
+        places = [f"--data.data_dir={ROOT / 'data'}", f"--logs_dir={folder}", "--trainer.accelerator=cpu"]
+        Watched(["fit", f"--config={CONFIG}", *places, f"--trainer.max_epochs={epochs}"])
 
 
 def bare(gate: Gate, epochs: int, own_optimizer: bool = True) -> None:
@@ -300,8 +372,6 @@ def racing(gate: Gate, epochs: int) -> None:
 
 RUNS: dict[str, Callable[[Gate, int], None]] = {
     "ours": fit,
-    "no_diagnosis": lambda gate, epochs: fit(gate, epochs, without=("Diagnosis",)),
-    "no_logging": lambda gate, epochs: fit(gate, epochs, "--trainer.logger=false"),
     "no_callbacks": lambda gate, epochs: fit(
         gate,
         epochs,
@@ -317,6 +387,7 @@ RUNS: dict[str, Callable[[Gate, int], None]] = {
     "keras_tensorflow": lambda gate, epochs: train_keras(gate, epochs, "tensorflow"),
     "keras_jax": lambda gate, epochs: train_keras(gate, epochs, "jax"),
     "first_step": lambda gate, epochs: fit(gate, epochs, only_first_step=True),
+    "shares": lambda gate, epochs: shares(gate, 6),
     "ceiling": ceiling,
     "race": racing,
 }
@@ -478,11 +549,16 @@ def tables(measured: dict[str, Any]) -> str:
         ("over Lightning with torchvision's", "ours", "torchvision", 0.35),
         ("over Keras on TensorFlow", "ours", "keras_tensorflow", 1.0),
         ("over Keras on JAX (goal)", "ours", "keras_jax", 1.0),
-        ("with the diagnosis over without", "ours", "no_diagnosis", 1.03),
-        ("with TensorBoard and CSV over without", "ours", "no_logging", 1.05),
+        ("without any callback or logger over the bare loop's", "no_callbacks", "bare", None),
     ):
         if name in results and other in results:
             lines.append(f"| {label} | {spread(ratios(results, name, other))} | {bar or ''} |")
+    parts = measured["shares"]
+    for label, part, bar in (
+        ("the diagnosis over everything else, by stopwatch", "the diagnosis", 1.03),
+        ("TensorBoard and CSV over everything else, by stopwatch", "TensorBoard and CSV", 1.05),
+    ):
+        lines.append(f"| {label} | {sum(parts.values()) / (sum(parts.values()) - parts[part]):.3f} | {bar} |")
     if "ours" in results and epochs >= 10:
         seconds = results["ours"]["seconds"]
         drift = median(seconds[7:10]) / median(seconds[1:4])  # one epoch alone is as noisy as the machine
@@ -498,8 +574,9 @@ def tables(measured: dict[str, Any]) -> str:
         lines.append(f"| peak memory, GB | {results['ours']['peak_gb']:.2f} | 1.2 |")
     last = measured["race"][-1]
     lines.append(f"| {last['rates']} rates in a race over one after another | {last['ratio']:.2f} | 0.8 |")
-    if {"ours", "no_callbacks", "no_diagnosis", "no_logging", "bare"} <= results.keys():
-        lines += ["", *_shares(results, 2e-9 * BATCH * 784 * HIDDEN / measured["gflops"])]
+    lines += ["", "| where an epoch's time goes, by stopwatch | s | share |", "|---|---|---|"]
+    for part in sorted(parts, key=lambda part: -parts[part]):
+        lines.append(f"| {part} | {parts[part]:.3f} | {100 * parts[part] / sum(parts.values()):.1f} % |")
     for name, points in measured.get("curves", {}).items():
         lines += ["", f"| {name} | " + " | ".join(str(value) for value, _ in points) + " |"]
         lines += ["|" + "---|" * (len(points) + 1), "| epoch, s | " + " | ".join(f"{s:.2f}" for _, s in points) + " |"]
@@ -510,22 +587,6 @@ def tables(measured: dict[str, Any]) -> str:
         "| 100 steps, s | " + " | ".join(f"{r['seconds']:.2f}" for r in race) + " |",
     ]
     return "\n".join(lines)
-
-
-def _shares(results: dict[str, dict[str, Any]], product: float) -> list[str]:
-    """Where the time of an epoch of ours goes, from the differences between contenders."""
-    total = {name: median(result["seconds"][1:]) for name, result in results.items()}
-    products = product * (2 * TRAIN + VAL) / BATCH  # forward and the weights' gradient; validation forward only
-    parts = {
-        "the first layer's products, at the rate of the product alone": products,
-        "the rest of the arithmetic (bare loop)": total["bare"] - products,
-        "Lightning's loop, data loader, means": total["no_callbacks"] - total["bare"],
-        "the diagnosis": total["ours"] - total["no_diagnosis"],
-        "TensorBoard and CSV": total["ours"] - total["no_logging"],
-    }
-    parts["progress bar, checkpoints, other hooks"] = total["ours"] - sum(parts.values())
-    lines = ["| where an epoch's time goes | s | share |", "|---|---|---|"]
-    return lines + [f"| {name} | {s:.3f} | {100 * s / total['ours']:.0f} % |" for name, s in parts.items()]
 
 
 def draw(measured: dict[str, Any], file: Path) -> None:
@@ -599,6 +660,7 @@ def main() -> None:
         "start_up": began,
         **ask("ceiling"),
         **ask("race"),
+        **ask("shares"),
     }
     if arguments.curves:
         measured["curves"] = curves()

@@ -46,7 +46,7 @@ class Diagnosis(Callback):
         self._suspicion: Cause | None = None
         self._announced: Cause | None = None
         self._batches = 0
-        self._global_step = 0
+        self._stepped = False
 
     def state_dict(self) -> dict[str, Any]:
         """Return plain numbers and tensors: the checkpoint loads with `weights_only=True`."""
@@ -59,7 +59,7 @@ class Diagnosis(Callback):
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Note the initial weights."""
         self.verdict = self._suspicion = self._announced = None
-        self._batches, self._global_step = 0, trainer.global_step
+        self._batches, self._stepped = 0, False
         if self.meter is not None:
             self.meter.watch.stop()
         weights = any(weight.requires_grad for weight in pl_module.parameters())
@@ -79,6 +79,7 @@ class Diagnosis(Callback):
         """Note the weights before a step."""
         if self.meter is not None:
             self.meter.before_step()
+            self._stepped = True
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -89,8 +90,8 @@ class Diagnosis(Callback):
             return
         if trainer.accumulate_grad_batches > 1:
             loss = loss * trainer.accumulate_grad_batches  # Lightning hands out the loss divided by it
-        self.meter.after_batch(loss, find_targets(batch), stepped=trainer.global_step != self._global_step)
-        self._global_step = trainer.global_step
+        self.meter.after_batch(loss, find_targets(batch), stepped=self._stepped)
+        self._stepped = False
         self._batches += 1
         if self._batches % self.every_n_steps == 0 or self._batches in EARLY_READINGS:
             self._judge(trainer, pl_module)
