@@ -26,6 +26,24 @@ def overlay_for(config: Any, path: Sequence[str], value: Any) -> dict[str, Any] 
     return None if inner is None else {path[0]: inner}
 
 
+def overlay_of(config: Config, names: Sequence[str], value: Any, place: str = "model") -> dict[str, Any] | None:
+    """Return the overlay that gives the first of these settings a value; None if the configuration has none of them.
+
+    Args:
+        config: The configuration of a run.
+        names: What the setting may be called, as paths with dots.
+        value: Its new value.
+        place: Where it is, if it is not at the top.
+    """
+    for name in names:
+        for start in (place, None):
+            path = [part for part in (start, *name.split(".")) if part is not None]
+            found = overlay_for(config, path, value)
+            if found is not None:
+                return found
+    return None
+
+
 def merged(left: Mapping[str, Any], right: Mapping[str, Any]) -> dict[str, Any]:
     """Return one overlay out of two; where both set the same, the right one wins."""
     both = dict(left)

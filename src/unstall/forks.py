@@ -18,23 +18,13 @@ import pytorch_lightning as pl
 import torch
 from torch import Tensor, nn
 
-from unstall.changes import (
-    Config,
-    blank,
-    first_samples,
-    merged,
-    network_settings,
-    overlay_for,
-    redrawn,
-    scale_of_inputs,
-    scaled,
-    with_relu,
-)
+from unstall.changes import Config, blank, first_samples, merged, overlay_of
 from unstall.diagnosis import Cause, Evidence, Verdict, describe, diagnose
 from unstall.errors import UsageError
 from unstall.meter import Meter
 from unstall.race import Outcome, State, StepOptions, Variant, check_optimization, race, unchanged_random_state
 from unstall.signals import Signals, find_targets
+from unstall.suspects import Rebuild, Suspect, find_suspects
 
 RATES = tuple(10.0**exponent for exponent in range(-5, 2))
 """An absolute grid: around a rate that is far off, a relative one finds nothing (1e-6 times 1000 still stalls)."""
@@ -52,8 +42,6 @@ SMALL_BATCH, SMALL_STEPS = 32, 150
 
 RATE = "optimizer.lr", "lr", "learning_rate"
 """What a model's configuration may call its learning rate."""
-
-Rebuild = Callable[[dict[str, Any]], pl.LightningModule]
 
 
 @dataclass(frozen=True)
@@ -92,25 +80,6 @@ class Report:
     forks: tuple[Fork, ...]
     fix: Fork | None
     open_question: str = ""
-
-
-@dataclass(frozen=True)
-class Suspect:
-    """A change of the network or of its inputs, to be tried where no rate helps.
-
-    Args:
-        change: In words.
-        cause: What it would mend.
-        module: The changed module, or the run's own.
-        transform: What is done to each batch.
-        setting: The overlay that makes the change permanent; None if it has no setting.
-    """
-
-    change: str
-    cause: Cause
-    module: pl.LightningModule
-    transform: Callable[[Any], Any] = lambda batch: batch
-    setting: dict[str, Any] | None = None
 
 
 def lowest(losses: Sequence[float]) -> int:
@@ -340,7 +309,7 @@ class _Trial:
                 f"learning rate {rate:.2g}",
                 control,
                 outcome,
-                self._overlay(RATE, rate),
+                overlay_of(self.config, RATE, rate),
                 Cause.TOO_LOW if rate > self.rate else Cause.TOO_HIGH,
             )
             for rate, outcome in others
@@ -358,7 +327,7 @@ class _Trial:
             return None
         (outcome,) = self._race([Variant(merge=merge)], self.long)
         size = merge * self.batch_size
-        overlay = self._overlay(("batch_size",), size, place="data")
+        overlay = overlay_of(self.config, ("batch_size",), size, place="data")
         return self._note(f"batch size {size}", control, outcome, overlay, Cause.BATCH_TOO_SMALL)
 
     def _in_place(self) -> None:
@@ -375,7 +344,8 @@ class _Trial:
         """Change the network or its inputs, at a few rates each; then the best change at half decades, for longer."""
         grid = sorted({*rates, 1e-3, 1e-2, 1e-1})
         found: list[tuple[Fork, float, Suspect]] = []
-        for suspect in self._alternatives():
+        spoilt = Cause.DEAD_AT_START if self._dead_at_start else Cause.BAD_SCALE
+        for suspect in find_suspects(self.module, self.batches[0], self.config, self.rebuild, spoilt):
             losses = [outcome.held_out_loss for outcome in self._race_with(suspect, grid, 2 * self.short)]
             rate = grid[losses.index(min(losses))]
             found.append((self._accuse(suspect, rate, best, min(losses)), rate, suspect))
@@ -393,33 +363,10 @@ class _Trial:
         return self._race(variants, steps, suspect.module, suspect.transform)
 
     def _accuse(self, suspect: Suspect, rate: float, before: float, after: float) -> Fork:
-        faster = self._overlay(RATE, rate)
+        faster = overlay_of(self.config, RATE, rate)
         overlay = merged(suspect.setting, faster) if suspect.setting is not None and faster is not None else None
         change = suspect.change if self._is_own(rate) else f"{suspect.change}, learning rate {rate:.2g}"
         return self._add(Fork(change, before, after, overlay, suspect.cause))
-
-    def _alternatives(self) -> Iterable[Suspect]:
-        settings = network_settings(self.config)
-        spoiled = Cause.DEAD_AT_START if self._dead_at_start else Cause.BAD_SCALE
-        scale = scale_of_inputs(self.batches[0])
-        if scale is not None and not 0.1 < scale < 3:
-            smaller: Callable[[Any], Any] = lambda batch: scaled(batch, 1 / scale)  # noqa: E731
-            yield Suspect(f"inputs divided by {scale:.3g}", Cause.BAD_SCALE, self.module, smaller)
-        wanted = {"init_scale": (1.0, spoiled), "activation": ("relu", Cause.VANISHING)}
-        widths = settings.get("widths")
-        if isinstance(widths, (list, tuple)) and len(widths) > 2 and min(widths[1:-1]) < 128:
-            wanted["widths"] = (
-                [widths[0], *(max(128, width) for width in widths[1:-1]), widths[-1]],
-                Cause.LOW_CAPACITY,
-            )
-        for name, (value, cause) in wanted.items():
-            overlay = self._overlay((f"network.{name}", name), value)
-            if self.rebuild is not None and name in settings and settings[name] != value and overlay is not None:
-                yield Suspect(f"{name} {value}", cause, self.rebuild(overlay), setting=overlay)
-        if "init_scale" not in settings:
-            yield Suspect("initial weights as torch draws them", spoiled, redrawn(self.module))
-        if "activation" not in settings and (module := with_relu(self.module)) is not None:
-            yield Suspect("ReLU in place of every sigmoid and tanh", Cause.VANISHING, module)
 
     def _fits_few(self, rates: Sequence[float]) -> bool:
         """Return whether a few samples can be learned by heart: then it is not the network that fails."""
@@ -493,13 +440,3 @@ class _Trial:
 
     def _better(self, before: float, after: float) -> bool:
         return after < HELPS * before and before - after > MATTERS * self.reference
-
-    def _overlay(self, names: Sequence[str], value: Any, place: str = "model") -> dict[str, Any] | None:
-        """Return the overlay that gives the first of these settings a value; None if the run has none of them."""
-        for name in names:
-            for start in (place, None):
-                path = [part for part in (start, *name.split(".")) if part is not None]
-                found = overlay_for(self.config, path, value)
-                if found is not None:
-                    return found
-        return None

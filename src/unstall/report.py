@@ -13,10 +13,11 @@ from unstall.changes import Config
 from unstall.diagnosis import write_json
 from unstall.errors import UsageError
 from unstall.figures import png
-from unstall.forks import Fork, Rebuild, Report, fork, screening_steps, take, take_samples
+from unstall.forks import Fork, Report, fork, screening_steps, take, take_samples
 from unstall.race import State, StepOptions
 from unstall.run import write
 from unstall.signals import Signals, find_targets
+from unstall.suspects import Rebuild
 
 VERDICT, FIX, PICTURE = "diagnosis.json", "fix.yaml", "diagnosis.png"
 
