@@ -56,6 +56,13 @@ def test_one_core_needs_no_process() -> None:
     assert side_by_side(slow_pid, 2) == [os.getpid()] * 2
 
 
+def test_few_calls_on_many_cores_need_all_threads_of_one_process() -> None:
+    torch.set_num_threads(6)
+    assert side_by_side(lambda i: (os.getpid(), torch.get_num_threads()), 2) == [(os.getpid(), 6)] * 2
+    if sys.platform == "linux":
+        assert len({pid for pid, _ in side_by_side(lambda i: (slow_pid(i), 0), 3)}) == 3
+
+
 def test_where_an_accelerator_is_at_hand_nothing_is_forked(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.accelerator, "is_available", lambda: True)
     assert cores() == 1
