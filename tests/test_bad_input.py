@@ -92,6 +92,7 @@ CASES: dict[str, tuple[list[str], list[str]]] = {
     "rate infinite": ([*FIT, f"{LR}=.inf"], ["model.optimizer.lr", "inf"]),
     "batch size 0": ([*FIT, "--data.batch_size=0"], ["batch_size=0"]),
     "batch size negative": ([*FIT, "--data.batch_size=-4"], ["batch_size=-4"]),
+    "evaluation batch size 0": ([*FIT, "--data.eval_batch_size=0"], ["eval_batch_size=0"]),
     "batch size beyond the data": ([*FIT, "--data.batch_size=481"], ["batch_size=481", "480"]),
     "batch size no whole number": ([*FIT, "--data.batch_size=1.5"], ["data.batch_size", "1.5", "int"]),
     "batch size no number": ([*FIT, "--data.batch_size=many"], ["data.batch_size", "many", "int"]),

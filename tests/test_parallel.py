@@ -68,6 +68,11 @@ def test_where_an_accelerator_is_at_hand_nothing_is_forked(monkeypatch: pytest.M
     assert cores() == 1
 
 
+def test_among_several_processes_nothing_is_forked(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.distributed, "is_initialized", lambda: True)
+    assert cores() == 1
+
+
 def test_what_a_call_raises_is_raised_here_as_it_was(capfd: pytest.CaptureFixture[str]) -> None:
     class OwnError(Exception):  # a local class, which could not be pickled
         pass

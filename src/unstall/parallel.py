@@ -73,10 +73,11 @@ def cores() -> int:
     """How many processes may compute at once: torch's threads, or 1 where a fork is not safe.
 
     It is not on macOS (Python's documentation of `multiprocessing`), nor where an accelerator is at hand: torch's
-    backward pass then has threads that a fork lacks (https://github.com/pytorch/pytorch/wiki/Autograd-and-Fork). A
-    daemon may have no children.
+    backward pass then has threads that a fork lacks (https://github.com/pytorch/pytorch/wiki/Autograd-and-Fork); nor
+    among several processes of a training, which a fork could not talk to. A daemon may have no children.
     """
-    safe = sys.platform == "linux" and not torch.accelerator.is_available()
+    distributed = torch.distributed.is_available() and torch.distributed.is_initialized()
+    safe = sys.platform == "linux" and not torch.accelerator.is_available() and not distributed
     return torch.get_num_threads() if safe and not multiprocessing.current_process().daemon else 1
 
 
