@@ -33,8 +33,9 @@ def side_by_side(function: Callable[[int], Result], count: int) -> list[Result]:
         function: on the CPU; its results can be pickled.
         count: how many calls.
     """
-    processes = min(count, cores())
-    if processes < 2 or processes < cores() / 2:
+    available = cores()
+    processes = min(count, available)
+    if processes < 2 or processes < available / 2:
         # All threads on one call at a time are then quicker: we take it that they gain half their number.
         return [function(i) for i in range(count)]
     context = multiprocessing.get_context("fork")
