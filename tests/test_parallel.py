@@ -106,13 +106,13 @@ def test_a_result_that_cannot_be_pickled_is_computed_here() -> None:
     assert [result() for result in results] == [0, 1]
 
 
-def start_long_calls() -> tuple[subprocess.Popen[str], list[int]]:
-    """A process that makes 40 calls of half a second side by side, and the process numbers of the first two."""
+def start_long_calls() -> tuple[subprocess.Popen[str], set[int]]:
+    """A process that makes 40 calls of half a second side by side, and the numbers of both processes."""
     code = (
         "import os, time, torch\n"
         "from unstall.parallel import side_by_side\n"
         "torch.set_num_threads(2)\n"
-        "side_by_side(lambda i: (print(os.getpid(), flush=True) if i < 2 else None, time.sleep(0.5)), 40)\n"
+        "side_by_side(lambda i: (print(os.getpid(), flush=True), time.sleep(0.5)), 40)\n"
     )
     process = subprocess.Popen(
         [sys.executable, "-c", code],
@@ -124,7 +124,10 @@ def start_long_calls() -> tuple[subprocess.Popen[str], list[int]]:
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
     )
     assert process.stdout is not None
-    return process, [int(process.stdout.readline()) for _ in range(2)]
+    pids: set[int] = set()
+    while len(pids) < 2:  # until both are within a call
+        pids.add(int(process.stdout.readline()))
+    return process, pids
 
 
 def is_running(pid: int) -> bool:
