@@ -26,6 +26,7 @@ from torch import Tensor, nn
 
 from unstall.diagnosis import Cause
 from unstall.forks import Report, fork, screening_steps
+from unstall.judge import Score
 from unstall.meter import Meter
 from unstall.network import MLP
 from unstall.optimizer import KerasRMSprop
@@ -398,8 +399,10 @@ class Lit(pl.LightningModule):
         self.network, self.cell, self.rate = network, cell, rate
 
     def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
-        """Return the cross-entropy."""
-        return F.cross_entropy(self.network(batch[0]), batch[1])
+        """Return the cross-entropy; log the accuracy."""
+        logits = self.network(batch[0])
+        self.log("train/accuracy", (logits.argmax(1) == batch[1]).float().mean())
+        return F.cross_entropy(logits, batch[1])
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         """Return the cell's optimizer."""
@@ -436,10 +439,14 @@ def run_forks(limit: int, part: int, parts: int) -> None:
             "fix": None if report.fix is None else report.fix.change,
             "accuracy": run["accuracy"],
             "retrained": retrained,
-            "forks": [[f.change, float(f"{f.loss_before:.4g}"), float(f"{f.loss_after:.4g}")] for f in report.forks],
+            "forks": [[f.change, *_rounded(f.before), *_rounded(f.after)] for f in report.forks],
         }
         with FORKS.open("a") as file:
             file.write(json.dumps(result) + "\n")
+
+
+def _rounded(score: Score) -> tuple[float, float | None]:
+    return float(f"{score.loss:.4g}"), None if score.accuracy is None else round(score.accuracy, 4)
 
 
 def diagnose_by_forks(

@@ -14,8 +14,9 @@ from torch import Tensor, nn
 from unstall.changes import first_samples, merged, overlay_for, redrawn, with_relu
 from unstall.diagnosis import Cause
 from unstall.errors import UsageError
-from unstall.forks import Report, climb, fork, lowest, screening_steps, take, take_samples
-from unstall.race import Outcome, State, Variant
+from unstall.forks import Report, climb, fork, screening_steps, take, take_samples
+from unstall.judge import Judge, Score
+from unstall.race import State
 
 Batch = tuple[Tensor, Tensor]
 
@@ -119,7 +120,7 @@ def test_cause_is_found_and_its_remedy_measured(
     else:
         assert report.fix is not None
         assert report.fix.change.startswith(change)
-        assert report.fix.loss_after < 0.8 * report.fix.loss_before
+        assert report.fix.after.loss < 0.8 * report.fix.before.loss
     assert any(fork.change.startswith("learning rate") for fork in report.forks)
 
 
@@ -156,7 +157,7 @@ def test_forks_from_a_checkpoint_are_made_in_place_as_well() -> None:
     assert len(in_place) == 3
     assert report.fix is not None
     assert "from here on" not in report.fix.change
-    assert report.fix.loss_after < min(fork.loss_after for fork in in_place), "restarting repairs, lowering does not"
+    assert report.fix.after.loss < min(fork.after.loss for fork in in_place), "restarting repairs, lowering does not"
 
 
 def test_nothing_that_is_given_changes() -> None:
@@ -173,7 +174,7 @@ def test_nothing_that_is_given_changes() -> None:
 
 def test_same_input_gives_the_same_report() -> None:
     def losses(report: Report) -> list[float]:
-        return [fork.loss_after for fork in report.forks]
+        return [fork.after.loss for fork in report.forks]
 
     assert losses(fork(Lit(1e-5), *blobs())) == losses(fork(Lit(1e-5), *blobs()))
 
@@ -199,9 +200,9 @@ def test_overlays_go_through_class_paths_and_only_to_known_settings() -> None:
     assert both == {"a": {"b": 1, "c": 3}, "d": 4}
 
 
-def outcomes(best: float) -> Callable[[list[float]], list[Outcome]]:
-    """What a race would return if the loss grew with the decades between a rate and the best one."""
-    return lambda rates: [Outcome(Variant(rate), [], [1 + abs(math.log10(rate / best))], {}, True) for rate in rates]
+def scores(best: float) -> Callable[[list[float]], list[Score]]:
+    """What a race would come to if the loss grew with the decades between a rate and the best one."""
+    return lambda rates: [Score(1 + abs(math.log10(rate / best))) for rate in rates]
 
 
 @pytest.mark.parametrize(
@@ -214,15 +215,9 @@ def outcomes(best: float) -> Callable[[list[float]], list[Outcome]]:
     ],
 )
 def test_rates_are_raced_upwards_until_one_is_too_high(best: float, expected: list[float]) -> None:
-    raced = climb(0.01, outcomes(best))
+    raced = climb(0.01, scores(best), Judge(2.3).safest)
     assert [rate for rate, _ in raced] == expected
-    assert all(outcome.variant.learning_rate == rate for rate, outcome in raced)
-
-
-def test_a_lead_of_three_percent_is_noise_and_the_lower_rate_is_taken() -> None:
-    assert lowest([0.99, 1.0, 1.2]) == 1
-    assert lowest([0.9, 1.0, 1.2]) == 0
-    assert lowest([math.inf, math.inf]) == 1
+    assert [score for _, score in raced] == scores(best)(expected)
 
 
 def test_batches_are_taken_round_and_round_and_split_to_size() -> None:

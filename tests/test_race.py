@@ -13,6 +13,7 @@ import pytorch_lightning as pl
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torchmetrics import Metric
 
 from unstall.errors import UsageError
 from unstall.race import State, StepOptions, Variant, race
@@ -228,6 +229,37 @@ def test_what_the_step_logs_is_the_held_out_metric() -> None:
         module.eval()
         accuracy = (module.network(inputs).argmax(1) == targets).float().mean().item()
     assert outcome.held_out_metrics["train/accuracy"] == pytest.approx(accuracy, abs=1e-6)
+
+
+def test_a_logged_metric_is_read_over_the_held_out_samples_alone() -> None:
+    class Counting(Metric):
+        total: Tensor
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.add_state("total", torch.zeros(()), dist_reduce_fx="sum")
+
+        def update(self, count: int) -> None:
+            self.total += count
+
+        def compute(self) -> Tensor:
+            return self.total
+
+    class Counted(Lit):
+        def __init__(self) -> None:
+            super().__init__(schedule=None)
+            self.seen = Counting()
+
+        def training_step(self, batch: Any, batch_idx: int) -> Tensor:
+            self.seen.update(len(batch[0]))  # as one does with Lightning, which resets it when an epoch ends
+            self.log("seen", self.seen)
+            return super().training_step(batch, batch_idx)
+
+    batches = make_batches(5)
+    module = Counted()
+    outcome = race(module, [Variant()], batches[:3], batches[3:])[0]
+    assert outcome.held_out_metrics["seen"] == len(batches[3][0]) + len(batches[4][0])
+    assert not module.seen.update_called
 
 
 def test_refusals() -> None:

@@ -15,6 +15,7 @@ from torch.utils.data import DataLoader, TensorDataset
 from unstall.diagnosis import Cause, Evidence, Verdict, diagnose, write_verdict
 from unstall.errors import UsageError
 from unstall.forks import Fork, Report
+from unstall.judge import Score
 from unstall.report import command, diagnose_run, read_signals, summary, table, write_report
 from unstall.signals import Signals
 
@@ -25,8 +26,8 @@ def report(fix: bool = True) -> Report:
     verdict = Verdict(
         Cause.TOO_HIGH, 0.9, Cause.NON_FINITE, (Evidence("move", 50.0, 2.5),), "Too high", "lower it", 300
     )
-    bad = Fork("learning rate 10", 3.0, math.inf)
-    good = Fork("learning rate 0.01", 3.0, 0.2, OVERLAY, Cause.TOO_HIGH, helps=True)
+    bad = Fork("learning rate 10", Score(3.0, 0.1), Score(math.inf))
+    good = Fork("learning rate 0.01", Score(3.0, 0.1), Score(0.2, 0.95), OVERLAY, Cause.TOO_HIGH, helps=True)
     return Report(verdict, (bad, good), good if fix else None, "one thing")
 
 
@@ -37,7 +38,13 @@ def test_report_is_written_whole_and_reads_as_promised(tmp_path: Path) -> None:
     assert {"cause", "confidence", "runner_up", "evidence", "forks", "fix", "verified"} <= content.keys()
     assert content["cause"] == "learning rate too high"
     assert content["evidence"] == [{"signal": "move", "value": 50.0, "threshold": 2.5}]
-    assert content["forks"][1] == {"change": "learning rate 0.01", "loss_before": 3.0, "loss_after": 0.2}
+    assert content["forks"][1] == {
+        "change": "learning rate 0.01",
+        "loss_before": 3.0,
+        "loss_after": 0.2,
+        "accuracy_before": 0.1,
+        "accuracy_after": 0.95,
+    }
     assert content["forks"][0]["loss_after"] is None
     assert content["fix"] == OVERLAY
     assert yaml.safe_load((tmp_path / "fix.yaml").read_text()) == OVERLAY
@@ -57,9 +64,9 @@ def test_a_fix_of_an_earlier_diagnosis_does_not_stay(tmp_path: Path) -> None:
 
 def test_table_and_summary_show_every_fork_the_fix_and_its_command(tmp_path: Path) -> None:
     lines = table(report()).splitlines()
-    assert lines[0].split() == ["change", "loss", "before", "loss", "after"]
-    assert "diverged" in lines[1]
-    assert lines[2].endswith("0.2  <- fix")
+    assert lines[0].split() == ["change", "loss", "before", "loss", "after", "accuracy", "before", "after"]
+    assert lines[1].split()[3:] == ["3", "diverged", "0.100", "-"]
+    assert lines[2].split()[3:] == ["3", "0.2", "0.100", "0.950", "<-", "fix"]
     text = summary(tmp_path, report())
     assert "90% sure" in text
     assert "move = 50 (threshold 2.5)" in text

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from unstall.changes import Config, blank, first_samples, merged, overlay_of
 from unstall.diagnosis import Cause, Evidence, Verdict, describe, diagnose
 from unstall.errors import UsageError
+from unstall.judge import HELPS, Judge, Score
 from unstall.meter import Meter
 from unstall.race import Outcome, State, StepOptions, Variant, check_optimization, race, unchanged_random_state
 from unstall.signals import Signals, find_targets
@@ -28,14 +29,6 @@ from unstall.suspects import Rebuild, Suspect, find_suspects
 
 RATES = tuple(10.0**exponent for exponent in range(-5, 2))
 """An absolute grid: around a rate that is far off, a relative one finds nothing (1e-6 times 1000 still stalls)."""
-
-HELPS, MATTERS = 0.8, 0.05
-"""A change helps if it takes a fifth off the held-out loss, and a twentieth of the best constant prediction's loss.
-
-Five points of accuracy, which the labels of `benchmarks/diagnosis.py` ask for, are worth about that much on MNIST."""
-
-AT_CHANCE = 0.95
-"""Share of the loss of the best constant prediction above which nothing was learned."""
 
 SMALL_BATCH, SMALL_STEPS = 32, 150
 """Samples that any network with enough capacity and living units learns by heart in so many steps."""
@@ -50,16 +43,16 @@ class Fork:
 
     Args:
         change: What was changed, in words.
-        loss_before: Held-out loss without the change, after as many samples.
-        loss_after: Held-out loss with it; infinite if it diverged.
+        before: What the run came to without the change, after as many samples.
+        after: What it came to with it.
         overlay: The settings that make the change permanent, as nested dictionaries; None if it has no setting.
         cause: What the change would mend.
         helps: Whether it makes a difference that matters.
     """
 
     change: str
-    loss_before: float
-    loss_after: float
+    before: Score
+    after: Score
     overlay: dict[str, Any] | None = field(default=None, repr=False)
     cause: Cause = Cause.UNSURE
     helps: bool = False
@@ -82,31 +75,25 @@ class Report:
     open_question: str = ""
 
 
-def lowest(losses: Sequence[float]) -> int:
-    """Return the last index within 3 % of the lowest loss: such a lead is noise.
-
-    Rates go down, and the lower one is further from the edge where training breaks.
-    """
-    least = min(losses)
-    return max(index for index, loss in enumerate(losses) if loss <= 1.03 * least or loss == least)
-
-
-def climb(rate: float, run: Callable[[list[float]], list[Outcome]]) -> list[tuple[float, Outcome]]:
+def climb(
+    rate: float, run: Callable[[list[float]], list[Score]], choose: Callable[[list[Score]], int]
+) -> list[tuple[float, Score]]:
     """Race half decades around a rate, and on upwards while the highest is the best: a few steps prefer lower rates.
 
     Args:
         rate: The best of a coarse and short race.
         run: Races rates.
+        choose: Says which of them is the best.
 
     Returns:
-        Rates, as a person would type them, and what became of them; the highest first, seven at most.
+        Rates, as a person would type them, and what they came to; the highest first, seven at most.
     """
     rates = [float(f"{rate * 10 ** (half / 2):.2g}") for half in (1, 0, -1, -2)]
-    outcomes = run(rates)
-    while len(rates) < 7 and lowest([outcome.held_out_loss for outcome in outcomes]) == 0:
+    scores = run(rates)
+    while len(rates) < 7 and choose(scores) == 0:
         rates = [float(f"{rates[0] * 10**0.5:.2g}"), *rates]
-        outcomes = [*run(rates[:1]), *outcomes]
-    return list(zip(rates, outcomes, strict=True))
+        scores = [*run(rates[:1]), *scores]
+    return list(zip(rates, scores, strict=True))
 
 
 def screening_steps(batch_size: int) -> int:
@@ -199,20 +186,21 @@ class _Trial:
         self.long = 4 * self.short
         self.rate = self._configured_rate()
         (control,) = self._race([Variant()], self.long)
-        self.before = min([control.held_out_loss, *self._standing()])
         self.signals = signals or self._measure(control)
-        self.reference = self.signals.baseline or self._loss_of_constant()
+        self.judge = Judge.over(self.held_out, self.signals.baseline or self._loss_of_constant())
+        self.before = self._better_of(Score.of(control), *self._standing())
 
         suspicion = diagnose(self.signals)
-        rate, tried = self._rates(control)
-        batch = self._larger_batch(control)
+        rate, tried = self._rates()
+        batch = self._larger_batch()
         self._in_place()
-        best = min(rate.loss_after, self.before)
-        stuck = best > AT_CHANCE * self.reference
-        linear = self._linear_loss(rate) if not stuck and best > 0.3 * self.reference else math.inf
+        best = self._better_of(self.before, rate.after)
+        stuck = not self.judge.learned(best)
+        linear = self._linear(best) if not stuck and best.loss > 0.3 * self.judge.reference else None
+        below_linear = linear is not None and self.judge.worse(best, linear)
         suspect = None
         spoilt = (self.signals.initial_ratio or 1) > 2 or self._dead_at_start
-        if stuck or best > 1.1 * linear or spoilt:
+        if stuck or below_linear or spoilt:
             suspect = self._best_suspect(best, tried)
         fits = self._fits_few(tried) if stuck else None
 
@@ -226,16 +214,16 @@ class _Trial:
             if batch is not None and batch.helps and cause == Cause.TOO_HIGH:
                 question = (
                     "a rate too high for the batch and a batch too small for the rate are partly the same thing: "
-                    f"{rate.change} brings the loss to {rate.loss_after:.3g}, {batch.change} to {batch.loss_after:.3g}"
+                    f"{rate.change} brings the loss to {rate.after.loss:.3g}, {batch.change} to {batch.after.loss:.3g}"
                 )
-                if self._better(rate.loss_after, batch.loss_after):
+                if self.judge.helps(rate.after, batch.after):
                     cause, fix = batch.cause, batch
         elif batch is not None and batch.helps:
             cause, fix = batch.cause, batch
         elif stuck:
             cause, fix = (Cause.NOTHING_TO_LEARN if fits else self._cause_of_no_fit()), None
             question = "labels unrelated to the inputs, or inputs that lack what the labels depend on" if fits else ""
-        elif best > 1.1 * linear:
+        elif below_linear:
             cause, fix = Cause.BELOW_BASELINE, None
         else:
             cause, fix = Cause.HEALTHY, None
@@ -255,6 +243,15 @@ class _Trial:
             module or self.module, variants, training, [change(batch) for batch in self.held_out], **self.shared
         )
 
+    def _scores(
+        self,
+        variants: Sequence[Variant],
+        steps: int,
+        module: pl.LightningModule | None = None,
+        change: Callable[[Any], Any] = lambda batch: batch,
+    ) -> list[Score]:
+        return [Score.of(outcome) for outcome in self._race(variants, steps, module, change)]
+
     def _configured_rate(self) -> float:
         state = race(self.module, [Variant()], [], keep_state=True)[0].state
         assert state is not None
@@ -262,11 +259,12 @@ class _Trial:
         group = state.optimizer["param_groups"][0]
         return float(group.get("initial_lr", group["lr"]))
 
-    def _standing(self) -> list[float]:
-        """Return the held-out loss of the run as it stands, if it does."""
-        if self.start is None:
-            return []
-        return [self._race([Variant(start=State(self.start.weights))], 0)[0].held_out_loss]
+    def _standing(self) -> list[Score]:
+        """Return what the run has come to as it stands, if it does."""
+        return [] if self.start is None else self._scores([Variant(start=State(self.start.weights))], 0)
+
+    def _better_of(self, *scores: Score) -> Score:
+        return scores[self.judge.best(scores)]
 
     def _measure(self, control: Outcome) -> Signals:
         """Return the signals of a first step, and what the losses of the unchanged fork add to them."""
@@ -292,43 +290,46 @@ class _Trial:
     def _loss_of_constant(self) -> float:
         """Return what the network reaches when it sees no input: the best constant prediction, for any loss."""
         variants = [Variant(learning_rate=rate) for rate in (self.rate, 1e-3, 1e-1)]
-        reached = [outcome.held_out_loss for outcome in self._race(variants, self.short, change=blank)]
-        return min(reached)
+        return min(score.loss for score in self._scores(variants, self.short, change=blank))
 
-    def _rates(self, control: Outcome) -> tuple[Fork, list[float]]:
+    def _rates(self) -> tuple[Fork, list[float]]:
         """Restart with rates a decade apart, then with half decades around the best one, for longer."""
         grid = [self.rate, *(rate for rate in RATES if not 0.5 < rate / self.rate < 2)]
-        screened = self._race([Variant(learning_rate=rate) for rate in grid], self.short)
-        for rate, outcome in zip(grid[1:], screened[1:], strict=True):
-            self._note(f"learning rate {rate:.2g}, {self.short} steps", screened[0], outcome)
-        best = min(zip(grid, screened, strict=True), key=lambda pair: pair[1].held_out_loss)[0]
-        raced = climb(best, lambda rates: self._race([Variant(learning_rate=rate) for rate in rates], self.long))
-        others = [(rate, outcome) for rate, outcome in raced if not self._is_own(rate)]
+        screened = self._scores([Variant(learning_rate=rate) for rate in grid], self.short)
+        for rate, score in zip(grid[1:], screened[1:], strict=True):
+            self._note(f"learning rate {rate:.2g}, {self.short} steps", screened[0], score)
+        best = grid[self.judge.best(screened)]
+        raced = climb(
+            best,
+            lambda rates: self._scores([Variant(learning_rate=rate) for rate in rates], self.long),
+            self.judge.safest,
+        )
+        others = [(rate, score) for rate, score in raced if not self._is_own(rate)]
         forks = [
             self._note(
                 f"learning rate {rate:.2g}",
-                control,
-                outcome,
+                self.before,
+                score,
                 overlay_of(self.config, RATE, rate),
                 Cause.TOO_LOW if rate > self.rate else Cause.TOO_HIGH,
             )
-            for rate, outcome in others
+            for rate, score in others
         ]
-        chosen = lowest([fork.loss_after for fork in forks])
+        chosen = self.judge.safest([score for _, score in others])
         return forks[chosen], sorted({others[chosen][0], best, self.rate})
 
     def _is_own(self, rate: float) -> bool:
         return 0.9 < rate / self.rate < 1.1
 
-    def _larger_batch(self, control: Outcome) -> Fork | None:
+    def _larger_batch(self) -> Fork | None:
         """Restart with batches merged, so that all samples are seen just as often."""
         merge = min(16, 512 // self.batch_size)
         if self.batch_size > 64 or self.long < 2 * merge:
             return None
-        (outcome,) = self._race([Variant(merge=merge)], self.long)
+        (score,) = self._scores([Variant(merge=merge)], self.long)
         size = merge * self.batch_size
         overlay = overlay_of(self.config, ("batch_size",), size, place="data")
-        return self._note(f"batch size {size}", control, outcome, overlay, Cause.BATCH_TOO_SMALL)
+        return self._note(f"batch size {size}", self.before, score, overlay, Cause.BATCH_TOO_SMALL)
 
     def _in_place(self) -> None:
         """Go on from where the run stands, at other rates: for the record, it repairs little."""
@@ -336,37 +337,37 @@ class _Trial:
             return
         factors = (1.0, 0.01, 0.1, 10.0)
         variants = [Variant(learning_rate=self.rate * factor, start=self.start) for factor in factors]
-        on, *others = self._race(variants, self.short)
-        for factor, outcome in zip(factors[1:], others, strict=True):
-            self._note(f"learning rate {self.rate * factor:.2g} from here on, {self.short} steps", on, outcome)
+        on, *others = self._scores(variants, self.short)
+        for factor, score in zip(factors[1:], others, strict=True):
+            self._note(f"learning rate {self.rate * factor:.2g} from here on, {self.short} steps", on, score)
 
-    def _best_suspect(self, best: float, rates: Sequence[float]) -> Fork | None:
+    def _best_suspect(self, best: Score, rates: Sequence[float]) -> Fork | None:
         """Change the network or its inputs, at a few rates each; then the best change at half decades, for longer."""
         grid = sorted({*rates, 1e-3, 1e-2, 1e-1})
         found: list[tuple[Fork, float, Suspect]] = []
         spoilt = Cause.DEAD_AT_START if self._dead_at_start else Cause.BAD_SCALE
         for suspect in find_suspects(self.module, self.batches[0], self.config, self.rebuild, spoilt):
-            losses = [outcome.held_out_loss for outcome in self._race_with(suspect, grid, 2 * self.short)]
-            rate = grid[losses.index(min(losses))]
-            found.append((self._accuse(suspect, rate, best, min(losses)), rate, suspect))
+            scores = self._race_with(suspect, grid, 2 * self.short)
+            rate = grid[self.judge.best(scores)]
+            found.append((self._accuse(suspect, rate, best, scores[grid.index(rate)]), rate, suspect))
         if not found:
             return None
-        fork, rate, suspect = min(found, key=lambda item: item[0].loss_after)
+        fork, rate, suspect = found[self.judge.best([fork.after for fork, _, _ in found])]
         if not fork.helps:
             return fork
-        raced = climb(rate, lambda rates: self._race_with(suspect, rates, self.long))
-        rate, outcome = raced[lowest([outcome.held_out_loss for _, outcome in raced])]
-        return self._accuse(suspect, rate, best, outcome.held_out_loss)
+        raced = climb(rate, lambda rates: self._race_with(suspect, rates, self.long), self.judge.safest)
+        rate, score = raced[self.judge.safest([score for _, score in raced])]
+        return self._accuse(suspect, rate, best, score)
 
-    def _race_with(self, suspect: Suspect, rates: Sequence[float], steps: int) -> list[Outcome]:
+    def _race_with(self, suspect: Suspect, rates: Sequence[float], steps: int) -> list[Score]:
         variants = [Variant(learning_rate=rate) for rate in rates]
-        return self._race(variants, steps, suspect.module, suspect.transform)
+        return self._scores(variants, steps, suspect.module, suspect.transform)
 
-    def _accuse(self, suspect: Suspect, rate: float, before: float, after: float) -> Fork:
+    def _accuse(self, suspect: Suspect, rate: float, before: Score, after: Score) -> Fork:
         faster = overlay_of(self.config, RATE, rate)
         overlay = merged(suspect.setting, faster) if suspect.setting is not None and faster is not None else None
         change = suspect.change if self._is_own(rate) else f"{suspect.change}, learning rate {rate:.2g}"
-        return self._add(Fork(change, before, after, overlay, suspect.cause))
+        return self._note(change, before, after, overlay, suspect.cause)
 
     def _fits_few(self, rates: Sequence[float]) -> bool:
         """Return whether a few samples can be learned by heart: then it is not the network that fails."""
@@ -374,26 +375,27 @@ class _Trial:
         variants = [Variant(learning_rate=rate) for rate in sorted({*rates, 1e-3, 1e-2, 1e-1})]
         outcomes = race(self.module, variants, [few] * SMALL_STEPS, [few], **self.shared)
         loss = min(outcome.held_out_loss for outcome in outcomes)
-        self._add(Fork(f"only {SMALL_BATCH} samples, {SMALL_STEPS} times", self.reference, loss))
-        return loss < 0.5 * self.reference
+        reference = self.judge.reference
+        self._note(f"only {SMALL_BATCH} samples, {SMALL_STEPS} times", Score(reference), Score(loss))
+        return loss < 0.5 * reference
 
-    def _linear_loss(self, rate: Fork) -> float:
-        """Return what a linear model in the place of `module.network` reaches; infinite where there is none."""
+    def _linear(self, best: Score) -> Score | None:
+        """Return what a linear model in the place of `module.network` comes to; None where there is none."""
         network = getattr(self.module, "network", None)
         inputs = self.batches[0][0] if isinstance(self.batches[0], (tuple, list)) else None
         if not isinstance(network, nn.Module) or not isinstance(inputs, Tensor) or not inputs.is_floating_point():
-            return math.inf
+            return None
         module = copy.deepcopy(self.module)
         with torch.no_grad():
             outputs = copy.deepcopy(network).eval()(inputs[:1].to(module.device))
         if not isinstance(outputs, Tensor) or outputs.ndim != 2:
-            return math.inf
+            return None
         linear = nn.Linear(inputs[0].numel(), outputs.shape[1])
         module.network = nn.Sequential(nn.Flatten(), linear).to(module.device)
-        variants = [Variant(learning_rate=rate) for rate in (1e-3, 1e-2, 1e-1)]
-        loss = min(outcome.held_out_loss for outcome in self._race(variants, self.long, module))
-        self._add(Fork("a linear model instead", min(self.before, rate.loss_after), loss))
-        return loss
+        variants = [Variant(learning_rate=rate) for rate in (1e-1, 1e-2, 1e-3)]
+        score = self._better_of(*self._scores(variants, self.long, module))
+        self._note("a linear model instead", best, score)
+        return score
 
     @property
     def _dead_at_start(self) -> bool:
@@ -414,9 +416,9 @@ class _Trial:
         return Cause.OVERFITTING.value if validation > 1.25 * training else Cause.LOW_CAPACITY.value
 
     def _verdict(self, cause: Cause, decisive: Fork, suspicion: Verdict) -> Verdict:
-        ratio = decisive.loss_after / decisive.loss_before if decisive.loss_before else 1.0
+        ratio = self.judge.ratio(decisive.before, decisive.after)
         margin = abs(math.log2(max(ratio, 1e-6) / HELPS)) if math.isfinite(ratio) else 1.0
-        evidence = (*suspicion.evidence, Evidence(f"loss after / before: {decisive.change}", ratio, HELPS))
+        evidence = (*suspicion.evidence, Evidence(f"error after / before: {decisive.change}", ratio, HELPS))
         causes = [suspicion.cause, suspicion.runner_up, Cause.HEALTHY]
         runner_up = next((other for other in causes if other not in (cause, None, Cause.UNSURE)), None)
         confidence = round(0.98 - 0.48 * 2 ** (-4 * min(margin, 5)), 3)
@@ -426,17 +428,10 @@ class _Trial:
     def _note(
         self,
         change: str,
-        before: Outcome,
-        after: Outcome,
+        before: Score,
+        after: Score,
         overlay: dict[str, Any] | None = None,
         cause: Cause = Cause.UNSURE,
     ) -> Fork:
-        reached = min(before.held_out_loss, self.before) if before.variant == Variant() else before.held_out_loss
-        return self._add(Fork(change, reached, after.held_out_loss, overlay, cause))
-
-    def _add(self, fork: Fork) -> Fork:
-        self.forks.append(dataclasses.replace(fork, helps=self._better(fork.loss_before, fork.loss_after)))
+        self.forks.append(Fork(change, before, after, overlay, cause, self.judge.helps(before, after)))
         return self.forks[-1]
-
-    def _better(self, before: float, after: float) -> bool:
-        return after < HELPS * before and before - after > MATTERS * self.reference

@@ -22,6 +22,7 @@ import pytorch_lightning as pl
 import torch
 from pytorch_lightning.core.optimizer import _configure_optimizers, _configure_schedulers_automatic_opt
 from torch import Tensor, nn
+from torchmetrics import Metric
 
 from unstall.errors import UsageError
 from unstall.parallel import side_by_side
@@ -70,7 +71,8 @@ class Outcome:
         variant: the one that was trained.
         losses: training loss before each optimizer step, as far as they were finite.
         held_out_losses: one per held-out batch, after the last step; empty if a loss was not finite.
-        held_out_metrics: mean over the held-out batches of whatever the step logs, such as `train/accuracy`.
+        held_out_metrics: whatever the step logs, such as `train/accuracy`: the mean over the held-out batches, or
+            what a `torchmetrics.Metric` makes of them.
         finite: whether every loss was; if not, the variant dropped out where its losses end.
         state: where it ended, if it was asked for and all losses were finite.
     """
@@ -211,7 +213,7 @@ class _Runner:
         self.variant, self.options, self.device = variant, options, device
         self.module = copy.deepcopy(module).to(device)  # a LightningModule leaves its trainer behind when copied
         self.module.trainer = trainer
-        self.logged: dict[str, list[Any]] = {}
+        self.logged: dict[str, list[Any] | Metric] = {}
         for part in self.module.modules():
             if isinstance(part, pl.LightningModule):
                 part.log = self._record  # type: ignore[method-assign]  # without a fit loop there is nowhere to log to
@@ -253,7 +255,7 @@ class _Runner:
             variant=self.variant,
             losses=values if finite else values[: [*map(math.isfinite, values), False].index(False)],
             held_out_losses=held_out_losses,
-            held_out_metrics={name: fmean(map(float, logged)) for name, logged in self.logged.items()},
+            held_out_metrics={name: _mean(logged) for name, logged in self.logged.items()},
             finite=finite,
             state=self._state() if keep_state and finite else None,
         )
@@ -334,6 +336,10 @@ class _Runner:
     def _evaluate(self, held_out: Sequence[Any]) -> list[float]:
         self.module.eval()
         self.logged.clear()
+        for part in self.module.modules():
+            if isinstance(part, Metric):
+                part.reset()
+                part.sync_on_compute = False  # other processes may not come here
         return [self._loss(batch, i).item() for i, batch in enumerate(held_out)]
 
     def _state(self) -> State:
@@ -341,8 +347,18 @@ class _Runner:
         return State(self.module.state_dict(), self.optimizer.state_dict(), schedulers)
 
     def _record(self, name: str, value: Any, *_: Any, **__: Any) -> None:
-        if not self.module.training and isinstance(value, int | float | Tensor):
-            self.logged.setdefault(name, []).append(value)
+        if self.module.training:
+            return
+        if isinstance(value, Metric):
+            self.logged[name] = value
+        elif isinstance(value, int | float | Tensor):
+            logged = self.logged.setdefault(name, [])
+            assert isinstance(logged, list)
+            logged.append(value)
+
+
+def _mean(logged: list[Any] | Metric) -> float:
+    return float(logged.compute()) if isinstance(logged, Metric) else fmean(map(float, logged))
 
 
 def _scale(scheduler: Any, factor: float) -> None:

@@ -116,7 +116,13 @@ def write_report(
         "runner_up": verdict.runner_up,
         "evidence": verdict.evidence,
         "forks": [
-            {"change": fork.change, "loss_before": fork.loss_before, "loss_after": fork.loss_after}
+            {
+                "change": fork.change,
+                "loss_before": fork.before.loss,
+                "loss_after": fork.after.loss,
+                "accuracy_before": fork.before.accuracy,
+                "accuracy_after": fork.after.accuracy,
+            }
             for fork in report.forks
         ],
         "fix": fix,
@@ -143,13 +149,21 @@ def command(folder: Path, report: Report) -> str | None:
 
 
 def table(report: Report) -> str:
-    """Return the forks as a plain table "change, loss before, loss after"; those that help are marked."""
-    rows = [
-        (fork.change, _number(fork.loss_before), _number(fork.loss_after), _mark(fork, report)) for fork in report.forks
-    ]
-    width = max([len("change"), *(len(row[0]) for row in rows)])
-    lines = [f"{'change':{width}}  loss before  loss after"]
-    lines += [f"{change:{width}}  {before:>11}  {after:>10}{mark}" for change, before, after, mark in rows]
+    """Return the forks as a plain table "change, loss before, loss after"; those that help are marked.
+
+    Accuracies stand beside the losses if the module's `training_step` logs any.
+    """
+    scores = [(fork.before, fork.after) for fork in report.forks]
+    columns = {"loss before": [_number(before.loss) for before, _ in scores]}
+    columns["loss after"] = [_number(after.loss) for _, after in scores]
+    if any(score.accuracy is not None for pair in scores for score in pair):
+        columns["accuracy before"] = [_share(before.accuracy) for before, _ in scores]
+        columns["after"] = [_share(after.accuracy) for _, after in scores]
+    width = max(map(len, ["change", *(fork.change for fork in report.forks)]))
+    lines = ["  ".join([f"{'change':{width}}", *columns])]
+    for row, tried in enumerate(report.forks):
+        cells = [f"{values[row]:>{len(name)}}" for name, values in columns.items()]
+        lines.append("  ".join([f"{tried.change:{width}}", *cells]) + _mark(tried, report))
     return "\n".join(lines)
 
 
@@ -195,14 +209,14 @@ def picture(report: Report) -> Any:
     forks = report.forks[::-1]
     figure = Figure(figsize=(8, 1.2 + 0.28 * len(forks)), layout="constrained")
     axes = figure.subplots()
-    finite = [v for fork in forks for v in (fork.loss_before, fork.loss_after) if math.isfinite(v) and v > 0]
+    finite = [v for fork in forks for v in (fork.before.loss, fork.after.loss) if math.isfinite(v) and v > 0]
     worst = 2 * max(finite, default=1.0)
     for row, tried in enumerate(forks):
-        before, after = (v if math.isfinite(v) else worst for v in (tried.loss_before, tried.loss_after))
+        before, after = (v if math.isfinite(v) else worst for v in (tried.before.loss, tried.after.loss))
         colour = "tab:green" if tried.helps else "tab:gray"
         axes.plot([before, after], [row, row], color=colour, linewidth=3 if tried is report.fix else 1.5)
         axes.plot(before, row, "|", color="black", markersize=9)
-        axes.plot(after, row, "o" if math.isfinite(tried.loss_after) else "x", color=colour)
+        axes.plot(after, row, "o" if math.isfinite(tried.after.loss) else "x", color=colour)
     axes.set_yticks(range(len(forks)), [fork.change for fork in forks], fontsize=8)
     axes.set_xscale("log")
     axes.set_xlabel("held-out loss: from | without the change to ● with it (green: it helps)")
@@ -212,7 +226,7 @@ def picture(report: Report) -> Any:
 
 
 def _write_fix(folder: Path, fix: Fork, overlay: Mapping[str, Any]) -> None:
-    effect = f"held-out loss {_number(fix.loss_before)} -> {_number(fix.loss_after)}"
+    effect = f"held-out loss {_number(fix.before.loss)} -> {_number(fix.after.loss)}"
     text = f"# unstall fit -c {folder / 'config.yaml'} -c {folder / FIX}\n# {fix.change}: {effect} in a short trial\n"
     write(folder / FIX, text + yaml.safe_dump(dict(overlay), sort_keys=False))
 
@@ -223,3 +237,7 @@ def _mark(fork: Fork, report: Report) -> str:
 
 def _number(value: float) -> str:
     return f"{value:.4g}" if math.isfinite(value) else "diverged"
+
+
+def _share(value: float | None) -> str:
+    return "-" if value is None else f"{value:.3f}"
