@@ -41,6 +41,8 @@ DEVELOPMENT = "mlp", "deep"
 """Networks on which thresholds were chosen at first, on MNIST."""
 FRESH = "layernorm", "residual"
 """Networks on which no threshold was chosen; what their runs showed mended two rules (docs/diagnosis.md)."""
+BLIND = "dropout", "concatenated"
+"""Networks whose runs were made last; no rule was changed after them."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -82,6 +84,18 @@ class Residual(nn.Module):
         return outputs
 
 
+class Concatenated(nn.Module):
+    """Append what a layer makes of its inputs to them."""
+
+    def __init__(self, inputs: int, width: int, activation: nn.Module) -> None:
+        super().__init__()
+        self.layer = nn.Sequential(nn.Linear(inputs, width), activation)
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """Map (batch, inputs) to (batch, inputs + width)."""
+        return torch.cat([inputs, self.layer(inputs)], dim=1)
+
+
 def build(cell: Cell, inputs: int) -> nn.Module:
     """Build the cell's network from the global seed."""
     activations: dict[str, type[nn.Module]] = {"relu": nn.ReLU, "tanh": nn.Tanh, "sigmoid": nn.Sigmoid}
@@ -97,8 +111,16 @@ def build(cell: Cell, inputs: int) -> nn.Module:
             nn.Linear(256, 256), nn.LayerNorm(256), activation(), nn.Linear(256, 10),
         )  # fmt: skip
     elif cell.network == "residual":
-        blocks = [Residual(128, activation()) for _ in range(4)]
-        module = nn.Sequential(nn.Flatten(), nn.Linear(inputs, 128), *blocks, nn.Linear(128, 10))
+        skipped = [Residual(128, activation()) for _ in range(4)]
+        module = nn.Sequential(nn.Flatten(), nn.Linear(inputs, 128), *skipped, nn.Linear(128, 10))
+    elif cell.network == "dropout":
+        module = nn.Sequential(
+            nn.Flatten(), nn.Linear(inputs, 384), activation(), nn.Dropout(0.2),
+            nn.Linear(384, 192), activation(), nn.Dropout(0.2), nn.Linear(192, 10),
+        )  # fmt: skip
+    elif cell.network == "concatenated":
+        blocks = [Concatenated(inputs + 96 * depth, 96, activation()) for depth in range(3)]
+        module = nn.Sequential(nn.Flatten(), *blocks, nn.Linear(inputs + 3 * 96, 10))
     elif cell.network == "cnn":
         module = nn.Sequential(
             nn.Conv2d(1, 8, 5, stride=2), activation(), nn.Conv2d(8, 16, 5, stride=2), activation(), nn.Flatten(),
@@ -135,6 +157,12 @@ def load(name: str) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         )
         inputs, labels = torch.tensor(features, dtype=torch.float32), torch.tensor(labels)
         inputs = (inputs / inputs.std()).reshape(-1, 1, 8, 8)
+        return inputs[:6000], labels[:6000], inputs[6000:], labels[6000:]
+    if name == "spheres":
+        from sklearn.datasets import make_gaussian_quantiles
+
+        features, labels = make_gaussian_quantiles(n_samples=8000, n_features=8, n_classes=5, random_state=0)
+        inputs, labels = torch.tensor(features, dtype=torch.float32).reshape(-1, 1, 2, 4), torch.tensor(labels)
         return inputs[:6000], labels[:6000], inputs[6000:], labels[6000:]
     from torchvision.datasets import MNIST
 
@@ -244,15 +272,26 @@ def cells() -> list[Cell]:
 
 def fresh_cells() -> list[Cell]:
     """Return cells of networks, a data set and seeds that no threshold was chosen on."""
-    draw = random.Random(3)
-    spoils = ["x20", "dead", "unscaled", "random labels", "few samples", "zero"]
     names = ["SGD", "momentum", "KerasRMSprop", "Adam", "AdamW", "Adagrad"]
-    plan = [(network, data) for data in ["mnist"] * 4 + ["synthetic"] * 3 for network in FRESH]
+    return _pairs(FRESH, ["mnist"] * 4 + ["synthetic"] * 3, names, seed=3)
+
+
+def blind_cells() -> list[Cell]:
+    """Return cells of other networks, another data set and other seeds still."""
+    names = ["Adam", "KerasRMSprop", "Adagrad", "momentum", "SGD", "AdamW"]
+    return _pairs(BLIND, ["mnist"] * 3 + ["spheres"] * 3, names, seed=6)
+
+
+def _pairs(networks: tuple[str, ...], data_sets: list[str], names: list[str], seed: int) -> list[Cell]:
+    """Return one cell for each network and data set, each followed by its spoilt sibling."""
+    draw = random.Random(seed)
+    spoils = ["x20", "dead", "unscaled", "random labels", "few samples", "zero"]
+    plan = [(network, data) for data in data_sets for network in networks]
     chosen = []
     for index, (network, data) in enumerate(plan):
         size = (128, 32, 8, 128)[index // 2 % 4]
         activation = draw.choice(["relu", "relu", "tanh", "sigmoid"])
-        base = Cell(network, activation, names[index % 6], size, "", data, 3 + index % 3)
+        base = Cell(network, activation, names[index % 6], size, "", data, seed + index % 3)
         spoilt = spoils[(5 * index + index // 6) % 6]
         if network == "layernorm" and spoilt == "dead":  # normalised units are not
             spoilt = "x20"
@@ -272,7 +311,7 @@ def run(limit: int, part: int, parts: int) -> None:
     torch.set_flush_denormal(True)
     done = {(tuple(r["cell"].values()), r["rate"]) for r in read()}
     data: dict[str, tuple[Tensor, Tensor, Tensor, Tensor]] = {}
-    todo = [(cell, rate) for cell in [*cells(), *fresh_cells()] for rate in rates(cell)]
+    todo = [(cell, rate) for cell in [*cells(), *fresh_cells(), *blind_cells()] for rate in rates(cell)]
     print(f"{len(todo)} runs, {len(done)} done")
     for cell, rate in todo[part:limit:parts]:
         if (dataclasses.astuple(cell), rate) in done:
@@ -292,10 +331,11 @@ def read(file: Path = RUNS) -> list[dict[str, Any]]:
 
 
 def group(run: dict[str, Any]) -> str:
-    """Return whether thresholds were chosen on the run's network (development), adjusted after it, or neither."""
+    """Return what part the run's network and data had in the choice of thresholds (docs/diagnosis.md)."""
     network, data = run["cell"]["network"], run["cell"]["data"]
-    if network in FRESH:
-        return "fresh"
+    later = {**dict.fromkeys(FRESH, "fresh"), **dict.fromkeys(BLIND, "blind")}
+    if network in later:
+        return later[network]
     return "development" if network in DEVELOPMENT and data != "digits" else "held-out"
 
 
@@ -409,8 +449,11 @@ class Lit(pl.LightningModule):
         return optimizers()[self.cell.optimizer](self.parameters(), lr=self.rate)
 
 
-def run_forks(limit: int, part: int, parts: int) -> None:
-    """Diagnose a sample of the runs by forks, retrain each in full with the fix, and append what came of it."""
+def run_forks(limit: int, part: int, parts: int, only: str = "") -> None:
+    """Diagnose a sample of the runs by forks, retrain each in full with the fix, and append what came of it.
+
+    `only` takes the runs of one group, or those with nothing wrong (`healthy`).
+    """
     torch.set_flush_denormal(True)
     runs = read()
     pairs = list(zip(runs, truths(runs), strict=True))
@@ -423,13 +466,20 @@ def run_forks(limit: int, part: int, parts: int) -> None:
         turn[kind] = turn.get(kind, 0) + 1
         order.append((turn[kind], group(run), sorted(truth), run))
     order.sort(key=lambda item: item[:3])
+    order = [item for item in order if not only or only == item[1] or [only] == item[2]]
     done = {(tuple(r["cell"].values()), r["rate"]) for r in read(FORKS)}
-    data = {name: load(name) for name in ("mnist", "digits", "synthetic")}
+    data = {name: load(name) for name in ("mnist", "digits", "synthetic", "spheres")}
+    best: dict[Cell, float] = {}
+    for run in runs:
+        cell = Cell(**run["cell"])
+        best[cell] = max(run["accuracy"], best.get(cell, 0.0))
     for _, _, names, run in order[part:limit:parts]:
         if (tuple(run["cell"].values()), run["rate"]) in done:
             continue
         cell = Cell(**run["cell"])
-        report, retrained = diagnose_by_forks(cell, run["rate"], last(run), data[cell.data])
+        report, retrained, changed = diagnose_by_forks(cell, run["rate"], last(run), data[cell.data])
+        if changed not in best:  # such as sigmoid layers that are given ReLU
+            best[changed] = max(train(changed, rate, data[cell.data])["accuracy"] for rate in rates(changed))
         result = {
             "cell": run["cell"],
             "rate": run["rate"],
@@ -439,6 +489,7 @@ def run_forks(limit: int, part: int, parts: int) -> None:
             "fix": None if report.fix is None else report.fix.change,
             "accuracy": run["accuracy"],
             "retrained": retrained,
+            "best": best[changed],
             "forks": [[f.change, *_rounded(f.before), *_rounded(f.after)] for f in report.forks],
         }
         with FORKS.open("a") as file:
@@ -451,8 +502,8 @@ def _rounded(score: Score) -> tuple[float, float | None]:
 
 def diagnose_by_forks(
     cell: Cell, rate: float, signals: dict[str, Any], data: tuple[Tensor, Tensor, Tensor, Tensor]
-) -> tuple[Report, float | None]:
-    """Return the report of `fork`, and the accuracy of a whole run with its fix."""
+) -> tuple[Report, float | None, Cell]:
+    """Return the report of `fork`, the accuracy of a whole run with its fix, and that run's cell."""
     inputs, labels, held_inputs, held_labels = spoil(cell, data)
     module = Lit(cell, rate, build(cell, inputs[0].numel()))
     count = 4 * screening_steps(cell.batch_size)
@@ -461,7 +512,7 @@ def diagnose_by_forks(
     held_out = list(zip(torch.split(held_inputs, 1000), torch.split(held_labels, 1000), strict=True))
     report = fork(module, training, held_out, signals=Signals(**{**signals, "step": int(signals["step"])}))
     if report.fix is None:
-        return report, None
+        return report, None, cell
     change = report.fix.change
     given = re.search(r"learning rate ([\d.e+-]+)", change)
     new = float(given[1]) if given else rate
@@ -470,7 +521,7 @@ def diagnose_by_forks(
     elif change.startswith("ReLU"):
         cell = dataclasses.replace(cell, activation="relu")
     enlarge = int(change.split()[-1]) // cell.batch_size if change.startswith("batch") else 1
-    return report, train(cell, new, data, enlarge)["accuracy"]
+    return report, train(cell, new, data, enlarge)["accuracy"], cell
 
 
 def overhead(blocks: int = 60, steps: int = 100) -> None:
@@ -509,11 +560,12 @@ def main() -> None:
     parser.add_argument("command", choices=["run", "forks", "overhead"])
     parser.add_argument("--limit", type=int, default=100_000, help="only the first so many runs")
     parser.add_argument("--part", type=int, nargs=2, default=(0, 1), metavar=("K", "N"), help="every N-th run from K")
+    parser.add_argument("--only", default="", help="forks: only this group of runs, or only healthy ones")
     arguments = parser.parse_args()
     if arguments.command == "run":
         run(arguments.limit, *arguments.part)
     elif arguments.command == "forks":
-        run_forks(arguments.limit, *arguments.part)
+        run_forks(arguments.limit, *arguments.part, arguments.only)
     else:
         overhead()
 

@@ -10,12 +10,12 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from diagnosis import FORKS, accepted, family, group, last, read, truths
+from diagnosis import FORKS, accepted, group, last, read, truths
 from unstall.diagnosis import STALLS, Cause, diagnose
 from unstall.signals import Signals
 
 Run = dict[str, Any]
-GROUPS = "development", "held-out", "fresh"
+GROUPS = "development", "held-out", "fresh", "blind"
 PAGE = Path(__file__).parents[1] / "docs" / "diagnosis.md"
 CLASSES: dict[str, tuple[tuple[str, ...], tuple[Cause, ...]]] = {
     "rate too high": (("too high",), (Cause.TOO_HIGH, Cause.DEAD_FROM_RATE)),
@@ -61,7 +61,7 @@ def umlaut(run: Run) -> set[Cause]:
     """
     cell = run["cell"]
     found = {Cause.TOO_HIGH} if run["rate"] > 0.01 else {Cause.TOO_LOW} if run["rate"] < 1e-7 else set()
-    if cell["spoilt"] == "unscaled" or cell["data"] == "synthetic":
+    if cell["spoilt"] == "unscaled" or cell["data"] in ("synthetic", "spheres"):
         found.add(Cause.BAD_SCALE)
     readings = [r for r in run["readings"].values() if r.get("training_loss") and r.get("validation_loss")]
     for before, after in pairwise(readings):
@@ -111,8 +111,10 @@ def autotrainer(run: Run) -> set[Cause]:
         return {Cause.HEALTHY}
     if signals.get("dead", 0) >= 0.7:
         return set(DEAD)
-    inputs = 784 if cell["data"] == "mnist" else 64
-    weights = {"batchnorm": inputs * 256 / 1280, "cnn": 200 / 2560}.get(cell["network"], inputs / 10)
+    inputs = {"mnist": 784, "spheres": 8}.get(cell["data"], 64)
+    weights = {"cnn": 200 / 2560, "concatenated": inputs * 96 / (inputs + 288) / 10}.get(cell["network"], inputs / 10)
+    if cell["network"] in ("batchnorm", "dropout"):
+        weights *= 2  # the last layer is half as wide as the first
     if signals.get("gradient_ratio", 1) * math.sqrt(weights) < 1e-3:
         return {Cause.VANISHING}
     return {Cause.TOO_LOW} if run["accuracy"] <= 0.13 else {Cause.HEALTHY}
@@ -174,14 +176,7 @@ def report_forks(runs: list[Run]) -> list[str]:
         for run in those:
             if run["retrained"] is None:
                 continue
-            # A changed network or input is held to the unspoilt cells, a changed rate or batch to the run's own.
-            own = run["fix"].startswith(("learning", "batch"))
-            best = max(
-                r["accuracy"]
-                for r in runs
-                if r["cell"] == run["cell"] or (not own and not r["cell"]["spoilt"] and family(r) == family(run))
-            )
-            works.append(run["retrained"] >= best - 0.01)
+            works.append(run["retrained"] >= run["best"] - 0.01)
             gains.append(run["retrained"] - run["accuracy"])
         lines.append(
             f"| {name} | {_share(right)} | {_share(rates)} | {_share(healthy)} | {_share(works)} | "
