@@ -565,7 +565,7 @@ def main() -> None:
     if arguments.command == "run":
         run(arguments.limit, *arguments.part)
     elif arguments.command == "forks":
-        run_forks(arguments.limit, *arguments.part, arguments.only)
+        run_forks(arguments.limit, *arguments.part, only=arguments.only)
     else:
         overhead()
 
