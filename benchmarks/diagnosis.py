@@ -565,7 +565,8 @@ def main() -> None:
     if arguments.command == "run":
         run(arguments.limit, *arguments.part)
     elif arguments.command == "forks":
-        run_forks(arguments.limit, *arguments.part, only=arguments.only)
+        part, parts = arguments.part
+        run_forks(arguments.limit, part, parts, arguments.only)
     else:
         overhead()
 
