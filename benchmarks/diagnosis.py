@@ -309,7 +309,7 @@ def rates(cell: Cell) -> list[float]:
 def run(limit: int, part: int, parts: int) -> None:
     """Train whatever is not yet in the file of runs, and append it; of several processes, each takes its part."""
     torch.set_flush_denormal(True)
-    done = {(tuple(r["cell"].values()), r["rate"]) for r in read()}
+    done = set(map(key, read()))
     data: dict[str, tuple[Tensor, Tensor, Tensor, Tensor]] = {}
     todo = [(cell, rate) for cell in [*cells(), *fresh_cells(), *blind_cells()] for rate in rates(cell)]
     print(f"{len(todo)} runs, {len(done)} done")
@@ -328,6 +328,11 @@ def run(limit: int, part: int, parts: int) -> None:
 def read(file: Path = RUNS) -> list[dict[str, Any]]:
     """Return the runs on disk."""
     return [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
+
+
+def key(run: dict[str, Any]) -> tuple[tuple[Any, ...], float]:
+    """Return what tells a run from all others: its cell and its rate."""
+    return tuple(run["cell"].values()), run["rate"]
 
 
 def group(run: dict[str, Any]) -> str:
@@ -352,8 +357,9 @@ def truths(runs: list[dict[str, Any]]) -> list[set[str]]:
     of accuracy more; a batch is *too small* if one sixteen times larger does, at the same rate and with as many
     samples. A spoilt start, network or data set counts if no rate in its cell comes within five points of the best
     rate of its unspoilt sibling, or above one half. A cell is *stuck* if no rate takes the unspoilt network that far.
-    With random labels, accuracy says nothing about rates: there the training loss must differ by 2 % of the prior's
-    entropy. In overfitting the held-out loss rose, and more than doubled the training loss: that is its definition.
+    Where it is, and with random labels, accuracy says nothing about rates: there the training loss must differ by 2 %
+    of the prior's entropy. In overfitting the held-out loss rose, and more than doubled the training loss: that is its
+    definition.
     """
     cells: dict[tuple[Any, ...], list[dict[str, Any]]] = {}
     for run in runs:
@@ -374,10 +380,10 @@ def _truth(
 ) -> set[str]:
     cell, signals = run["cell"], last(run)
     reached = best[tuple(cell.values())]
-    random_labels = cell["spoilt"] == "random labels"
+    stuck = not cell["spoilt"] and reached < 0.5
 
     def better(other: dict[str, Any]) -> bool:
-        if random_labels:
+        if stuck or cell["spoilt"] == "random labels":
             losses = [last(r).get("loss_ratio", 1e9) for r in (other, run)]
             return bool(losses[0] <= losses[1] - 0.02)
         return bool(other["accuracy"] >= run["accuracy"] + 0.05)
@@ -391,7 +397,7 @@ def _truth(
         found.add("batch too small")
     if cell["spoilt"] and reached < max(unspoilt.get(family(run), 0.0) - 0.05, 0.5):
         found.add(cell["spoilt"])
-    if not cell["spoilt"] and reached < 0.5:
+    if stuck:
         found.add("stuck")
     if signals.get("non_finite_step") is not None:
         found.add("non-finite")
@@ -467,14 +473,14 @@ def run_forks(limit: int, part: int, parts: int, only: str = "") -> None:
         order.append((turn[kind], group(run), sorted(truth), run))
     order.sort(key=lambda item: item[:3])
     order = [item for item in order if not only or only == item[1] or [only] == item[2]]
-    done = {(tuple(r["cell"].values()), r["rate"]) for r in read(FORKS)}
+    done = set(map(key, read(FORKS)))
     data = {name: load(name) for name in ("mnist", "digits", "synthetic", "spheres")}
     best: dict[Cell, float] = {}
     for run in runs:
         cell = Cell(**run["cell"])
         best[cell] = max(run["accuracy"], best.get(cell, 0.0))
-    for _, _, names, run in order[part:limit:parts]:
-        if (tuple(run["cell"].values()), run["rate"]) in done:
+    for _, _, _, run in order[part:limit:parts]:
+        if key(run) in done:
             continue
         cell = Cell(**run["cell"])
         report, retrained, changed = diagnose_by_forks(cell, run["rate"], last(run), data[cell.data])
@@ -483,7 +489,6 @@ def run_forks(limit: int, part: int, parts: int, only: str = "") -> None:
         result = {
             "cell": run["cell"],
             "rate": run["rate"],
-            "truth": names,
             "cause": report.verdict.cause.value,
             "confidence": report.verdict.confidence,
             "fix": None if report.fix is None else report.fix.change,

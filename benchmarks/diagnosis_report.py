@@ -10,7 +10,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from diagnosis import FORKS, accepted, group, last, read, truths
+from diagnosis import FORKS, accepted, group, key, last, read, truths
 from unstall.diagnosis import STALLS, Cause, diagnose
 from unstall.signals import Signals
 
@@ -162,34 +162,24 @@ def random_rate(runs: list[Run], found: list[set[str]]) -> float:
     return float(statistics.mean(shares))
 
 
-def report_forks(runs: list[Run]) -> list[str]:
+def report_forks(forked: list[Run], labels: list[set[str]]) -> list[str]:
     """Return how often the diagnosis by forks was right, and whether its fixes, retrained in full, work."""
-    whole = [run["cell"] for run in runs]
-    forked = [run for run in read(FORKS) if run["cell"] in whole]
-    lines = []
+    lines = [
+        "| networks | right cause | | too high, too low | | false alarms | | fix within a point | | gain |",
+        "|---|---|---|---|---|---|---|---|---|---|",
+    ]
     for name in GROUPS:
-        those = [run for run in forked if group(run) == name]
-        right = [Cause(run["cause"]) in accepted(set(run["truth"])) for run in those]
-        rates = [r for run, r in zip(those, right, strict=True) if set(run["truth"]) & {"too high", "too low"}]
-        healthy = [Cause(run["cause"]) in STALLS for run in those if run["truth"] == ["healthy"]]
-        works, gains = [], []
-        for run in those:
-            if run["retrained"] is None:
-                continue
-            works.append(run["retrained"] >= run["best"] - 0.01)
-            gains.append(run["retrained"] - run["accuracy"])
-        lines.append(
-            f"| {name} | {_share(right)} | {_share(rates)} | {_share(healthy)} | {_share(works)} | "
-            f"{100 * statistics.mean(gains or [0.0]):+.0f} points |"
-        )
-    return lines
-
-
-def forks_by_class() -> list[str]:
-    """Return precision and recall per class of the diagnosis by forks."""
-    forked = read(FORKS)
-    lines = table(forked, [set(run["truth"]) for run in forked], [{Cause(run["cause"])} for run in forked])
-    return [f"By class, all networks, {len(forked)} runs:", "", *lines]
+        those = [(run, truth) for run, truth in zip(forked, labels, strict=True) if group(run) == name]
+        right = [Cause(run["cause"]) in accepted(truth) for run, truth in those]
+        rates = [r for (_, truth), r in zip(those, right, strict=True) if truth & {"too high", "too low"}]
+        healthy = [Cause(run["cause"]) in STALLS for run, truth in those if truth == {"healthy"}]
+        fixed = [run for run, _ in those if run["retrained"] is not None]
+        works = [run["retrained"] >= run["best"] - 0.01 for run in fixed]
+        gain = 100 * statistics.mean([run["retrained"] - run["accuracy"] for run in fixed] or [0.0])
+        shares = (_share(values) for values in (right, rates, healthy, works))
+        lines.append(f"| {name} | {' | '.join(shares)} | {gain:+.0f} points |")
+    by_class = table(forked, labels, [{Cause(run["cause"])} for run in forked])
+    return [*lines, "", f"By class, all networks, {len(forked)} runs:", "", *by_class]
 
 
 def _share(values: list[bool]) -> str:
@@ -237,13 +227,9 @@ def main() -> None:
     runs = read()
     found = truths(runs)
     signals = [line for name in GROUPS for line in report(runs, found, name)]
-    by_forks = [
-        "| networks | right cause | | too high, too low | | false alarms | | fix within a point | | gain |",
-        "|---|---|---|---|---|---|---|---|---|---|",
-        *report_forks(runs),
-        "",
-        *forks_by_class(),
-    ]
+    known = {key(run): truth for run, truth in zip(runs, found, strict=True)}
+    forked = read(FORKS)
+    by_forks = report_forks(forked, [known[key(run)] for run in forked])
     text = PAGE.read_text()
     for name, lines in (("signals", signals), ("forks", by_forks)):
         begin, end = f"<!-- {name}: benchmarks/diagnosis_report.py -->\n", f"<!-- end of {name} -->"

@@ -40,15 +40,17 @@ def test_accuracy_decides_and_loss_among_those_within_its_standard_error() -> No
     learned_by_heart = [Score(1.2, 0.84), Score(0.8, 0.833), Score(0.6, 0.81)]
     assert judge.best(learned_by_heart) == judge.safest(learned_by_heart) == 1
     assert Judge(H0).best(learned_by_heart) == 2, "without classes there is only the loss"
-    assert judge.best([Score(9.0, 0.1), Score(2.302, 0.09), Score(2.4, 0.14)]) == 1, "no accuracy is above chance"
+    assert judge.best([Score(9.0, 0.1), Score(2.302, 0.09), Score(2.4, 0.2)]) == 1, "none is well above chance"
     assert judge.best([Score(math.inf), Score(3.0, 0.7)]) == 1
 
 
 def test_a_change_helps_by_five_points_and_a_fifth_of_the_error() -> None:
     judge = Judge(H0, chance=0.1, samples=2000)
     assert judge.helps(Score(2.3, 0.1), Score(2.2, 0.5)), "the loss alone has hardly moved"
-    assert not judge.helps(Score(1.0, 0.90), Score(0.1, 0.94)), "four points"
+    assert not judge.helps(Score(0.3, 0.90), Score(0.2, 0.94)), "four points, and a loss that hardly matters"
+    assert judge.helps(Score(1.0, 0.90), Score(0.2, 0.94)), "four points, and a loss that does"
     assert not judge.helps(Score(1.0, 0.50), Score(0.1, 0.58)), "less than a fifth"
+    assert not judge.helps(Score(1.0, 0.90), Score(0.1, 0.88)), "sure of its mistakes no more, and more of them"
     assert judge.helps(Score(math.inf), Score(1.0, 0.6)), "by loss: what diverged has no accuracy"
     assert not judge.helps(Score(1.0, 0.6), Score(math.inf))
     assert not judge.helps(Score(math.inf), Score(math.inf))

@@ -353,7 +353,7 @@ class _Trial:
         if not found:
             return None
         fork, rate, suspect = found[self.judge.best([fork.after for fork, _, _ in found])]
-        if not fork.helps:
+        if not fork.helps and fork.after.loss > best.loss:
             return fork
         raced = climb(rate, lambda rates: self._race_with(suspect, rates, self.long), self.judge.safest)
         rate, score = raced[self.judge.safest([score for _, score in raced])]

@@ -10,9 +10,8 @@ from unstall.race import Outcome
 from unstall.signals import find_targets
 
 HELPS, MATTERS = 0.8, 0.05
-"""A change helps if it takes a fifth off the error, and a twentieth of what can be had: five points of accuracy, or,
-where no accuracy is logged, that share of the best constant prediction's loss. `benchmarks/diagnosis.py` calls a run
-stalled that falls five points short."""
+"""A change helps if it takes a fifth off the error, and that matters: five points of accuracy, or a twentieth of the
+best constant prediction's loss. `benchmarks/diagnosis.py` calls a run stalled that falls five points short."""
 
 AT_CHANCE = 0.95
 """Share of the loss of the best constant prediction above which nothing was learned."""
@@ -46,7 +45,7 @@ class Score:
 
 @dataclass(frozen=True)
 class Judge:
-    """Compares scores: by accuracy, if it is known and above chance, else by loss.
+    """Compares scores: by accuracy, if it is known and well above chance, else by loss.
 
     Accuracy is what most runs are made for, and a loss says little of it where a network is sure of its mistakes: once
     the training samples are learned by heart, the held-out loss grows while the accuracy stays.
@@ -92,17 +91,20 @@ class Judge:
 
     def helps(self, before: Score, after: Score) -> bool:
         """Return whether the difference is one that matters."""
-        errors, whole = self._errors(before, after)
-        return errors[1] < HELPS * errors[0] and errors[0] - errors[1] > MATTERS * whole
+        gains = before.loss - after.loss > MATTERS * self.reference
+        if before.accuracy is not None and after.accuracy is not None:
+            gains |= after.accuracy - before.accuracy > MATTERS
+        return gains and self.ratio(before, after) < HELPS
 
     def worse(self, score: Score, other: Score) -> bool:
         """Return whether one score is behind the other by more than a tenth."""
-        (one, another), _ = self._errors(score, other)
-        return one > 1.1 * another
+        return self.ratio(other, score) > 1.1
 
     def ratio(self, before: Score, after: Score) -> float:
-        """Return the error after a change over the one before, as `helps` compares them."""
-        errors, _ = self._errors(before, after)
+        """Return the error after a change over the one before: the share of wrong answers, or the loss."""
+        errors = before.loss, after.loss
+        if before.accuracy is not None and after.accuracy is not None and self._by_accuracy([before, after]):
+            errors = 1 - before.accuracy, 1 - after.accuracy
         return errors[1] / errors[0] if errors[0] else 1.0
 
     def _candidates(self, scores: Sequence[Score]) -> list[int]:
@@ -113,11 +115,6 @@ class Judge:
         return [i for i, score in enumerate(scores) if (score.accuracy or 0.0) >= enough]
 
     def _by_accuracy(self, scores: Sequence[Score]) -> bool:
-        known = [score.accuracy for score in scores if score.accuracy is not None]
-        return self.chance is not None and max(known, default=0.0) > self.chance + MATTERS
-
-    def _errors(self, before: Score, after: Score) -> tuple[tuple[float, float], float]:
-        """Return two errors, and what can be had: shares of wrong answers, or losses."""
-        if before.accuracy is not None and after.accuracy is not None and self._by_accuracy([before, after]):
-            return (1 - before.accuracy, 1 - after.accuracy), 1.0
-        return (before.loss, after.loss), self.reference
+        """Return whether any accuracy takes a fifth off the error of the best constant prediction."""
+        highest = max((score.accuracy for score in scores if score.accuracy is not None), default=0.0)
+        return self.chance is not None and 1 - highest < HELPS * (1 - self.chance)
