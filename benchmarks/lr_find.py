@@ -46,7 +46,8 @@ from unstall.data import MNISTDataModule
 from unstall.lr_find import find_learning_rate
 from unstall.network import MLP
 from unstall.optimizer import KerasRMSprop
-from unstall.range_test import InMemoryCheckpoint, quiet
+from unstall.range_test import InMemoryCheckpoint
+from unstall.rehearsal import quiet
 
 TRUTH = Path(__file__).with_name("lr_find_truth.csv")
 EPOCHS = 2

@@ -11,7 +11,18 @@ SOURCE = Path(__file__).parents[1] / "src" / "unstall"
 TESTS = Path(__file__).parent
 MODULES = sorted(path.stem for path in SOURCE.glob("*.py") if not path.stem.startswith("__"))
 # What a module may import from its own package when it is loaded; `errors` may always be imported.
-LEAVES = {"errors", "network", "optimizer", "download", "signals", "parallel", "classifier", "figures", "run"}
+LEAVES = {
+    "errors",
+    "batches",
+    "network",
+    "optimizer",
+    "download",
+    "signals",
+    "parallel",
+    "classifier",
+    "figures",
+    "run",
+}
 
 
 def imports(module: str, *, lazy: bool) -> set[str]:

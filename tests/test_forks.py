@@ -11,10 +11,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from unstall.changes import first_samples, merged, overlay_for, redrawn, with_relu
+from unstall.changes import merged, overlay_for, redrawn, with_relu
 from unstall.diagnosis import Cause
 from unstall.errors import UsageError
-from unstall.forks import Report, climb, fork, screening_steps, take, take_samples
+from unstall.forks import Report, climb, fork, screening_steps
 from unstall.judge import Judge, Score
 from unstall.race import State
 
@@ -218,15 +218,6 @@ def test_rates_are_raced_upwards_until_one_is_too_high(best: float, expected: li
     raced = climb(0.01, scores(best), Judge(2.3).safest)
     assert [rate for rate, _ in raced] == expected
     assert [score for _, score in raced] == scores(best)(expected)
-
-
-def test_batches_are_taken_round_and_round_and_split_to_size() -> None:
-    assert take([1, 2, 3], 7) == [1, 2, 3, 1, 2, 3, 1]
-    loader = [(torch.zeros(10, 2), torch.zeros(10))] * 9
-    assert len(take_samples(loader, 25)) == 3
-    inputs, targets = first_samples([(torch.full((3, 2), float(i)), torch.full((3,), i)) for i in range(4)], 7)
-    assert targets.tolist() == [0, 0, 0, 1, 1, 1, 2]
-    assert inputs.shape == (7, 2)
 
 
 def test_network_surgery_leaves_the_original_alone() -> None:

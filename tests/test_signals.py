@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from unstall.meter import Meter, UnitWatch
-from unstall.signals import entropy, find_targets, random_walk_efficiency, straightness, turning_point
+from unstall.signals import entropy, random_walk_efficiency, straightness, turning_point
 
 
 def network(*widths: int) -> nn.Sequential:
@@ -214,20 +214,6 @@ def test_blow_up_compares_steps_16_to_25_with_the_start() -> None:
     for step in range(40):
         meter.after_batch(torch.tensor(12.0 if 15 <= step < 25 else 3.0))
     assert meter.read().blow_up == 4
-
-
-@pytest.mark.parametrize(
-    ("batch", "found"),
-    [
-        ((torch.zeros(3, 2), torch.ones(3)), True),
-        ({"input_ids": torch.zeros(3), "labels": torch.ones(3)}, True),
-        (torch.zeros(3), False),
-        ((torch.zeros(3), torch.zeros(3), torch.zeros(3)), False),
-    ],
-)
-def test_targets_are_found_where_they_usually_are(batch: object, found: bool) -> None:
-    targets = find_targets(batch)
-    assert (targets is not None and torch.equal(targets, torch.ones(3))) == found
 
 
 def test_regression_has_no_baseline_and_is_measured_against_its_start() -> None:

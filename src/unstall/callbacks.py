@@ -122,7 +122,7 @@ class Curves(Callback):
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Write what is known before the first step."""
         # The base config's `log_every_n_steps` may be more than a short epoch has: then once an epoch.
-        self._interval = max(1, min(_log_every_n_steps(trainer), int(trainer.num_training_batches)))
+        self._interval = max(1, min(_log_every_n_steps(trainer), trainer.num_training_batches))
         hyperparameters = hyperparameters_of(trainer, pl_module)
         logger = tensorboard_of(trainer)
         if logger is None or not trainer.is_global_zero:

@@ -1,12 +1,12 @@
 """What can be changed about a run: its settings, its batches, its network. Copies, never the original."""
 
 import copy
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pytorch_lightning as pl
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 Config = Mapping[str, Any]
 
@@ -61,45 +61,6 @@ def network_settings(config: Config) -> Mapping[str, Any]:
     return network.get("init_args", network) if isinstance(network, Mapping) else {}
 
 
-def with_inputs(batch: Any, change: Callable[[Tensor], Tensor]) -> Any:
-    """Return the batch with its first floating-point tensor changed, which are the inputs by custom."""
-    if isinstance(batch, Mapping):
-        name = next((key for key, value in batch.items() if _is_float(value)), None)
-        return batch if name is None else {**batch, name: change(batch[name])}
-    if isinstance(batch, (tuple, list)) and batch and _is_float(batch[0]):
-        return type(batch)((change(batch[0]), *batch[1:]))
-    return change(batch) if _is_float(batch) else batch
-
-
-def blank(batch: Any) -> Any:
-    """Return the batch with inputs of zeros: all that can be learned from it is the best constant prediction."""
-    return with_inputs(batch, torch.zeros_like)
-
-
-def scaled(batch: Any, factor: float) -> Any:
-    """Return the batch with its inputs multiplied."""
-    return with_inputs(batch, lambda inputs: inputs * factor)
-
-
-def scale_of_inputs(batch: Any) -> float | None:
-    """Return the root mean square of the inputs."""
-    seen: list[Tensor] = []
-    with_inputs(batch, lambda inputs: seen.append(inputs) or inputs)  # type: ignore[func-returns-value]
-    return float(seen[0].square().mean().sqrt()) if seen else None
-
-
-def first_samples(batches: Sequence[Any], count: int) -> Any:
-    """Return a batch of the first `count` samples."""
-    first = batches[0]
-    if isinstance(first, Tensor):
-        return torch.cat(list(batches[:count]))[:count]
-    if isinstance(first, Mapping):
-        return {key: first_samples([batch[key] for batch in batches[:count]], count) for key in first}
-    if isinstance(first, (tuple, list)):
-        return type(first)(first_samples(list(part), count) for part in zip(*batches[:count], strict=True))
-    return first
-
-
 def redrawn(module: pl.LightningModule) -> pl.LightningModule:
     """Return a copy whose layers have drawn their weights anew, as their classes do."""
     module = copy.deepcopy(module)
@@ -121,7 +82,3 @@ def with_relu(module: pl.LightningModule) -> pl.LightningModule | None:
                 setattr(part, name, nn.ReLU())
                 replaced = True
     return module if replaced else None
-
-
-def _is_float(value: object) -> bool:
-    return isinstance(value, Tensor) and value.is_floating_point()

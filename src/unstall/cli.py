@@ -223,10 +223,10 @@ class CLI(LightningCLI):
         # As Lightning would call it: a data module may ask its trainer what is about to be done.
         self.datamodule.trainer, self.trainer.predicting = self.trainer, self.subcommand == "predict"
         self.datamodule.prepare_data()
-        self.datamodule.trainer, self.trainer.predicting = None, False
         self.datamodule.setup(self.subcommand if self.subcommand in ("validate", "test", "predict") else "fit")
         if self.subcommand not in ("validate", "test", "predict") and hasattr(self.model, "check_batch"):
             self.model.check_batch(next(iter(self.datamodule.train_dataloader())))
+        self.datamodule.trainer, self.trainer.predicting = None, False
 
     def after_fit(self) -> None:
         """Say what came of it, and how to go on; a rehearsal (``fast_dev_run``) has left nothing to go on with."""

@@ -9,22 +9,22 @@ by the one change alone.
 import copy
 import dataclasses
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import chain, islice, repeat
 from typing import Any
 
 import pytorch_lightning as pl
 import torch
 from torch import Tensor, nn
 
-from unstall.changes import Config, blank, first_samples, merged, overlay_of
+from unstall.batches import blank, find_targets, first_samples, samples_in
+from unstall.changes import Config, merged, overlay_of
 from unstall.diagnosis import Cause, Evidence, Verdict, describe, diagnose
 from unstall.errors import UsageError
 from unstall.judge import HELPS, Judge, Score
 from unstall.meter import Meter
 from unstall.race import Outcome, State, StepOptions, Variant, check_optimization, race, unchanged_random_state
-from unstall.signals import Signals, find_targets
+from unstall.signals import Signals
 from unstall.suspects import Rebuild, Suspect, find_suspects
 
 RATES = tuple(10.0**exponent for exponent in range(-5, 2))
@@ -105,24 +105,6 @@ def screening_steps(batch_size: int) -> int:
     return max(28, min(400, round(80 * math.sqrt(128 / max(1, batch_size)))))
 
 
-def take(loader: Iterable[Any], count: int) -> list[Any]:
-    """Return `count` batches, going round as often as needed."""
-    return list(islice(chain.from_iterable(repeat(loader)), count))
-
-
-def take_samples(loader: Iterable[Any], count: int) -> list[Any]:
-    """Return batches with `count` samples in all, or as many as there are."""
-    taken: list[Any] = []
-    seen = 0
-    for batch in loader:
-        taken.append(batch)
-        targets = find_targets(batch)
-        seen += len(targets) if targets is not None and targets.ndim else 1
-        if seen >= count:
-            break
-    return taken
-
-
 def fork(
     module: pl.LightningModule,
     batches: Sequence[Any],
@@ -180,8 +162,7 @@ class _Trial:
 
     def report(self, signals: Signals | None) -> Report:
         accumulate = self.shared["options"].accumulate_grad_batches
-        targets = find_targets(self.batches[0])
-        self.batch_size = accumulate * (len(targets) if targets is not None and targets.ndim else 1)
+        self.batch_size = accumulate * samples_in(self.batches[0])
         self.short = max(1, min(screening_steps(self.batch_size), len(self.batches) // (4 * accumulate)))
         self.long = 4 * self.short
         self.rate = self._configured_rate()
@@ -269,11 +250,13 @@ class _Trial:
     def _measure(self, control: Outcome) -> Signals:
         """Return the signals of a first step, and what the losses of the unchanged fork add to them."""
         module = copy.deepcopy(self.module).to(self.shared["device"] or self.module.device)
+        module.trainer = self.shared["trainer"]
         for part in module.modules():
             if isinstance(part, pl.LightningModule):
                 part.log = lambda *_, **__: None  # type: ignore[method-assign] # there is nowhere to log to
         meter = Meter(module.train())
-        batch = module.transfer_batch_to_device(self.batches[0], module.device, 0)
+        batch = module.on_before_batch_transfer(self.batches[0], 0)
+        batch = module.on_after_batch_transfer(module.transfer_batch_to_device(batch, module.device, 0), 0)
         with unchanged_random_state(), torch.enable_grad():
             output = module.training_step(batch, 0)
             loss = output["loss"] if isinstance(output, Mapping) else output

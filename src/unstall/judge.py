@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 import torch
 
+from unstall.batches import find_targets
 from unstall.race import Outcome
-from unstall.signals import find_targets
 
 HELPS, MATTERS = 0.8, 0.05
 """A change helps if it takes a fifth off the error, and that matters: five points of accuracy, or a twentieth of the

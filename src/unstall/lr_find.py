@@ -9,27 +9,24 @@ Every other finder guesses from the one curve of a range test, and no rule on th
 
 from __future__ import annotations
 
-import copy
 import itertools
 import math
 import random
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from statistics import fmean, stdev
-from typing import Any, TypeAlias
+from typing import Any
 
 import numpy as np
 import pytorch_lightning as pl
 import torch
-from lightning_fabric.utilities.exceptions import MisconfigurationException
-from pytorch_lightning.utilities import CombinedLoader
 
+from unstall.batches import samples_in, take_samples
 from unstall.errors import UsageError
-from unstall.race import Outcome, State, StepOptions, Variant, race, unchanged_random_state
-from unstall.range_test import RangeTest, run_range_test, throwaway_trainer
-
-Data: TypeAlias = "pl.LightningDataModule | Iterable[Any] | tuple[Iterable[Any], Iterable[Any]]"
+from unstall.race import Outcome, State, Variant, unchanged_random_state
+from unstall.range_test import RangeTest, run_range_test
+from unstall.rehearsal import Data, Rehearsal, rehearse
 
 STEPS = 820
 """Steps of the race at batch 128. With the range test, 2.5 epochs of MNIST; other batch sizes b get sqrt(128 / b) of
@@ -126,28 +123,24 @@ def find_learning_rate(
         random.seed(seed)
         np.random.seed(seed)
         torch.manual_seed(seed)
-        device = module.device if trainer is None else trainer.strategy.root_device
-        training, validation = _loaders(data)
-        first = next(_endless(training))
-        options = _options(trainer, training)
-        module = _with_transfer_hooks(copy.deepcopy(module), data).to(device)
-        _check_start(module, first, options, device)
-        tester = throwaway_trainer(trainer, options, device, training, scratch)
-        tested, suggestion = run_range_test(tester, module, training, min_learning_rate, max_learning_rate)
+        rehearsal = rehearse(module, data, trainer, scratch)
+        first = next(rehearsal.batches())
+        _check_start(rehearsal, first)
+        tested, suggestion = run_range_test(rehearsal, scratch, min_learning_rate, max_learning_rate)
 
-        batches = _endless(training)
-        held_out = _take_samples(batches if validation is None else iter(validation))
-        batch_size = _samples(first) * options.accumulate_grad_batches
+        batches, options = rehearsal.batches(), rehearsal.options
+        held_out = take_samples(batches if rehearsal.validation is None else rehearsal.validation, HELD_OUT_SAMPLES)
+        if not held_out:
+            raise UsageError("data: the validation loader has no batch; give it samples, or leave it out")
+        batch_size = samples_in(first) * options.accumulate_grad_batches
         raced = _run_race(
-            lambda variants, leg: race(
-                module, variants, leg, held_out, options=options, device=device, trainer=tester, keep_state=True
-            ),
+            lambda variants, leg: rehearsal.race(variants, leg, held_out, keep_state=True),
             lambda leg_steps: list(itertools.islice(batches, leg_steps * options.accumulate_grad_batches)),
             candidates(tested, num_rates, min_learning_rate, max_learning_rate),
             steps or round(STEPS * math.sqrt(128 / batch_size)),
             (min_learning_rate, max_learning_rate),
         )
-    search = conclude(tested, raced, suggestion, _horizon(trainer, options))
+    search = conclude(tested, raced, suggestion, rehearsal.horizon)
     if torch.distributed.is_available() and torch.distributed.is_initialized():
         shared = [search]
         torch.distributed.broadcast_object_list(shared)  # sums differ in their last digit from machine to machine
@@ -306,94 +299,9 @@ def _check_arguments(lowest: float, highest: float, num_rates: int, steps: int |
         raise UsageError(f"steps={steps}: {num_rates} rates need at least {15 * num_rates} to tell them apart")
 
 
-def _check_start(module: pl.LightningModule, first: Any, options: StepOptions, device: torch.device) -> None:
+def _check_start(rehearsal: Rehearsal, first: Any) -> None:
     """One step of a copy: whatever cannot be raced says so here."""
-    probe = copy.deepcopy(module)
-    probe.configure_model()
-    probe.setup("fit")
-    batches = [first] * options.accumulate_grad_batches
-    outcome = race(probe, [Variant(1e-8)], batches, options=options, device=device)[0]
+    outcome = rehearsal.race([Variant(1e-8)], [first] * rehearsal.options.accumulate_grad_batches)[0]
     if not outcome.losses:
-        name = type(module).__name__
+        name = type(rehearsal.module).__name__
         raise UsageError(f"model={name}: the loss is not finite at the start; check the inputs and initial weights")
-
-
-def _loaders(data: Data) -> tuple[Iterable[Any], Iterable[Any] | None]:
-    """A training loader and, if there is one, a validation loader."""
-    if isinstance(data, pl.LightningDataModule):
-        data.prepare_data()
-        data.setup("fit")
-        try:
-            validation = data.val_dataloader()
-        except MisconfigurationException:
-            validation = None
-        training = data.train_dataloader()
-    else:
-        training, validation = data if isinstance(data, tuple) else (data, None)
-    if isinstance(validation, list | tuple):
-        validation = validation[0]
-    return training, validation
-
-
-def _endless(training: Any) -> Iterator[Any]:
-    """The batches of one epoch after another, in the order in which a fit would see them."""
-    combined = isinstance(training, list | tuple | dict)
-    for epoch in itertools.count():
-        for owner in (training, getattr(training, "batch_sampler", None)):
-            set_epoch = getattr(getattr(owner, "sampler", None), "set_epoch", None)
-            if set_epoch is not None:
-                set_epoch(epoch)
-        batch = None
-        for batch in CombinedLoader(training, "max_size_cycle") if combined else training:
-            yield batch[0] if combined else batch
-        if batch is None:
-            raise UsageError("data: the training loader has no batch; give it at least batch_size samples")
-
-
-def _take_samples(batches: Iterator[Any]) -> list[Any]:
-    taken, samples = [], 0
-    while samples < HELD_OUT_SAMPLES and (batch := next(batches, None)) is not None:
-        taken.append(batch)
-        samples += _samples(batch)
-    if not taken:
-        raise UsageError("data: the validation loader has no batch; give it samples, or leave it out")
-    return taken
-
-
-def _samples(batch: Any) -> int:
-    """Length of the first tensor in a batch of any structure; 1 if there is none."""
-    if isinstance(batch, torch.Tensor):
-        return len(batch) if batch.ndim else 1
-    parts = batch.values() if isinstance(batch, Mapping) else batch if isinstance(batch, list | tuple) else ()
-    return next((_samples(part) for part in parts), 1)
-
-
-def _options(trainer: pl.Trainer | None, training: Any) -> StepOptions:
-    """The steps that the fit will make. Several processes step together: as if one accumulated their batches."""
-    options = StepOptions() if trainer is None else StepOptions.of(trainer)
-    accumulate = options.accumulate_grad_batches * (1 if trainer is None else trainer.world_size)
-    try:
-        steps_per_epoch = len(training) // accumulate
-    except TypeError:
-        steps_per_epoch = None
-    return replace(options, accumulate_grad_batches=accumulate, steps_per_epoch=steps_per_epoch or None)
-
-
-def _horizon(trainer: pl.Trainer | None, options: StepOptions) -> float:
-    """Optimizer steps of the fit; infinite if nobody knows."""
-    if trainer is None or options.steps_per_epoch is None:
-        return math.inf
-    limits = [trainer.max_steps] if trainer.max_steps > 0 else []
-    if trainer.max_epochs is not None and trainer.max_epochs > 0:
-        limits.append(trainer.max_epochs * options.steps_per_epoch)
-    return min(limits, default=math.inf)
-
-
-def _with_transfer_hooks(module: pl.LightningModule, data: Data) -> pl.LightningModule:
-    """Let our copy of the module call the transfer hooks that a data module brings, as a trainer would."""
-    if isinstance(data, pl.LightningDataModule):
-        for name in ("on_before_batch_transfer", "transfer_batch_to_device", "on_after_batch_transfer"):
-            if getattr(type(data), name) is not getattr(pl.LightningDataModule, name):
-                hook = getattr(data, name)
-                setattr(module, name, lambda *arguments, hook=hook: hook(*arguments))  # copied by reference
-    return module

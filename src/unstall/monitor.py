@@ -12,10 +12,11 @@ from pytorch_lightning.loggers import TensorBoardLogger
 from pytorch_lightning.loggers.logger import DummyLogger
 from torch import Tensor
 
+from unstall.batches import find_targets
 from unstall.diagnosis import Cause, Verdict, diagnose, hopeless, write_verdict
 from unstall.errors import UsageError
 from unstall.meter import Meter
-from unstall.signals import Signals, find_targets
+from unstall.signals import Signals
 
 EARLY_READINGS = 25, 50
 """Steps at which signals are read besides the regular ones: a blow-up shows by then (`docs/diagnosis.md`)."""

@@ -24,6 +24,7 @@ from pytorch_lightning.core.optimizer import _configure_optimizers, _configure_s
 from torch import Tensor, nn
 from torchmetrics import Metric
 
+from unstall.batches import concatenated
 from unstall.errors import UsageError
 from unstall.parallel import side_by_side
 
@@ -238,7 +239,7 @@ class _Runner:
 
     def run(self, batches: Sequence[Any], held_out: Sequence[Any], keep_state: bool) -> Outcome:
         merge, accumulate = self.variant.merge, self.options.accumulate_grad_batches
-        merged = [_concatenate(batches[i : i + merge]) for i in range(0, len(batches) - merge + 1, merge)]
+        merged = [concatenated(batches[i : i + merge]) for i in range(0, len(batches) - merge + 1, merge)]
         look_every = 1 if self.device.type == "cpu" else 16  # a look makes an accelerator wait
         losses: list[Tensor] = []
         for step in range(len(merged) // accumulate):
@@ -366,18 +367,3 @@ def _scale(scheduler: Any, factor: float) -> None:
         scheduler.base_lrs = [base * factor for base in scheduler.base_lrs]
     for part in getattr(scheduler, "_schedulers", ()):  # SequentialLR and ChainedScheduler hold others
         _scale(part, factor)
-
-
-def _concatenate(batches: Sequence[Any]) -> Any:
-    """Merge batches of one structure along their first dimension; what is no tensor is taken from the first."""
-    first = batches[0]
-    if len(batches) == 1:
-        return first
-    if isinstance(first, Tensor):
-        return torch.cat(list(batches))
-    if isinstance(first, Mapping):
-        return {key: _concatenate([batch[key] for batch in batches]) for key in first}
-    if isinstance(first, list | tuple):
-        parts = [_concatenate(part) for part in zip(*batches, strict=True)]
-        return type(first)(*parts) if hasattr(first, "_fields") else type(first)(parts)
-    return first

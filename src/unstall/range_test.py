@@ -6,22 +6,16 @@ Its defects, with the remedy beside each, are in docs/lr_find.md. The trainer on
 from __future__ import annotations
 
 import copy
-import io
-import logging
 import math
-import warnings
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager, redirect_stderr
+from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import fmean
-from typing import Any, cast
+from typing import Any
 
-import pytorch_lightning as pl
-import torch
 from pytorch_lightning.plugins.io import CheckpointIO
 from pytorch_lightning.tuner.tuning import Tuner
 
-from unstall.race import StepOptions
+from unstall.rehearsal import Rehearsal, quiet, throwaway_trainer
 
 RANGE_TEST_STEPS = 100
 """Lightning's default `num_training`: eleven rates a decade over the default range."""
@@ -80,14 +74,19 @@ def smooth(losses: Sequence[float], beta: float) -> list[float]:
     return smoothed
 
 
-def run_range_test(
-    trainer: pl.Trainer, module: pl.LightningModule, training: Iterable[Any], lowest: float, highest: float
-) -> tuple[RangeTest, float | None]:
-    """Lightning's own finder, and its suggestion, on a module that is ours to spoil."""
+def run_range_test(rehearsal: Rehearsal, scratch: str, lowest: float, highest: float) -> tuple[RangeTest, float | None]:
+    """Lightning's own finder, and its suggestion, on a copy of the module."""
+    options, epochs = rehearsal.options, rehearsal.trainer.max_epochs
+    if options.steps_per_epoch is None or epochs is None:
+        epochs = -1
+    elif epochs > 0:  # a schedule may ask the trainer how long the fit will be
+        epochs = max(epochs, math.ceil(RANGE_TEST_STEPS / options.steps_per_epoch))
+    device, plugin = rehearsal.module.device, InMemoryCheckpoint()
+    trainer = throwaway_trainer(options, device, scratch, max_epochs=epochs, plugins=plugin)
     with quiet():
         finder = Tuner(trainer).lr_find(
-            module,
-            training,
+            copy.deepcopy(rehearsal.module),
+            rehearsal.training,
             min_lr=lowest,
             max_lr=highest,
             num_training=RANGE_TEST_STEPS,
@@ -101,33 +100,6 @@ def run_range_test(
     return RangeTest(finder.results["lr"][:finite], raw_losses(smoothed[:finite])), suggestion
 
 
-def throwaway_trainer(
-    trainer: pl.Trainer | None, options: StepOptions, device: torch.device, training: Iterable[Any], scratch: str
-) -> pl.Trainer:
-    """Like the trainer that will train, but it leaves nothing behind. Lightning's finder spoils the one it uses."""
-    epochs = math.ceil(RANGE_TEST_STEPS / options.steps_per_epoch) if options.steps_per_epoch else -1
-    if trainer is not None and trainer.max_epochs is not None and epochs > 0:
-        epochs = max(epochs, trainer.max_epochs)  # a schedule may ask the trainer how long the fit will be
-    with quiet():
-        return pl.Trainer(
-            accelerator="gpu" if device.type == "cuda" else device.type,
-            devices=1 if device.index is None else [device.index],
-            max_epochs=epochs,
-            accumulate_grad_batches=options.accumulate_grad_batches,
-            gradient_clip_val=options.gradient_clip_val,
-            gradient_clip_algorithm=options.gradient_clip_algorithm,
-            precision=cast(Any, options.precision),
-            default_root_dir=scratch,
-            limit_val_batches=0,
-            num_sanity_val_steps=0,
-            plugins=InMemoryCheckpoint(),
-            logger=False,
-            enable_checkpointing=False,
-            enable_progress_bar=False,
-            enable_model_summary=False,
-        )
-
-
 class InMemoryCheckpoint(CheckpointIO):
     """Lightning's finder saves the module to bring it back: on disk, where it loads plain hyper-parameters alone."""
 
@@ -139,17 +111,3 @@ class InMemoryCheckpoint(CheckpointIO):
 
     def remove_checkpoint(self, path: Any) -> None:
         pass
-
-
-@contextmanager
-def quiet() -> Iterator[None]:
-    """No bar, advice or warning about a trainer that nobody is to see."""
-    logger = logging.getLogger("pytorch_lightning")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
-    try:
-        with redirect_stderr(io.StringIO()), warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logger.setLevel(level)

@@ -1,7 +1,9 @@
 """What a diagnosis leaves behind: a table, `diagnosis.json`, `fix.yaml`, and a picture of the forks."""
 
+import itertools
 import json
 import math
+import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -9,14 +11,16 @@ from typing import Any
 import pytorch_lightning as pl
 import yaml
 
+from unstall.batches import samples_in, take_samples
 from unstall.changes import Config
 from unstall.diagnosis import write_json
 from unstall.errors import UsageError
 from unstall.figures import png
-from unstall.forks import Fork, Report, fork, screening_steps, take, take_samples
-from unstall.race import State, StepOptions
+from unstall.forks import Fork, Report, fork, screening_steps
+from unstall.race import State
+from unstall.rehearsal import rehearse
 from unstall.run import write
-from unstall.signals import Signals, find_targets
+from unstall.signals import Signals
 from unstall.suspects import Rebuild
 
 VERDICT, FIX, PICTURE = "diagnosis.json", "fix.yaml", "diagnosis.png"
@@ -40,7 +44,7 @@ def diagnose_run(
     Args:
         folder: The run's folder; its `diagnosis.json`, if there is one, holds what the run's callback measured.
         module: The run's module at its initial weights: built from the run's configuration and seed.
-        datamodule: The run's data, prepared and set up for `fit`.
+        datamodule: The run's data; where it has no validation batches, its first training batches are held out.
         trainer: As the run's, without a logger; its accumulation, clipping, precision and device are used.
         config: The run's resolved configuration.
         rebuild: Builds the module at its initial weights from the configuration with an overlay.
@@ -49,13 +53,6 @@ def diagnose_run(
     Raises:
         UsageError: for manual optimization, several optimizers, several checkpointed optimizers, or too little data.
     """
-    loader = datamodule.train_dataloader()
-    options = StepOptions.of(trainer, steps_per_epoch=max(1, len(loader) // trainer.accumulate_grad_batches))
-    first = find_targets(next(iter(loader)))
-    size = trainer.accumulate_grad_batches * (len(first) if first is not None and first.ndim else 1)
-    wanted = 4 * screening_steps(size) * trainer.accumulate_grad_batches
-    batches = take(loader, wanted)
-    held_out = take_samples(datamodule.val_dataloader(), HELD_OUT_SAMPLES)
     start = None
     if checkpoint is not None:
         optimizers = checkpoint.get("optimizer_states", [])
@@ -63,18 +60,23 @@ def diagnose_run(
             checkpoint["state_dict"], optimizers[0] if optimizers else None, checkpoint.get("lr_schedulers", ())
         )
     signals = read_signals(folder)
-    device = trainer.strategy.root_device
-    report = fork(
-        module,
-        batches,
-        held_out,
-        signals=signals,
-        start=start,
-        config=config,
-        rebuild=rebuild,
-        options=options,
-        device=device,
-    )
+    with tempfile.TemporaryDirectory() as scratch:
+        rehearsal = rehearse(module, datamodule, trainer, scratch)
+        accumulate = rehearsal.options.accumulate_grad_batches
+        size = accumulate * samples_in(next(rehearsal.batches()))
+        batches = rehearsal.batches()
+        held_out = take_samples(batches if rehearsal.validation is None else rehearsal.validation, HELD_OUT_SAMPLES)
+        report = fork(
+            rehearsal.module,
+            list(itertools.islice(batches, 4 * screening_steps(size) * accumulate)),
+            held_out,
+            signals=signals,
+            start=start,
+            config=config,
+            rebuild=lambda overlay: rehearse(rebuild(overlay), datamodule, trainer, scratch).module,
+            options=rehearsal.options,
+            trainer=rehearsal.trainer,
+        )
     write_report(folder, report, signals)
     show(report, folder)
     return report
@@ -227,6 +229,8 @@ def picture(report: Report) -> Any:
 
 def _write_fix(folder: Path, fix: Fork, overlay: Mapping[str, Any]) -> None:
     effect = f"held-out loss {_number(fix.before.loss)} -> {_number(fix.after.loss)}"
+    if fix.before.accuracy is not None and fix.after.accuracy is not None:
+        effect += f", accuracy {fix.before.accuracy:.3f} -> {fix.after.accuracy:.3f}"
     text = f"# unstall fit -c {folder / 'config.yaml'} -c {folder / FIX}\n# {fix.change}: {effect} in a short trial\n"
     write(folder / FIX, text + yaml.safe_dump(dict(overlay), sort_keys=False))
 

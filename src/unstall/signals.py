@@ -1,10 +1,8 @@
 """What is measured of a run: the numbers and their formulas. `meter.py` gathers them."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-
-from torch import Tensor
 
 
 @dataclass(frozen=True)
@@ -116,12 +114,3 @@ def turning_point(losses: Sequence[float], rise: float = 1.05) -> int | None:
         return None
     lowest = min(range(len(losses)), key=losses.__getitem__)
     return lowest if losses[-1] > rise * losses[lowest] and losses[lowest] > 0 else None
-
-
-def find_targets(batch: object) -> Tensor | None:
-    """Return the targets of a batch: the second of a pair, or a mapping's entry of a usual name; else None."""
-    if isinstance(batch, Mapping):
-        found = next((batch[name] for name in ("labels", "label", "targets", "target", "y") if name in batch), None)
-    else:
-        found = batch[1] if isinstance(batch, (tuple, list)) and len(batch) == 2 else None
-    return found if isinstance(found, Tensor) else None

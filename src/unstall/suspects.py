@@ -6,7 +6,8 @@ from typing import Any
 
 import pytorch_lightning as pl
 
-from unstall.changes import Config, network_settings, overlay_of, redrawn, scale_of_inputs, scaled, with_relu
+from unstall.batches import scale_of_inputs, scaled
+from unstall.changes import Config, network_settings, overlay_of, redrawn, with_relu
 from unstall.diagnosis import Cause
 
 Rebuild = Callable[[dict[str, Any]], pl.LightningModule]
