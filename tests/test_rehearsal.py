@@ -15,8 +15,10 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, IterableDataset, TensorDataset
 
 from unstall.errors import UsageError
+from unstall.lr_find import find_learning_rate
 from unstall.race import Variant
 from unstall.rehearsal import endless, rehearse
+from unstall.report import diagnose_run
 
 Batch = tuple[Tensor, Tensor]
 
@@ -90,7 +92,8 @@ class Lit(pl.LightningModule):
     def configure_optimizers(self) -> Any:
         optimizer = torch.optim.SGD(self.parameters(), lr=0.1)
         if self.kind == "schedule":
-            assert self.trainer.estimated_stepping_batches == 30
+            self.estimated = self.trainer.estimated_stepping_batches
+            assert math.isfinite(self.estimated)
         return optimizer
 
 
@@ -112,6 +115,21 @@ def test_a_module_races_as_it_would_fit(kind: str, tmp_path: Path) -> None:
     outcome = rehearsal.race([Variant()], list(islice(rehearsal.batches(), 20)))[0]
     assert outcome.losses[-1] < outcome.losses[0]
     assert rehearsal.horizon == 30
+    if isinstance(rehearsal.module, Lit) and kind == "schedule":
+        assert rehearsal.module.estimated == 30
+
+
+@pytest.mark.parametrize(
+    ("kind", "data"), [("schedule", Data("stream")), ("setup", NoValidation()), ("", Data("list"))]
+)
+def test_finder_and_forks_take_what_a_fit_takes(kind: str, data: pl.LightningDataModule, tmp_path: Path) -> None:
+    trainer = make_trainer(tmp_path, max_steps=30)
+    assert find_learning_rate(Lit(kind), data, trainer, num_rates=3, steps=90).learning_rate > 1e-3
+    module = Lit(kind)
+    report = diagnose_run(tmp_path, module, data, trainer, config={}, rebuild=lambda overlay: Lit(kind))
+    assert len(report.forks) > 5
+    assert (tmp_path / "diagnosis.json").exists()
+    assert module._trainer is None
 
 
 def test_steps_are_those_of_the_trainer(tmp_path: Path) -> None:

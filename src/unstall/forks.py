@@ -234,7 +234,7 @@ class _Trial:
         return [Score.of(outcome) for outcome in self._race(variants, steps, module, change)]
 
     def _configured_rate(self) -> float:
-        state = race(self.module, [Variant()], [], keep_state=True)[0].state
+        state = race(self.module, [Variant()], [], keep_state=True, **self.shared)[0].state
         assert state is not None
         assert state.optimizer is not None
         group = state.optimizer["param_groups"][0]

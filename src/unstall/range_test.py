@@ -76,13 +76,15 @@ def smooth(losses: Sequence[float], beta: float) -> list[float]:
 
 def run_range_test(rehearsal: Rehearsal, scratch: str, lowest: float, highest: float) -> tuple[RangeTest, float | None]:
     """Lightning's own finder, and its suggestion, on a copy of the module."""
-    options, epochs = rehearsal.options, rehearsal.trainer.max_epochs
+    # A schedule may ask the trainer how long the fit will be: as long as the real one, or at least as this test.
+    options, epochs, steps = rehearsal.options, rehearsal.trainer.max_epochs, rehearsal.trainer.max_steps
     if options.steps_per_epoch is None or epochs is None:
         epochs = -1
-    elif epochs > 0:  # a schedule may ask the trainer how long the fit will be
+    elif epochs > 0:
         epochs = max(epochs, math.ceil(RANGE_TEST_STEPS / options.steps_per_epoch))
+    steps = max(steps, RANGE_TEST_STEPS) if steps > 0 else -1
     device, plugin = rehearsal.module.device, InMemoryCheckpoint()
-    trainer = throwaway_trainer(options, device, scratch, max_epochs=epochs, plugins=plugin)
+    trainer = throwaway_trainer(options, device, scratch, max_epochs=epochs, max_steps=steps, plugins=plugin)
     with quiet():
         finder = Tuner(trainer).lr_find(
             copy.deepcopy(rehearsal.module),
