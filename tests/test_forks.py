@@ -220,6 +220,13 @@ def test_rates_are_raced_upwards_until_one_is_too_high(best: float, expected: li
     assert [score for _, score in raced] == scores(best)(expected)
 
 
+def test_rates_go_up_too_while_the_highest_has_the_lowest_loss() -> None:
+    known = {0.032: Score(0.31, 0.90), 0.01: Score(0.33, 0.91), 0.0032: Score(0.36, 0.89), 0.001: Score(0.5, 0.86)}
+    higher = {0.1: Score(0.26, 0.92), 0.32: Score(9.0, 0.1)}
+    raced = climb(0.01, lambda rates: [{**known, **higher}[rate] for rate in rates], Judge(2.3, 0.1, 2000).safest)
+    assert [rate for rate, _ in raced][:2] == [0.32, 0.1]
+
+
 def test_network_surgery_leaves_the_original_alone() -> None:
     module = Lit(0.1, activation=nn.Tanh)
     other = with_relu(module)

@@ -80,6 +80,8 @@ def climb(
 ) -> list[tuple[float, Score]]:
     """Race half decades around a rate, and on upwards while the highest is the best: a few steps prefer lower rates.
 
+    The lowest loss is best, too: an accuracy is a matter of luck where the next rate is all that is at stake.
+
     Args:
         rate: The best of a coarse and short race.
         run: Races rates.
@@ -90,7 +92,7 @@ def climb(
     """
     rates = [float(f"{rate * 10 ** (half / 2):.2g}") for half in (1, 0, -1, -2)]
     scores = run(rates)
-    while len(rates) < 7 and choose(scores) == 0:
+    while len(rates) < 7 and 0 in (choose(scores), min(range(len(scores)), key=lambda i: scores[i].loss)):
         rates = [float(f"{rates[0] * 10**0.5:.2g}"), *rates]
         scores = [*run(rates[:1]), *scores]
     return list(zip(rates, scores, strict=True))
@@ -335,7 +337,8 @@ class _Trial:
             found.append((self._accuse(suspect, rate, best, scores[grid.index(rate)]), rate, suspect))
         if not found:
             return None
-        fork, rate, suspect = found[self.judge.best([fork.after for fork, _, _ in found])]
+        # By loss: what mends the accuracy and leaves the network sure of its mistakes is not the cause.
+        fork, rate, suspect = min(found, key=lambda item: item[0].after.loss)
         if not fork.helps and fork.after.loss > best.loss:
             return fork
         raced = climb(rate, lambda rates: self._race_with(suspect, rates, self.long), self.judge.safest)
