@@ -58,7 +58,11 @@ class Data(pl.LightningDataModule):
         return [loader, DataLoader(samples(2), 50)] if self.kind == "list" else loader
 
     def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
-        return (100 * batch[0], batch[1]) if self.kind == "hook" else batch
+        if self.kind != "hook":
+            return batch
+        assert self.trainer is not None
+        assert not self.trainer.training
+        return 100 * batch[0], batch[1]
 
 
 class NoValidation(pl.LightningDataModule):
@@ -84,6 +88,9 @@ class Lit(pl.LightningModule):
             self.network = nn.Linear(4, 2)
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        if self.kind == "logger":
+            assert self.logger is not None
+            self.logger.experiment.add_scalar("loss", 1.0, self.global_step)
         if self.kind == "training_step":
             assert (self.current_epoch, self.global_step) == (0, 0)
             assert self.trainer.max_epochs == 3
@@ -103,7 +110,7 @@ def make_trainer(folder: Path, **arguments: Any) -> pl.Trainer:
     return pl.Trainer(**quiet, enable_model_summary=False, **arguments)
 
 
-@pytest.mark.parametrize("kind", ["", "setup", "configure_model", "training_step", "schedule"])
+@pytest.mark.parametrize("kind", ["", "setup", "configure_model", "training_step", "schedule", "logger"])
 def test_a_module_races_as_it_would_fit(kind: str, tmp_path: Path) -> None:
     module = Lit(kind)
     weights = copy.deepcopy(module.state_dict())
@@ -115,6 +122,7 @@ def test_a_module_races_as_it_would_fit(kind: str, tmp_path: Path) -> None:
     outcome = rehearsal.race([Variant()], list(islice(rehearsal.batches(), 20)))[0]
     assert outcome.losses[-1] < outcome.losses[0]
     assert rehearsal.horizon == 30
+    assert not list(tmp_path.iterdir())
     if isinstance(rehearsal.module, Lit) and kind == "schedule":
         assert rehearsal.module.estimated == 30
 

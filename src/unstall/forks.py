@@ -11,6 +11,7 @@ import dataclasses
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import pytorch_lightning as pl
@@ -213,6 +214,13 @@ class _Trial:
             question = f"what limits it next is {self._next_limit()}"
         return Report(self._verdict(cause, fix or rate, suspicion), tuple(self.forks), fix, question)
 
+    @cached_property
+    def _first_batch(self) -> Any:
+        """The first batch as the network sees it: a transfer hook may scale it."""
+        module, device = self.module, self.shared["device"] or self.module.device
+        batch = module.transfer_batch_to_device(module.on_before_batch_transfer(self.batches[0], 0), device, 0)
+        return module.on_after_batch_transfer(batch, 0)
+
     def _race(
         self,
         variants: Sequence[Variant],
@@ -257,8 +265,7 @@ class _Trial:
             if isinstance(part, pl.LightningModule):
                 part.log = lambda *_, **__: None  # type: ignore[method-assign] # there is nowhere to log to
         meter = Meter(module.train())
-        batch = module.on_before_batch_transfer(self.batches[0], 0)
-        batch = module.on_after_batch_transfer(module.transfer_batch_to_device(batch, module.device, 0), 0)
+        batch = self._first_batch
         with unchanged_random_state(), torch.enable_grad():
             output = module.training_step(batch, 0)
             loss = output["loss"] if isinstance(output, Mapping) else output
@@ -331,7 +338,7 @@ class _Trial:
         grid = sorted({*rates, 1e-3, 1e-2, 1e-1})
         found: list[tuple[Fork, float, Suspect]] = []
         spoilt = Cause.DEAD_AT_START if self._dead_at_start else Cause.BAD_SCALE
-        for suspect in find_suspects(self.module, self.batches[0], self.config, self.rebuild, spoilt):
+        for suspect in find_suspects(self.module, self._first_batch, self.config, self.rebuild, spoilt):
             scores = self._race_with(suspect, grid, 2 * self.short)
             rate = grid[self.judge.best(scores)]
             found.append((self._accuse(suspect, rate, best, scores[grid.index(rate)]), rate, suspect))
@@ -368,7 +375,7 @@ class _Trial:
     def _linear(self, best: Score) -> Score | None:
         """Return what a linear model in the place of `module.network` comes to; None where there is none."""
         network = getattr(self.module, "network", None)
-        inputs = self.batches[0][0] if isinstance(self.batches[0], (tuple, list)) else None
+        inputs = self._first_batch[0] if isinstance(self._first_batch, (tuple, list)) else None
         if not isinstance(network, nn.Module) or not isinstance(inputs, Tensor) or not inputs.is_floating_point():
             return None
         module = copy.deepcopy(self.module)

@@ -153,7 +153,7 @@ def race(
         held_out: batches that no variant trains on.
         options: how a step is made.
         device: where to train; where the module is, if None.
-        trainer: what `self.trainer` is to the module meanwhile; must have no logger. None: not attached.
+        trainer: what `self.trainer` is to the module meanwhile; must log nothing. None: not attached.
         keep_state: return each variant's final state, so that another race can continue it.
 
     Returns:

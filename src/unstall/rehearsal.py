@@ -23,6 +23,7 @@ from typing import Any, TypeAlias, cast
 import pytorch_lightning as pl
 import torch
 from lightning_fabric.utilities.exceptions import MisconfigurationException
+from pytorch_lightning.loggers.logger import DummyLogger
 from pytorch_lightning.utilities import CombinedLoader
 
 from unstall.errors import UsageError
@@ -37,7 +38,7 @@ class Rehearsal:
 
     Args:
         module: A copy, set up and configured, on the device of the fit.
-        trainer: What `self.trainer` is to it; without a logger.
+        trainer: What `self.trainer` is to it; its logger writes nothing.
         options: How a step is made.
         training: The training loader.
         validation: The first validation loader; None if there is none.
@@ -93,12 +94,14 @@ def rehearse(
         device = module.device if trainer is None else trainer.strategy.root_device
     training, validation = _loaders(data, trainer)
     options = _options(trainer, training)
-    module = _with_transfer_hooks(copy.deepcopy(module), data)
+    module = copy.deepcopy(module)
     limits = {} if trainer is None else {"max_epochs": trainer.max_epochs, "max_steps": trainer.max_steps}
     stopped = throwaway_trainer(options, device, scratch, callbacks=[_Stop()], **limits)
     with quiet(), unchanged_random_state():
         if isinstance(data, pl.LightningDataModule):
-            stopped.fit(module, datamodule=_already_set_up(data, training))
+            data = _already_set_up(data, training)
+            _take_hooks(module, data)
+            stopped.fit(module, datamodule=data)
         else:
             stopped.fit(module, training)
     return Rehearsal(module.to(device), stopped, options, training, validation)
@@ -136,7 +139,7 @@ def throwaway_trainer(options: StepOptions, device: torch.device, scratch: str, 
             default_root_dir=scratch,
             limit_val_batches=0,
             num_sanity_val_steps=0,
-            logger=False,
+            logger=DummyLogger(),  # takes whatever a step hands to `self.logger.experiment`
             enable_checkpointing=False,
             enable_progress_bar=False,
             enable_model_summary=False,
@@ -207,11 +210,9 @@ def _options(trainer: pl.Trainer | None, training: Any) -> StepOptions:
     return replace(options, accumulate_grad_batches=accumulate, steps_per_epoch=steps_per_epoch or None)
 
 
-def _with_transfer_hooks(module: pl.LightningModule, data: Data) -> pl.LightningModule:
+def _take_hooks(module: pl.LightningModule, data: pl.LightningDataModule) -> None:
     """Let our copy of the module call the transfer hooks that a data module brings, as a trainer would."""
-    if isinstance(data, pl.LightningDataModule):
-        for name in ("on_before_batch_transfer", "transfer_batch_to_device", "on_after_batch_transfer"):
-            if getattr(type(data), name) is not getattr(pl.LightningDataModule, name):
-                hook = getattr(data, name)
-                setattr(module, name, lambda *arguments, hook=hook: hook(*arguments))  # copied by reference
-    return module
+    for name in ("on_before_batch_transfer", "transfer_batch_to_device", "on_after_batch_transfer"):
+        if getattr(type(data), name) is not getattr(pl.LightningDataModule, name):
+            hook = getattr(data, name)
+            setattr(module, name, lambda *arguments, hook=hook: hook(*arguments))  # copied by reference
