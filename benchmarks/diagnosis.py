@@ -511,7 +511,7 @@ def diagnose_by_forks(
     """Return the report of `fork`, the accuracy of a whole run with its fix, and that run's cell."""
     inputs, labels, held_inputs, held_labels = spoil(cell, data)
     module = Lit(cell, rate, build(cell, inputs[0].numel()))
-    count = 4 * screening_steps(cell.batch_size)
+    count = min(4 * screening_steps(cell.batch_size), STEPS[cell.batch_size])
     order = batches(len(labels), cell.batch_size, cell.seed)
     training = [(inputs[batch], labels[batch]) for batch, _ in zip(order, range(count), strict=False)]
     held_out = list(zip(torch.split(held_inputs, 1000), torch.split(held_labels, 1000), strict=True))

@@ -173,7 +173,8 @@ def report_forks(forked: list[Run], labels: list[set[str]]) -> list[str]:
         right = [Cause(run["cause"]) in accepted(truth) for run, truth in those]
         rates = [r for (_, truth), r in zip(those, right, strict=True) if truth & {"too high", "too low"}]
         healthy = [Cause(run["cause"]) in STALLS for run, truth in those if truth == {"healthy"}]
-        fixed = [run for run, _ in those if run["retrained"] is not None]
+        # With random labels, no accuracy is better than another.
+        fixed = [run for run, truth in those if run["retrained"] is not None and "random labels" not in truth]
         works = [run["retrained"] >= run["best"] - 0.01 for run in fixed]
         gain = 100 * statistics.mean([run["retrained"] - run["accuracy"] for run in fixed] or [0.0])
         shares = (_share(values) for values in (right, rates, healthy, works))

@@ -125,7 +125,8 @@ def fork(
 
     Args:
         module: The run's module at its initial weights.
-        batches: Training batches in the run's order: four times `screening_steps(batch size)`, if there are.
+        batches: Training batches in the run's order: four times `screening_steps(batch size)`, but no more than the
+            whole run makes, since which rate is best depends on the number of steps.
         held_out: Batches that are not trained on.
         signals: What the run's own callback measured; without them less is known about units and gradients.
         start: Where the run stands, from its checkpoint; without it forks start from the initial weights only.
@@ -166,8 +167,8 @@ class _Trial:
     def report(self, signals: Signals | None) -> Report:
         accumulate = self.shared["options"].accumulate_grad_batches
         self.batch_size = accumulate * samples_in(self.batches[0])
-        self.short = max(1, min(screening_steps(self.batch_size), len(self.batches) // (4 * accumulate)))
-        self.long = 4 * self.short
+        steps = max(1, len(self.batches) // accumulate)
+        self.short, self.long = (min(count * screening_steps(self.batch_size), steps) for count in (1, 4))
         self.rate = self._configured_rate()
         (control,) = self._race([Variant()], self.long)
         self.signals = signals or self._measure(control)

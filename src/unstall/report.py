@@ -66,9 +66,10 @@ def diagnose_run(
         size = accumulate * samples_in(next(rehearsal.batches()))
         batches = rehearsal.batches()
         held_out = take_samples(batches if rehearsal.validation is None else rehearsal.validation, HELD_OUT_SAMPLES)
+        steps = int(min(4 * screening_steps(size), rehearsal.horizon))
         report = fork(
             rehearsal.module,
-            list(itertools.islice(batches, 4 * screening_steps(size) * accumulate)),
+            list(itertools.islice(batches, steps * accumulate)),
             held_out,
             signals=signals,
             start=start,
