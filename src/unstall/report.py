@@ -161,7 +161,7 @@ def table(report: Report) -> str:
     columns["loss after"] = [_number(after.loss) for _, after in scores]
     if any(score.accuracy is not None for pair in scores for score in pair):
         columns["accuracy before"] = [_share(before.accuracy) for before, _ in scores]
-        columns["after"] = [_share(after.accuracy) for _, after in scores]
+        columns["accuracy after"] = [_share(after.accuracy) for _, after in scores]
     width = max(map(len, ["change", *(fork.change for fork in report.forks)]))
     lines = ["  ".join([f"{'change':{width}}", *columns])]
     for row, tried in enumerate(report.forks):
