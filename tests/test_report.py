@@ -64,7 +64,7 @@ def test_a_fix_of_an_earlier_diagnosis_does_not_stay(tmp_path: Path) -> None:
 
 def test_table_and_summary_show_every_fork_the_fix_and_its_command(tmp_path: Path) -> None:
     lines = table(report()).splitlines()
-    assert lines[0].split() == ["change", "loss", "before", "loss", "after", *"accuracy before accuracy after".split()]
+    assert lines[0].split() == ["change", "loss", "before", "loss", "after", "accuracy", "before", "accuracy", "after"]
     assert lines[1].split()[3:] == ["3", "diverged", "0.100", "-"]
     assert lines[2].split()[3:] == ["3", "0.2", "0.100", "0.950", "<-", "fix"]
     text = summary(tmp_path, report())
