@@ -137,6 +137,27 @@ def test_fit_and_test_with_nothing_of_ours(
     assert len(list(place.glob("logs/*/*"))) == 1
 
 
+def test_a_stream_without_a_length_trains(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    stream = """
+
+
+class Stream(torch.utils.data.IterableDataset):
+    def __init__(self, samples) -> None:
+        self.samples = samples
+
+    def __iter__(self):
+        return (self.samples[index] for index in range(len(self.samples)))
+"""
+    loader = "DataLoader(self.part(0), 40, shuffle=True)"
+    assert loader in MINE
+    (place / "mine.py").write_text(MINE.replace(loader, "DataLoader(Stream(self.part(0)), 40)") + stream)
+    (place / "mine.yaml").write_text(CLASSIFICATION)
+    main(["fit", "-c", "mine.yaml", "--trainer.max_epochs=3"])
+    rows = read_metrics(Path(capsys.readouterr().out.splitlines()[-1]) / "metrics.csv")
+    assert [row["samples_seen"] for row in rows] == [400, 800, 1200]
+    assert rows[-1]["val/accuracy"] > 0.6
+
+
 def test_a_network_that_does_not_fit_is_named(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (place / "mine.yaml").write_text(CLASSIFICATION)
     (place / "mine.py").write_text(MINE.replace("nn.Linear(2, hidden), ", "nn.Linear(3, hidden), "))
