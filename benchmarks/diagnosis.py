@@ -42,7 +42,7 @@ DEVELOPMENT = "mlp", "deep"
 FRESH = "layernorm", "residual"
 """Networks on which no threshold was chosen; what their runs showed mended two rules (docs/diagnosis.md)."""
 BLIND = "dropout", "concatenated"
-"""Networks whose runs were made last; no rule was changed after them."""
+"""Networks whose runs were made last; no rule of the signals was changed after them, and one of the forks was."""
 
 
 @dataclasses.dataclass(frozen=True)

@@ -341,8 +341,8 @@ class _Trial:
         spoilt = Cause.DEAD_AT_START if self._dead_at_start else Cause.BAD_SCALE
         for suspect in find_suspects(self.module, self._first_batch, self.config, self.rebuild, spoilt):
             scores = self._race_with(suspect, grid, 2 * self.short)
-            rate = grid[self.judge.best(scores)]
-            found.append((self._accuse(suspect, rate, best, scores[grid.index(rate)]), rate, suspect))
+            at = self.judge.best(scores)
+            found.append((self._accuse(suspect, grid[at], best, scores[at]), grid[at], suspect))
         if not found:
             return None
         # By loss: what mends the accuracy and leaves the network sure of its mistakes is not the cause.
