@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -106,15 +107,17 @@ def test_a_result_that_cannot_be_pickled_is_computed_here() -> None:
     assert [result() for result in results] == [0, 1]
 
 
-def start_long_calls() -> tuple[subprocess.Popen[str], set[int]]:
+@contextmanager
+def long_calls() -> Iterator[tuple[subprocess.Popen[str], set[int]]]:
     """A process that makes 40 calls of half a second side by side, and the numbers of both processes."""
     code = (
         "import os, time, torch\n"
         "from unstall.parallel import side_by_side\n"
         "torch.set_num_threads(2)\n"
-        "side_by_side(lambda i: (print(os.getpid(), flush=True), time.sleep(0.5)), 40)\n"
+        # one write for a whole line: two processes write to this pipe, and unbuffered `print` makes two
+        "side_by_side(lambda i: (os.write(1, b'%d\\n' % os.getpid()), time.sleep(0.5)), 40)\n"
     )
-    process = subprocess.Popen(
+    with subprocess.Popen(
         [sys.executable, "-c", code],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -122,12 +125,16 @@ def start_long_calls() -> tuple[subprocess.Popen[str], set[int]]:
         start_new_session=True,
         # a job in a shell's background ignores it
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
-    )
-    assert process.stdout is not None
-    pids: set[int] = set()
-    while len(pids) < 2:  # until both are within a call
-        pids.add(int(process.stdout.readline()))
-    return process, pids
+    ) as process:
+        assert process.stdout is not None
+        pids: set[int] = set()
+        try:
+            while len(pids) < 2:  # until both are within a call
+                pids.add(int(process.stdout.readline()))
+            yield process, pids
+        finally:
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
 
 
 def is_running(pid: int) -> bool:
@@ -141,12 +148,16 @@ def is_running(pid: int) -> bool:
 @pytest.mark.slow
 @pytest.mark.parametrize("by", ["SIGINT", "SIGKILL"])
 def test_ended_it_leaves_no_process_behind(by: str) -> None:
-    process, pids = start_long_calls()
-    assert process.pid in pids
-    if by == "SIGINT":
-        os.killpg(process.pid, signal.SIGINT)  # as a terminal does
-    else:
-        process.kill()
-    _, errors = process.communicate(timeout=10)  # until nobody can write any more, or forty calls would take 10 s
-    assert errors.count("KeyboardInterrupt") == (by == "SIGINT")
-    assert not any(map(is_running, pids))
+    with long_calls() as (process, pids):
+        assert process.pid in pids
+        if by == "SIGINT":
+            os.killpg(process.pid, signal.SIGINT)  # as a terminal does
+        else:
+            process.kill()
+        # until nobody can write any more, or forty calls would take 10 s
+        _, errors = process.communicate(timeout=10)
+        assert errors.count("KeyboardInterrupt") == (by == "SIGINT")
+        deadline = time.monotonic() + 2  # a process closes its files a moment before it is gone
+        while any(map(is_running, pids)) and time.monotonic() < deadline:
+            time.sleep(0.01)
+        assert not any(map(is_running, pids))
