@@ -14,6 +14,7 @@ MODULES = sorted(path.stem for path in SOURCE.glob("*.py") if not path.stem.star
 LEAVES = {
     "errors",
     "batches",
+    "metrics",
     "network",
     "optimizer",
     "download",

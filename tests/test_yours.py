@@ -1,11 +1,16 @@
 """One's own network, data and LightningModule, by class path: no edit of this project's files."""
 
+import json
 import math
+import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tensorboard.plugins.custom_scalar import layout_pb2
+from tensorboard.plugins.hparams import plugin_data_pb2
 
 from unstall.callbacks import read_metrics
 from unstall.cli import main
@@ -78,6 +83,51 @@ class Regression(pl.LightningModule):
     def configure_optimizers(self):
         return torch.optim.Adam(self.parameters(), lr=self.hparams.lr)
 """
+TUTORIAL = """
+class Tutorial(pl.LightningModule):  # as Lightning's tutorials write one
+    def __init__(self, hidden: int = 16, learning_rate: float = 0.001) -> None:
+        super().__init__()
+        self.save_hyperparameters()
+        self.net = Net(hidden)
+
+    def training_step(self, batch, batch_idx):
+        x, y = batch
+        loss = F.cross_entropy(self.net(x), y)
+        self.log("train_loss", loss, on_epoch=True, prog_bar=True)
+        return loss
+
+    def validation_step(self, batch, batch_idx, dataloader_idx=0):
+        x, y = batch
+        logits = self.net(x)
+        self.log_dict({"val_acc": (logits.argmax(1) == y).float().mean(), "val_loss": F.cross_entropy(logits, y)})
+
+    def configure_optimizers(self):
+        return torch.optim.Adam(self.parameters(), lr=self.hparams.learning_rate)
+
+
+class SeveralLoaders(Moons):
+    def val_dataloader(self):
+        return [DataLoader(self.part(1), 100), DataLoader(self.part(2), 100)]
+
+
+class NoValidation(pl.LightningDataModule):
+    def train_dataloader(self):
+        return Moons().train_dataloader()
+
+    def test_dataloader(self):
+        return Moons().test_dataloader()
+
+
+class Scored(Tutorial):  # with loaders of its own, and no validation loss
+    def train_dataloader(self):
+        return Moons().train_dataloader()
+
+    def val_dataloader(self):
+        return Moons().val_dataloader()
+
+    def validation_step(self, batch, batch_idx):
+        self.log("f1", (self.net(batch[0]).argmax(1) == batch[1]).float().mean())
+"""
 CLASSIFICATION = """
 experiment: moons
 model:
@@ -101,6 +151,14 @@ data:
   class_path: mine.Moons
   init_args: {regression: true}
 trainer: {accelerator: cpu, max_epochs: 20}
+"""
+
+
+OF_A_TUTORIAL = """
+experiment: tutorial
+model: {class_path: mine.Tutorial, init_args: {learning_rate: 0.03}}
+data: {class_path: mine.Moons}
+trainer: {accelerator: cpu, max_epochs: 3}
 """
 
 
@@ -166,3 +224,78 @@ def test_a_network_that_does_not_fit_is_named(place: Path, capsys: pytest.Captur
     err = capsys.readouterr().err
     assert err.startswith("unstall: error: model.network=Net(3 inputs) does not take inputs of shape (2,)")
     assert not (place / "logs").exists()
+
+
+def fit(*arguments: str, capsys: pytest.CaptureFixture[str]) -> tuple[Path, str]:
+    main(["fit", "-c", "mine.yaml", *arguments])
+    out = capsys.readouterr().out
+    return Path(out.splitlines()[-1]), out
+
+
+@pytest.mark.parametrize(("data", "ending"), [("Moons", ""), ("SeveralLoaders", "/dataloader_idx_0")])
+def test_other_names_for_losses_do_as_well(
+    data: str, ending: str, place: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (place / "mine.py").write_text(MINE + TUTORIAL)
+    (place / "mine.yaml").write_text(OF_A_TUTORIAL)
+    run, out = fit(f"--data=mine.{data}", "--trainer.max_epochs=4", capsys=capsys)
+    losses = [row[f"val_loss{ending}"] for row in read_metrics(run / "metrics.csv")]
+    best = torch.load(run / "checkpoints" / "best.ckpt", weights_only=True)
+    assert best["epoch"] == losses.index(min(losses))
+    assert f"best epoch {best['epoch'] + 1} of 4: val_loss{ending} {min(losses):.4f}, val_acc{ending} 0." in out
+    assert "to test it" not in out  # there is no `test_step`
+    assert json.loads((run / "diagnosis.json").read_text())["signals"]["validation_loss"] == losses[-1]
+
+    events = EventAccumulator(str(run), size_guidance={"tensors": 0}).Reload()
+    curves = set(events.Tags()["scalars"])
+    assert f"samples_seen/val_loss{ending.replace('/', '_')}" in curves
+    layout = layout_pb2.Layout.FromString(events.Tensors("custom_scalars__config__")[0].tensor_proto.string_val[0])
+    drawn = {tag for category in layout.category for chart in category.chart for tag in chart.multiline.tag}
+    assert {"train_loss", f"val_loss{ending}"} <= drawn
+    content = events.summary_metadata["_hparams_/experiment"].plugin_data.content
+    compared = plugin_data_pb2.HParamsPluginData.FromString(content).experiment.metric_infos
+    assert [info.name.tag for info in compared] == [f"val_acc{ending}", f"val_loss{ending}", "train_loss"]
+
+    main(["fit", f"--ckpt_path={run}", "--trainer.max_epochs=6"])
+    losses = [row[f"val_loss{ending}"] for row in read_metrics(run / "metrics.csv")]
+    best = torch.load(run / "checkpoints" / "best.ckpt", weights_only=True)
+    assert (len(losses), best["epoch"]) == (6, losses.index(min(losses)))
+
+
+@pytest.mark.filterwarnings("ignore:You defined a `validation_step` but have no")
+def test_without_validation_the_last_checkpoint_is_kept(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (place / "mine.py").write_text(MINE + TUTORIAL)
+    (place / "mine.yaml").write_text(CLASSIFICATION)
+    run, out = fit("--data=mine.NoValidation", "--trainer.max_epochs=1", capsys=capsys)
+    assert [file.name for file in (run / "checkpoints").iterdir()] == ["last.ckpt"]
+    assert f"test --ckpt_path={run}/checkpoints/last.ckpt" in out
+    assert "is logged" not in out
+
+
+def test_a_module_with_its_own_loaders_needs_no_data_module(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (place / "mine.py").write_text(MINE + TUTORIAL)
+    (place / "mine.yaml").write_text(OF_A_TUTORIAL)
+    own = ("--model=mine.Scored", "--data=null")
+    run, out = fit(*own, "--trainer.max_epochs=1", capsys=capsys)
+    assert out.count("No best.ckpt is kept: no val/loss is logged, but ") == 1
+    assert (run / "checkpoints" / "last.ckpt").is_file()
+    main(["diagnose", str(run)])
+    assert "learning rate" in capsys.readouterr().out
+    main(["lr_find", "-c", "mine.yaml", *own, "--steps=140"])
+    assert (Path(capsys.readouterr().out.splitlines()[-1]) / "lr_find.yaml").is_file()
+
+
+@pytest.mark.slow
+def test_the_installed_program_finds_classes_beside_it_whatever_folder_the_config_is_in(place: Path) -> None:
+    (place / "mine.py").write_text(MINE + TUTORIAL)
+    (place / "experiments").mkdir()
+    (place / "experiments" / "mine.yaml").write_text(OF_A_TUTORIAL)
+    program = Path(sys.executable).with_name("unstall")
+
+    def run(*arguments: str) -> str:
+        done = subprocess.run([program, *arguments], capture_output=True, text=True, cwd=place)
+        assert done.returncode == 0, done.stderr
+        return done.stdout.splitlines()[-1]
+
+    folder = run("fit", "-c", "experiments/mine.yaml", "--trainer.max_epochs=1")
+    assert run("diagnose", folder) == folder

@@ -17,7 +17,8 @@ from pytorch_lightning.callbacks import Callback, ModelCheckpoint
 from pytorch_lightning.loggers import TensorBoardLogger
 from torch import Tensor
 
-from unstall.run import BEST, CONFIG, datamodule_of, log_dir, tensorboard_of, write
+from unstall.metrics import logged_as, stage_of
+from unstall.run import BEST, CONFIG, LAST, datamodule_of, log_dir, tensorboard_of, write
 
 METRICS = "metrics.csv"
 HPARAMS = "hparams.yaml"
@@ -96,9 +97,7 @@ class History(Callback):
             write_metrics(folder / METRICS, self.rows)
 
     def _draw_over_samples(self, trainer: pl.Trainer, row: dict[str, float]) -> None:
-        over_samples = {
-            f"samples_seen/{name.replace('/', '_')}": value for name, value in row.items() if name.count("/") == 1
-        }
+        over_samples = {_over_samples(name): value for name, value in row.items() if stage_of(name)}
         for logger in trainer.loggers:
             if isinstance(logger, TensorBoardLogger):
                 logger.log_metrics(over_samples, step=int(row["samples_seen"]))
@@ -107,20 +106,13 @@ class History(Callback):
 class Curves(Callback):
     """What TensorBoard shows beside the metrics: curves within an epoch, their layout, hyper-parameters, the graph."""
 
-    LAYOUT = {  # noqa: RUF012
-        "training and validation": {
-            "loss": ["Multiline", ["train/loss", "val/loss", "reference/prior_loss"]],
-            "accuracy": ["Multiline", ["train/accuracy", "val/accuracy", "reference/chance_accuracy"]],
-        },
-        "the same over samples seen": {
-            "loss": ["Multiline", ["samples_seen/train_loss", "samples_seen/val_loss"]],
-            "accuracy": ["Multiline", ["samples_seen/train_accuracy", "samples_seen/val_accuracy"]],
-        },
-    }
     METRICS = ("val/accuracy", "val/loss", "train/accuracy", "train/loss")
+
+    _hyperparameters: dict[str, Any] | None = None
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Write what is known before the first step."""
+        self._hyperparameters = None
         # The base config's `log_every_n_steps` may be more than a short epoch has: then once an epoch.
         self._interval = max(1, min(_log_every_n_steps(trainer), trainer.num_training_batches))
         hyperparameters = hyperparameters_of(trainer, pl_module)
@@ -130,17 +122,9 @@ class Curves(Callback):
         logger.hparams.update(hyperparameters)
         folder = Path(logger.log_dir)
         write(folder / HPARAMS, yaml.safe_dump(hyperparameters, sort_keys=False))
-        writer = logger.experiment
-        writer.add_custom_scalars(self.LAYOUT)
         if (folder / CONFIG).is_file():
-            writer.add_text("config", f"```yaml\n{(folder / CONFIG).read_text()}\n```")
-
-        from torch.utils.tensorboard.summary import hparams
-
-        # The values of these metrics are the last points of their curves: none is written here.
-        summaries = hparams(hyperparameters, dict.fromkeys(self.METRICS, 0.0))  # type: ignore[no-untyped-call]
-        for summary in summaries:
-            writer._get_file_writer().add_summary(summary)
+            logger.experiment.add_text("config", f"```yaml\n{(folder / CONFIG).read_text()}\n```")
+        self._hyperparameters = hyperparameters
 
     def on_train_batch_start(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
@@ -182,14 +166,72 @@ class Curves(Callback):
             metrics["step/train_loss"] = float(outputs["loss"])
         _log(trainer, metrics, trainer.global_step - 1)
 
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """After the first epoch, when the metrics have names, write what refers to them."""
+        self._lay_out(trainer)
+
+    def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
+        """Write it also for a run that ends before that."""
+        self._lay_out(trainer)
+
+    def _lay_out(self, trainer: pl.Trainer) -> None:
+        logger = tensorboard_of(trainer)
+        if logger is None or self._hyperparameters is None:
+            return
+        names = {metric: logged_as(metric, trainer.callback_metrics) for metric in self.METRICS}
+        found = {metric: name for metric, name in names.items() if name} or dict(zip(names, names, strict=True))
+
+        from torch.utils.tensorboard.summary import hparams
+
+        logger.experiment.add_custom_scalars(layout(found))
+        # The values of these metrics are the last points of their curves: none is written here.
+        for summary in hparams(self._hyperparameters, dict.fromkeys(found.values(), 0.0)):  # type: ignore[no-untyped-call]
+            logger.experiment._get_file_writer().add_summary(summary)
+        self._hyperparameters = None
+
+
+def layout(names: dict[str, str]) -> dict[str, dict[str, list[Any]]]:
+    """Return TensorBoard's custom scalars: training and validation on the same axes.
+
+    Args:
+        names: What the module calls `train/loss`, `val/loss`, `train/accuracy` and `val/accuracy`, if it logs them.
+    """
+    over_steps: dict[str, list[Any]] = {}
+    over_samples: dict[str, list[Any]] = {}
+    for quantity, reference in ("loss", "prior_loss"), ("accuracy", "chance_accuracy"):
+        curves = [names[metric] for metric in (f"train/{quantity}", f"val/{quantity}") if metric in names]
+        if curves:
+            over_steps[quantity] = ["Multiline", [*curves, f"reference/{reference}"]]
+            over_samples[quantity] = ["Multiline", [_over_samples(name) for name in curves]]
+    return {"training and validation": over_steps, "the same over samples seen": over_samples}
+
 
 class Checkpoints(ModelCheckpoint):
-    """Lightning's, but a run that goes on remembers its best loss also if its folder was moved or named differently."""
+    """Lightning's, for what a module calls its validation loss, and for runs that go on in another folder.
+
+    `monitor: val/loss` also stands for `val_loss` and its like; a module that logs nothing of the kind is told so, and
+    trained without. A run that goes on remembers its best loss also if its folder was moved or named differently.
+    """
+
+    _told = False
 
     @cached_property
     def state_key(self) -> str:
-        """Which one it is; Lightning asks a dozen times a step, and would put it together each time."""
+        """Which one it is, by its configuration; Lightning asks a dozen times a step, and would put it together."""
         return super().state_key
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Save the checkpoint, if there is something to judge it by."""
+        if self.monitor is not None and self.monitor not in trainer.callback_metrics:
+            name = logged_as(self.monitor, trainer.callback_metrics)
+            if name is None:
+                if trainer.enable_validation and not self._told:
+                    self._told = True
+                    logged = ", ".join(trainer.callback_metrics) or "nothing"
+                    pl_module.print(f"No {self.filename}.ckpt is kept: no {self.monitor} is logged, but {logged}.")
+                return
+            self.monitor = name
+        super().on_train_epoch_end(trainer, pl_module)
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Take up the best loss if its checkpoint lies here; Lightning compares the folders as they were typed."""
@@ -273,7 +315,9 @@ def write_metrics(file: Path, rows: list[dict[str, float]]) -> None:
     write(file, text.getvalue())
 
 
-def closing_words(rows: list[dict[str, float]], folder: Path, program: str, stalled: bool = False) -> list[str]:
+def closing_words(
+    rows: list[dict[str, float]], folder: Path, program: str, stalled: bool = False, testable: bool = True
+) -> list[str]:
     """What came of a run and how to go on, a line each.
 
     Args:
@@ -281,17 +325,25 @@ def closing_words(rows: list[dict[str, float]], folder: Path, program: str, stal
         folder: The run's folder.
         program: What to type to run this program.
         stalled: Whether the run's diagnosis says that it stalled.
+        testable: Whether there is a test to go on with.
     """
     words = []
-    if rows and "val/loss" in rows[-1]:
-        best = min(rows, key=lambda row: row["val/loss"] if math.isfinite(row["val/loss"]) else math.inf)
-        accuracy = f", val/accuracy {best['val/accuracy']:.4f}" if "val/accuracy" in best else ""
-        words.append(f"best epoch {best['epoch'] + 1:.0f} of {len(rows)}: val/loss {best['val/loss']:.4f}{accuracy}")
+    loss, accuracy = (logged_as(metric, rows[-1] if rows else ()) for metric in ("val/loss", "val/accuracy"))
+    if loss is not None:
+        best = min(rows, key=lambda row: row[loss] if math.isfinite(row.get(loss, math.nan)) else math.inf)
+        also = f", {accuracy} {best[accuracy]:.4f}" if accuracy in best else ""
+        words.append(f"best epoch {best['epoch'] + 1:.0f} of {len(rows)}: {loss} {best[loss]:.4f}{also}")
     if stalled:
         words.append(f"what helps:  {program} diagnose {folder}")
         words.append(f"find a rate: {program} lr_find -c {folder / CONFIG} --fit=true")
-    words.append(f"to test it:  {program} test --ckpt_path={folder / BEST}")
+    if testable:
+        checkpoint = folder / (BEST if (folder / BEST).is_file() else LAST)
+        words.append(f"to test it:  {program} test --ckpt_path={checkpoint}")
     return words
+
+
+def _over_samples(name: str) -> str:
+    return f"samples_seen/{name.replace('/', '_')}"
 
 
 def _log(trainer: pl.Trainer, metrics: dict[str, float], step: int) -> None:

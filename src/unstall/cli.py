@@ -17,9 +17,11 @@ from jsonargparse import Namespace
 from lightning_fabric.utilities.exceptions import MisconfigurationException
 from pytorch_lightning.callbacks import Checkpoint, ProgressBar
 from pytorch_lightning.cli import ArgsType, LightningArgumentParser, LightningCLI, SaveConfigCallback
+from pytorch_lightning.utilities.model_helpers import is_overridden
 
 from unstall.callbacks import METRICS, PLACES, closing_words, read_metrics
 from unstall.errors import UsageError
+from unstall.metrics import stage_of
 from unstall.monitor import Diagnosis
 from unstall.parser import Parser, check_config, flat, options, usage_error_in, without
 from unstall.run import (
@@ -80,9 +82,7 @@ class CLI(LightningCLI):
         defaults = {"default_config_files": [str(BASE_CONFIG)], "allow_abbrev": False}
         super().__init__(
             pl.LightningModule,
-            pl.LightningDataModule,
             subclass_mode_model=True,
-            subclass_mode_data=True,
             auto_configure_optimizers=False,
             trainer_class=Trainer,
             seed_everything_default=0,
@@ -234,7 +234,10 @@ class CLI(LightningCLI):
             callbacks = vars(self.trainer)["callbacks"]  # Lightning sets them without declaring them
             watch = next((callback for callback in callbacks if isinstance(callback, Diagnosis)), None)
             stalled = watch is not None and watch.verdict is not None and watch.verdict.stalled
-            for line in closing_words(read_metrics(self.folder / METRICS), self.folder, program(), stalled):
+            testable = is_overridden("test_step", self.model) and (
+                self.datamodule is None or is_overridden("test_dataloader", self.datamodule)
+            )
+            for line in closing_words(read_metrics(self.folder / METRICS), self.folder, program(), stalled, testable):
                 print(line)
             print(self.folder)
 
@@ -309,8 +312,9 @@ def main(args: list[str] | None = None) -> None:
     warnings.filterwarnings("ignore", message=".*does not have many workers")
     warnings.filterwarnings("ignore", message=".*smaller than the logging interval")
     warnings.filterwarnings("ignore", message="Checkpoint directory .* exists and is not empty")
-    if not {"", str(Path.cwd())} & set(sys.path):  # a user's own classes, as `python -m unstall` finds them
-        sys.path.insert(0, "")
+    # A user's own classes, as `python -m unstall` finds them. Not "": jsonargparse reads a config from its own folder.
+    if str(Path.cwd()) not in sys.path:
+        sys.path.insert(0, str(Path.cwd()))
     args = sys.argv[1:] if args is None else args
     try:
         if args[:1] == ["demo"]:
@@ -343,4 +347,4 @@ def fail(message: str) -> NoReturn:
 
 def _last(folder: Path) -> dict[str, float]:
     rows = read_metrics(folder / METRICS)
-    return {name: value for name, value in (rows[-1] if rows else {}).items() if "/" in name}
+    return {name: value for name, value in (rows[-1] if rows else {}).items() if stage_of(name)}

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import torch
 
 from unstall.batches import find_targets
+from unstall.metrics import quantity_of
 from unstall.race import Outcome
 
 HELPS, MATTERS = 0.8, 0.05
@@ -18,9 +19,6 @@ AT_CHANCE = 0.95
 
 TIE = 1.03
 """Losses that differ by less are equal: such a lead is noise (`benchmarks/diagnosis.py forks`)."""
-
-ACCURACY = "accuracy", "acc"
-"""How the name of a logged accuracy ends, after a slash or an underscore."""
 
 
 @dataclass(frozen=True)
@@ -39,7 +37,7 @@ class Score:
     def of(cls, outcome: Outcome) -> "Score":
         """Read the score off a race's outcome; of several accuracies, the first that was logged."""
         logged = outcome.held_out_metrics.items() if outcome.finite else ()
-        found = (value for name, value in logged if name.lower().replace("/", "_").split("_")[-1] in ACCURACY)
+        found = (value for name, value in logged if quantity_of(name) == "accuracy")
         return cls(outcome.held_out_loss, next(found, None))
 
 

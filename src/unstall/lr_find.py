@@ -101,8 +101,8 @@ def find_learning_rate(
 
     Args:
         module: any LightningModule with automatic optimization and one optimizer.
-        data: a LightningDataModule; or training and validation loaders; or a training loader alone, whose first
-            batches are then held out.
+        data: a LightningDataModule; or the module, if it has loaders of its own; or training and validation loaders;
+            or a training loader alone. Where there is nothing to validate on, the first batches are held out.
         trainer: the one that will train: its accumulation, clipping, precision, device, number of processes and
             number of epochs are taken into account. None: Lightning's defaults, on the module's device.
         min_learning_rate: where the range test starts; no lower rate is tried.

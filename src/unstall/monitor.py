@@ -16,6 +16,7 @@ from unstall.batches import find_targets
 from unstall.diagnosis import Cause, Verdict, diagnose, hopeless, write_verdict
 from unstall.errors import UsageError
 from unstall.meter import Meter
+from unstall.metrics import logged_as
 from unstall.signals import Signals
 
 EARLY_READINGS = 25, 50
@@ -29,7 +30,7 @@ class Diagnosis(Callback):
     pass, and a look at the weights every 20 steps. A healthy run gets one line at its end.
 
     Args:
-        monitor: Name of the logged validation loss.
+        monitor: Name of the logged validation loss; `val_loss` and its like are found, too.
         every_n_steps: Batches between two readings of the signals.
         stop_hopeless: Stop a run that will not recover by itself.
 
@@ -99,10 +100,11 @@ class Diagnosis(Callback):
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Note the validation loss beside the training loss since the last one."""
-        if self.meter is None or trainer.sanity_checking or self.monitor not in trainer.callback_metrics:
+        name = logged_as(self.monitor, trainer.callback_metrics)
+        if self.meter is None or trainer.sanity_checking or name is None:
             return
         self.meter.end_epoch()
-        self.meter.validated(float(trainer.callback_metrics[self.monitor]), trainer.current_epoch)
+        self.meter.validated(float(trainer.callback_metrics[name]), trainer.current_epoch)
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Give the verdict in one line, as text in TensorBoard and as `diagnosis.json`."""

@@ -29,7 +29,8 @@ from pytorch_lightning.utilities import CombinedLoader
 from unstall.errors import UsageError
 from unstall.race import Outcome, StepOptions, Variant, check_optimization, race, unchanged_random_state
 
-Data: TypeAlias = "pl.LightningDataModule | Iterable[Any] | tuple[Iterable[Any], Iterable[Any]]"
+Data: TypeAlias = "pl.LightningDataModule | pl.LightningModule | Iterable[Any] | tuple[Iterable[Any], Iterable[Any]]"
+"""A data module; the module, if it has loaders of its own; training and validation loaders; or the first alone."""
 
 
 @dataclass(frozen=True)
@@ -81,7 +82,7 @@ def rehearse(
 
     Args:
         module: Any LightningModule.
-        data: A LightningDataModule; or training and validation loaders; or a training loader alone.
+        data: Its data.
         trainer: The one that will train; None: Lightning's defaults.
         scratch: A folder for whatever hooks write.
         device: Where to train; that of the trainer, or else of the module, if None.
@@ -169,7 +170,13 @@ class _Stop(pl.Callback):
 
 
 def _loaders(data: Data, trainer: pl.Trainer | None) -> tuple[Iterable[Any], Iterable[Any] | None]:
-    if isinstance(data, pl.LightningDataModule):
+    if isinstance(data, pl.LightningModule):
+        data = copy.deepcopy(data)
+        data.trainer = trainer
+        data.prepare_data()
+        data.setup("fit")
+        training, validation = data.train_dataloader(), _validation(data)
+    elif isinstance(data, pl.LightningDataModule):
         before, data.trainer = data.trainer, trainer
         try:
             data.prepare_data()
@@ -184,7 +191,7 @@ def _loaders(data: Data, trainer: pl.Trainer | None) -> tuple[Iterable[Any], Ite
     return training, validation
 
 
-def _validation(data: pl.LightningDataModule) -> Any:
+def _validation(data: pl.LightningDataModule | pl.LightningModule) -> Any:
     try:
         return data.val_dataloader()
     except MisconfigurationException:

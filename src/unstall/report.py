@@ -18,7 +18,7 @@ from unstall.errors import UsageError
 from unstall.figures import png
 from unstall.forks import Fork, Report, fork, screening_steps
 from unstall.race import State
-from unstall.rehearsal import rehearse
+from unstall.rehearsal import Data, rehearse
 from unstall.run import write
 from unstall.signals import Signals
 from unstall.suspects import Rebuild
@@ -32,7 +32,7 @@ HELD_OUT_SAMPLES = 2000
 def diagnose_run(
     folder: Path,
     module: pl.LightningModule,
-    datamodule: pl.LightningDataModule,
+    data: Data,
     trainer: pl.Trainer,
     *,
     config: Config,
@@ -44,7 +44,7 @@ def diagnose_run(
     Args:
         folder: The run's folder; its `diagnosis.json`, if there is one, holds what the run's callback measured.
         module: The run's module at its initial weights: built from the run's configuration and seed.
-        datamodule: The run's data; where it has no validation batches, its first training batches are held out.
+        data: The run's data; where it has no validation batches, its first training batches are held out.
         trainer: As the run's, without a logger; its accumulation, clipping, precision and device are used.
         config: The run's resolved configuration.
         rebuild: Builds the module at its initial weights from the configuration with an overlay.
@@ -61,7 +61,7 @@ def diagnose_run(
         )
     signals = read_signals(folder)
     with tempfile.TemporaryDirectory() as scratch:
-        rehearsal = rehearse(module, datamodule, trainer, scratch)
+        rehearsal = rehearse(module, data, trainer, scratch)
         accumulate = rehearsal.options.accumulate_grad_batches
         size = accumulate * samples_in(next(rehearsal.batches()))
         batches = rehearsal.batches()
@@ -74,7 +74,7 @@ def diagnose_run(
             signals=signals,
             start=start,
             config=config,
-            rebuild=lambda overlay: rehearse(rebuild(overlay), datamodule, trainer, scratch).module,
+            rebuild=lambda overlay: rehearse(rebuild(overlay), data, trainer, scratch).module,
             options=rehearsal.options,
             trainer=rehearsal.trainer,
         )

@@ -48,7 +48,7 @@ class Trainer(pl.Trainer):
 
         search = find_learning_rate(
             model,
-            datamodule if datamodule is not None else (model.train_dataloader(), model.val_dataloader()),
+            datamodule if datamodule is not None else model,
             self,
             min_learning_rate=min_learning_rate,
             max_learning_rate=max_learning_rate,
@@ -77,28 +77,25 @@ class Trainer(pl.Trainer):
         Args:
             model: The run's model, at its initial weights.
             run: The run's folder, or a checkpoint in it; it may still be going.
-            datamodule: The run's data.
+            datamodule: The run's data; none if the model has loaders of its own.
             verify: Train in full with the fix and compare (``--verify=true``).
 
         Raises:
-            UsageError: for a run without a data module, or one that cannot be forked.
+            UsageError: for a run that cannot be forked.
         """
         import yaml
 
         from unstall.changes import merged
-        from unstall.errors import UsageError
         from unstall.report import diagnose_run
         from unstall.run import CONFIG, LAST, find_checkpoint, load_checkpoint
 
-        if datamodule is None:
-            raise UsageError(f"run={run}: its config has no data module; forks need one to get their batches from")
         folder = folder_of(run)
         checkpoint = find_checkpoint(run, LAST)
         config = yaml.safe_load((folder / CONFIG).read_text())
         self.report = diagnose_run(
             folder,
             model,
-            datamodule,
+            datamodule if datamodule is not None else model,
             self,
             config=config,
             rebuild=lambda overlay: build_model(merged(config, overlay)),
