@@ -124,6 +124,24 @@ def test_cause_is_found_and_its_remedy_measured(
     assert any(fork.change.startswith("learning rate") for fork in report.forks)
 
 
+def test_what_gains_less_than_five_points_is_offered_without_an_accusation() -> None:
+    class Logging(Lit):
+        def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+            logits = self.network(batch[0])
+            self.log("train/accuracy", (logits.argmax(1) == batch[1]).float().mean())
+            return F.cross_entropy(logits, batch[1])
+
+    report = fork(Logging(0.005), *blobs(), config=CONFIG)
+    assert report.verdict.cause == Cause.HEALTHY
+    assert report.fix is not None
+    before, after = report.fix.before.accuracy, report.fix.after.accuracy
+    assert before is not None
+    assert after is not None
+    assert 0 < after - before < 0.05
+    assert report.fix.overlay is not None
+    assert f"whether {report.fix.change} is worth it" in report.open_question
+
+
 def test_fix_of_a_rate_is_an_overlay_of_the_runs_own_setting() -> None:
     report = fork(Lit(1e-5), *blobs(), config=CONFIG)
     assert report.fix is not None

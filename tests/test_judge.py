@@ -56,6 +56,15 @@ def test_a_change_helps_by_five_points_and_a_fifth_of_the_error() -> None:
     assert not judge.helps(Score(math.inf), Score(math.inf))
 
 
+def test_what_mends_a_stall_brings_five_points() -> None:
+    judge = Judge(H0, chance=0.1, samples=2000)
+    assert judge.mends(Score(1.0, 0.80), Score(0.2, 0.86))
+    assert not judge.mends(Score(1.0, 0.80), Score(0.2, 0.85)), "it helps: a quarter of the error, and a better loss"
+    assert not judge.mends(Score(0.3, 0.60), Score(0.2, 0.66)), "less than a fifth of the error"
+    assert judge.mends(Score(2.30, 0.10), Score(1.8, 0.12)), "by loss, where no accuracy is well above chance"
+    assert Judge(H0).mends(Score(1.0), Score(0.7)), "and where none is known"
+
+
 def test_without_accuracy_a_change_helps_by_a_fifth_of_the_loss_and_a_twentieth_of_the_constant_predictions() -> None:
     judge = Judge(H0)
     assert judge.helps(Score(1.0), Score(0.79))

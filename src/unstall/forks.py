@@ -49,6 +49,7 @@ class Fork:
         overlay: The settings that make the change permanent, as nested dictionaries; None if it has no setting.
         cause: What the change would mend.
         helps: Whether it makes a difference that matters.
+        mends: Whether the difference is one between a stall and a healthy run.
     """
 
     change: str
@@ -57,6 +58,7 @@ class Fork:
     overlay: dict[str, Any] | None = field(default=None, repr=False)
     cause: Cause = Cause.UNSURE
     helps: bool = False
+    mends: bool = False
 
 
 @dataclass(frozen=True)
@@ -190,11 +192,12 @@ class _Trial:
         fits = self._fits_few(tried) if stuck else None
 
         question = ""
+        lesser = next((change for change in (suspect, rate, batch) if change is not None and change.helps), None)
         if suspicion.cause == Cause.OVERFITTING:
             cause, fix = Cause.OVERFITTING, None
-        elif suspect is not None and suspect.helps:
+        elif suspect is not None and suspect.mends:
             cause, fix = suspect.cause, suspect
-        elif rate.helps:
+        elif rate.mends:
             cause, fix = rate.cause, rate
             if batch is not None and batch.helps and cause == Cause.TOO_HIGH:
                 question = (
@@ -203,16 +206,18 @@ class _Trial:
                 )
                 if self.judge.helps(rate.after, batch.after):
                     cause, fix = batch.cause, batch
-        elif batch is not None and batch.helps:
+        elif batch is not None and batch.mends:
             cause, fix = batch.cause, batch
         elif stuck:
             cause, fix = (Cause.NOTHING_TO_LEARN if fits else self._cause_of_no_fit()), None
             question = "labels unrelated to the inputs, or inputs that lack what the labels depend on" if fits else ""
         elif below_linear:
-            cause, fix = Cause.BELOW_BASELINE, None
+            cause, fix = Cause.BELOW_BASELINE, lesser
         else:
-            cause, fix = Cause.HEALTHY, None
+            cause, fix = Cause.HEALTHY, lesser
             question = f"what limits it next is {self._next_limit()}"
+            if fix is not None:
+                question = f"whether {fix.change} is worth it: it does better still, by less than five points"
         return Report(self._verdict(cause, fix or rate, suspicion), tuple(self.forks), fix, question)
 
     @cached_property
@@ -427,5 +432,6 @@ class _Trial:
         overlay: dict[str, Any] | None = None,
         cause: Cause = Cause.UNSURE,
     ) -> Fork:
-        self.forks.append(Fork(change, before, after, overlay, cause, self.judge.helps(before, after)))
+        helps, mends = self.judge.helps(before, after), self.judge.mends(before, after)
+        self.forks.append(Fork(change, before, after, overlay, cause, helps, mends))
         return self.forks[-1]

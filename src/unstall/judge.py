@@ -12,7 +12,8 @@ from unstall.race import Outcome
 
 HELPS, MATTERS = 0.8, 0.05
 """A change helps if it takes a fifth off the error, and that matters: five points of accuracy, or a twentieth of the
-best constant prediction's loss. `benchmarks/diagnosis.py` calls a run stalled that falls five points short."""
+best constant prediction's loss. What it mends was a stall if, where accuracy is known, those are five points of it:
+`benchmarks/diagnosis.py` calls a run stalled that falls five points short."""
 
 AT_CHANCE = 0.95
 """Share of the loss of the best constant prediction above which nothing was learned."""
@@ -93,6 +94,12 @@ class Judge:
         if before.accuracy is not None and after.accuracy is not None:
             gains |= after.accuracy - before.accuracy > MATTERS
         return gains and self.ratio(before, after) < HELPS
+
+    def mends(self, before: Score, after: Score) -> bool:
+        """Return whether the difference is one between a stall and a healthy run."""
+        if before.accuracy is not None and after.accuracy is not None and self._by_accuracy([before, after]):
+            return self.helps(before, after) and after.accuracy - before.accuracy > MATTERS
+        return self.helps(before, after)
 
     def worse(self, score: Score, other: Score) -> bool:
         """Return whether one score is behind the other by more than a tenth."""
