@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import csv
+import dataclasses
 import functools
 import itertools
 import json
@@ -23,7 +24,16 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from unstall import lr_find_report, range_test
 from unstall.errors import UsageError
-from unstall.lr_find import LearningRateSearch, RacedRate, candidates, conclude, find_learning_rate, pick
+from unstall.lr_find import (
+    LearningRateSearch,
+    RacedRate,
+    candidates,
+    conclude,
+    find_learning_rate,
+    lead,
+    noise_share,
+    settle,
+)
 from unstall.optimizer import KerasRMSprop
 from unstall.range_test import RangeTest, raw_losses, smooth
 
@@ -67,7 +77,7 @@ def make_search() -> LearningRateSearch:
         RacedRate(0.1, [2.3, 0.7] * 20, 0.75, 0.7, False),
         RacedRate(1.0, [2.3, 99.0], math.inf, math.inf, True),
     ]
-    return conclude(RangeTest(rates, losses), raced, suggestion=3e-3, horizon=40)
+    return conclude(RangeTest(rates, losses), raced, 3e-3, leader=0.1, noise=0.0, learning_rate=0.1)
 
 
 def test_the_raw_losses_are_recovered_from_lightnings_average() -> None:
@@ -128,18 +138,48 @@ def test_candidates_end_above_the_minimum_of_the_range_test(least: float, top: f
     assert max(candidates(RangeTest(rates, losses), 5, 1e-8, least)) <= least
 
 
-def test_the_pick_is_lower_the_longer_the_fit_goes_on() -> None:
-    finalists = [RacedRate(0.01, [0.23] * 20, 0.230, 0.2, False), RacedRate(0.1, [0.2] * 20, 0.200, 0.2, False)]
-    assert pick(finalists, doublings=0) == 0.1
-    assert pick(finalists, doublings=-3) == 0.1
-    assert pick(finalists, doublings=4) == 0.01
-
-
 def test_a_lead_within_noise_is_not_preferred_to_a_lower_rate() -> None:
     calm = RacedRate(0.01, [0.24] * 20, 0.24, 0.2, False)
+    short = RacedRate(0.001, [0.1] * 10, 0.1, 0.1, False)
     for swing, expected in ((0.01, 0.1), (0.15, 0.01)):
         wild = RacedRate(0.1, [0.2 + swing, 0.2 - swing] * 10, 0.2, 0.2, False)
-        assert pick([calm, wild], doublings=0) == expected
+        assert lead([short, calm, wild]).learning_rate == expected
+
+
+def test_what_goes_away_at_a_lower_rate_is_noise() -> None:
+    assert noise_share([0.5, 0.3], [0.4, 0.2]) == pytest.approx(0.25)
+    assert noise_share([0.4, 0.2], [0.5, 0.3]) == 0
+    assert noise_share([0.4], [0.5, 0.3]) == 1, "it diverged at the second step"
+    assert noise_share([], []) == 0
+
+
+def test_noise_lowers_the_rate_the_more_the_longer_the_fit() -> None:
+    def picked(noise: float, longer: float, lowest: float = 1e-7) -> float:
+        return settle(0.1, noise, longer, lowest)
+
+    assert picked(0.0, 1000.0) == 0.1
+    assert [picked(noise, 8.0) for noise in (0.05, 0.1, 0.5)] == [0.1, 0.032, 0.01]
+    assert [picked(0.09, longer) for longer in (0.1, 1.0, 8.0)] == [0.1, 0.1, 0.032]
+    assert picked(0.5, 8.0, lowest=0.03) == 0.032
+    assert picked(0.5, 8.0, lowest=0.2) == 0.1
+    assert picked(0.3, math.inf) == picked(0.3, 32.0)
+
+
+def test_batches_of_all_samples_have_no_noise_and_single_samples_have() -> None:
+    noise = {}
+    for size in (256, 1):
+        search = find_learning_rate(Lit(), (make_loader(batch_size=size), make_loader(seed=1)), steps=800)
+        noise[size] = search.noise
+    assert noise[256] == 0
+    assert noise[1] > 0.01
+
+
+@pytest.mark.parametrize("epochs", [1, 100])
+def test_the_pick_is_for_as_many_steps_as_the_fit_will_make(epochs: int) -> None:
+    trainer = pl.Trainer(max_epochs=epochs, accelerator="cpu", logger=False, enable_checkpointing=False)
+    search = find_learning_rate(Lit(), (make_loader(batch_size=1), make_loader(seed=1)), trainer, steps=800)
+    longest = max(len(rate.losses) for rate in search.race)
+    assert search.learning_rate == settle(search.leader, search.noise, 256 * epochs / longest, 1e-7)
 
 
 def test_conclusions() -> None:
@@ -151,9 +191,8 @@ def test_conclusions() -> None:
 
 def test_a_rate_that_dies_in_a_later_leg_is_not_picked() -> None:
     raced = [RacedRate(0.1, [2.0] * 4 + [1.0] * 40, 1.0, 1.0, False), RacedRate(1.0, [2.0, 0.1], math.inf, 9, True)]
-    search = conclude(RangeTest([0.1, 1.0], [2.0, 1.0]), raced, None, horizon=100)
-    assert search.learning_rate == 0.1
-    assert search.diverges_at == 1.0
+    assert lead(raced).learning_rate == 0.1
+    assert conclude(RangeTest([0.1, 1.0], [2.0, 1.0]), raced, None, 0.1, 0.0, 0.1).diverges_at == 1.0
 
 
 def test_finds_what_plain_training_finds() -> None:
@@ -272,7 +311,8 @@ def test_files(tmp_path: Path) -> None:
     ]
     assert yaml.safe_load(path.read_text()) == {"model": {"init_args": {"learning_rate": 0.1}}}
     found = json.loads((tmp_path / "lr_find.json").read_text())
-    assert list(found) == ["learning_rate", "usable", "diverges_at", "lightning_suggestion", "range_test", "race"]
+    assert list(found)[:4] == ["learning_rate", "leader", "noise", "usable"]
+    assert list(found)[4:] == ["diverges_at", "lightning_suggestion", "range_test", "race"]
     assert found["race"][-1]["expected_loss"] is None
     rows = list(csv.DictReader((tmp_path / "lr_find.csv").read_text().splitlines()))
     assert len(rows) == 60 + 10 + 40 + 40 + 2
@@ -296,6 +336,18 @@ def test_the_table_names_both_picks() -> None:
     assert "picked" in text
     assert "3.0e-03" in text
     assert "diverges" in text
+    assert "noise" not in text
+
+
+def test_the_table_says_why_the_winner_of_the_race_is_not_the_pick() -> None:
+    from rich.console import Console
+
+    console = Console(width=100)
+    with console.capture() as capture:
+        console.print(lr_find_report.table(dataclasses.replace(make_search(), learning_rate=0.0032, noise=0.21)))
+    text = " ".join(capture.get().split())
+    assert "3.2e-03 │ 0 │ - │ picked" in text
+    assert "At 1.0e-01, 21% of the loss is noise" in text
 
 
 def test_tensorboard_shows_both_curves_over_the_rate(tmp_path: Path) -> None:

@@ -38,9 +38,15 @@ HELD_OUT_SAMPLES = 1024
 MARGIN = 0.25
 """Decades above the range test's minimum that surely race. Over 26 searches (benchmarks/lr_find.py, ReLU and tanh) the
 best rate was from 0.5 decades above that minimum to 1.8 below."""
-TOLERANCE = 0.08
-"""For each doubling from the steps raced to those of the fit, a lower rate may be behind by this share of the loss. On
-the same cells 0 to 0.08 picked equally well at batch 128, and 0.1 and more too low; the largest is the safest."""
+PROBE = 0.125
+"""Steps after the race, as a share of the leader's, in which it goes on at its rate and at half a decade less."""
+PROGRESS, NOISE = 0.12, 2.0
+"""How fast a loss falls with the steps of a fit (`steps ** -PROGRESS`), and how much more noise there is at its end
+than the probe brings to light. Chosen on 50 searches (docs/lr_find.md); 0.08 with 1.5 and 0.2 with 3 do as well."""
+SCALES = 1.0, 10**-0.5, 0.1
+"""What the leader may be lowered to: itself, half a decade below, and a decade."""
+LONGEST = 32.0
+"""How many times longer than the race a fit counts as at most: none longer was measured."""
 USABLE = 1.5
 """A rate trains well if after the first leg its loss is at most this multiple of the lowest one. On the same cells such
 rates came within about two and a half points of the best after two epochs."""
@@ -71,6 +77,8 @@ class LearningRateSearch:
 
     Args:
         learning_rate: the pick.
+        leader: the rate that won the race.
+        noise: share of the leader's loss that goes away at once when it is lowered by half a decade.
         usable: lowest and highest rate that train well.
         diverges_at: lowest rate seen to diverge; None if none did.
         lightning_suggestion: what `Tuner.lr_find(...).suggestion()` makes of the same test; None if nothing.
@@ -79,6 +87,8 @@ class LearningRateSearch:
     """
 
     learning_rate: float
+    leader: float
+    noise: float
     usable: tuple[float, float]
     diverges_at: float | None
     lightning_suggestion: float | None
@@ -133,14 +143,27 @@ def find_learning_rate(
         if not held_out:
             raise UsageError("data: the validation loader has no batch; give it samples, or leave it out")
         batch_size = samples_in(first) * options.accumulate_grad_batches
-        raced = _run_race(
-            lambda variants, leg: rehearsal.race(variants, leg, held_out, keep_state=True),
-            lambda leg_steps: list(itertools.islice(batches, leg_steps * options.accumulate_grad_batches)),
+
+        def run(variants: list[Variant], leg: list[Any]) -> list[Outcome]:
+            return rehearsal.race(variants, leg, held_out, keep_state=True)
+
+        def take(leg_steps: int) -> list[Any]:
+            return list(itertools.islice(batches, leg_steps * options.accumulate_grad_batches))
+
+        raced, states = _run_race(
+            run,
+            take,
             candidates(tested, num_rates, min_learning_rate, max_learning_rate),
             steps or round(STEPS * math.sqrt(128 / batch_size)),
             (min_learning_rate, max_learning_rate),
         )
-    search = conclude(tested, raced, suggestion, rehearsal.horizon)
+        leader = lead(raced)
+        leg = take(max(1, round(PROBE * len(leader.losses))))
+        start = states[leader.learning_rate]
+        at, below = run([Variant(leader.learning_rate * scale, start=start) for scale in SCALES[:2]], leg)
+        noise = noise_share(at.losses, below.losses)
+    rate = settle(leader.learning_rate, noise, rehearsal.horizon / len(leader.losses), min_learning_rate)
+    search = conclude(tested, raced, suggestion, leader.learning_rate, noise, rate)
     if torch.distributed.is_available() and torch.distributed.is_initialized():
         shared = [search]
         torch.distributed.broadcast_object_list(shared)  # sums differ in their last digit from machine to machine
@@ -178,61 +201,94 @@ def expected_loss(losses: Sequence[float], held_out_loss: float) -> float:
     return max(fmean(_late(losses)), held_out_loss)
 
 
-def pick(finalists: Sequence[RacedRate], doublings: float) -> float:
-    """The lowest rate that is behind by no more than noise and the race's bias explain.
+def lead(raced: Sequence[RacedRate]) -> RacedRate:
+    """Return the winner: of the rates that raced longest, the lowest that is behind by no more than noise explains.
 
-    Noise: one standard error of the difference between the late losses of the two, batch by batch. Bias: short races
-    favour high rates, which descend faster, while what limits them in the end does not yet show. The longer the fit
-    goes on after the race, the more a lower rate may be behind.
-
-    Args:
-        finalists: rates that raced for as many steps each.
-        doublings: log2 of the steps of the fit over those of the race; below zero counts as zero.
-    """
-    leader = min(finalists, key=lambda rate: rate.expected_loss)
-    bias = TOLERANCE * max(0.0, doublings) * leader.expected_loss
-
-    def noise(rate: RacedRate) -> float:
-        gaps = [a - b for a, b in zip(_late(rate.losses), _late(leader.losses), strict=True)]
-        return stdev(gaps) / math.sqrt(len(gaps)) if len(gaps) > 1 else 0.0
-
-    return min(
-        rate.learning_rate for rate in finalists if rate.expected_loss - leader.expected_loss <= bias + noise(rate)
-    )
-
-
-def conclude(
-    tested: RangeTest, raced: Sequence[RacedRate], suggestion: float | None, horizon: float
-) -> LearningRateSearch:
-    """Draw the conclusions from the two measurements; `horizon` is the number of steps that the fit will make.
+    That is one standard error of the difference between the late losses of the two, batch by batch.
 
     Raises:
         UsageError: if every rate diverged.
     """
-    leader = min(raced, key=lambda rate: rate.expected_loss)
-    if leader.diverged:
+    alive = [rate for rate in raced if not rate.diverged]
+    if not alive:
         tried = f"{raced[0].learning_rate:.1e} to {raced[-1].learning_rate:.1e}"
         raise UsageError(f"min_learning_rate: every rate from {tried} diverges; scale the inputs, or search lower")
+    longest = max(len(rate.losses) for rate in alive)
+    finalists = [rate for rate in alive if len(rate.losses) == longest]
+    first = min(finalists, key=lambda rate: rate.expected_loss)
+
+    def error(rate: RacedRate) -> float:
+        gaps = [a - b for a, b in zip(_late(rate.losses), _late(first.losses), strict=True)]
+        return stdev(gaps) / math.sqrt(len(gaps)) if len(gaps) > 1 else 0.0
+
+    close = [rate for rate in finalists if rate.expected_loss - first.expected_loss <= error(rate)]
+    return min(close, key=lambda rate: rate.learning_rate)
+
+
+def noise_share(losses: Sequence[float], lowered: Sequence[float]) -> float:
+    """Return the share of a loss that goes away at once when the rate is lowered; 1 if it diverges as it is.
+
+    Args:
+        losses: per step, going on at the rate; those of a step that diverged are missing.
+        lowered: the same from the same weights on the same batches, at a lower rate.
+    """
+    if len(losses) < len(lowered):
+        return 1.0
+    return max(0.0, 1 - fmean(lowered) / fmean(losses)) if lowered and fmean(losses) > 0 else 0.0
+
+
+def settle(leader: float, noise: float, longer: float, lowest: float) -> float:
+    """Return the rate to train with: short races favour high ones, whose noise does not show before a fit is long.
+
+    A loss is taken as progress, which falls with the steps as `steps ** -PROGRESS`, plus noise, which stays. At a rate
+    lower by a factor, progress takes so many times the steps, and noise is so many times less: the expected excess loss
+    of SGD with a constant rate is proportional to it (Bottou, Curtis and Nocedal 2018, theorem 4.6).
+
+    Args:
+        leader: the rate that won the race.
+        noise: the share of its loss that is noise, as far as it showed.
+        longer: steps of the fit over those of the race; below 1 counts as 1.
+        lowest: no rate below is returned, unless the leader is.
+    """
+    longer = min(LONGEST, max(1.0, longer))
+
+    def at_the_end(scale: float) -> float:
+        progress = (1 - noise) * math.exp(-PROGRESS * math.log(longer * scale))
+        return progress + NOISE * noise * scale
+
+    scale = min((scale for scale in SCALES if scale == 1 or leader * scale >= lowest), key=at_the_end)
+    return half_decade(round(2 * math.log10(leader * scale))) if scale < 1 else leader
+
+
+def conclude(
+    tested: RangeTest,
+    raced: Sequence[RacedRate],
+    suggestion: float | None,
+    leader: float,
+    noise: float,
+    learning_rate: float,
+) -> LearningRateSearch:
+    """Draw the conclusions from the measurements: what trains well around the pick, and what diverges."""
+    first = min(raced, key=lambda rate: rate.expected_loss)
     raced = [
         replace(rate, diverged=True)
-        if rate.learning_rate > leader.learning_rate and rate.expected_loss > rate.losses[0]
+        if rate.learning_rate > first.learning_rate and rate.expected_loss > rate.losses[0]
         else rate
         for rate in raced
     ]
     alive = [rate for rate in raced if not rate.diverged]
-    longest = max(len(rate.losses) for rate in alive)
-    finalists = [rate for rate in alive if len(rate.losses) == longest]
-    picked = pick(finalists, min(5.0, math.log2(horizon / longest)))
     shortest = min(len(rate.losses) for rate in alive)
     early = {rate.learning_rate: fmean(_late(rate.losses[:shortest])) for rate in alive}
     well = [rate for rate, loss in early.items() if loss <= USABLE * min(early.values())]
-    diverged = [rate.learning_rate for rate in raced if rate.diverged and rate.learning_rate > picked]
+    diverged = [rate.learning_rate for rate in raced if rate.diverged and rate.learning_rate > learning_rate]
     blows_up_at = tested.blows_up_at
     if not diverged and blows_up_at is not None and blows_up_at > max(early):
         diverged = [blows_up_at]
     return LearningRateSearch(
-        learning_rate=picked,
-        usable=(min(picked, *well), max(picked, *well)),
+        learning_rate=learning_rate,
+        leader=leader,
+        noise=noise,
+        usable=(min(learning_rate, *well), max(learning_rate, *well)),
         diverges_at=min(diverged, default=None),
         lightning_suggestion=suggestion,
         range_test=tested,
@@ -251,7 +307,7 @@ def _run_race(
     rates: list[float],
     steps: int,
     limits: tuple[float, float],
-) -> list[RacedRate]:
+) -> tuple[list[RacedRate], dict[float, State | None]]:
     """Successive halving: a short leg for all rates, and longer ones for those ahead."""
     lanes: dict[float, RacedRate] = {}
     states: dict[float, State | None] = {}
@@ -271,7 +327,7 @@ def _run_race(
         run_leg([lane.learning_rate for lane in ahead[:entrants]] if number else rates, leg)
         while number == 0 and (beyond := _beyond(lanes, limits)):
             run_leg([beyond], leg)
-    return [lanes[rate] for rate in sorted(lanes)]
+    return [lanes[rate] for rate in sorted(lanes)], states
 
 
 def _beyond(lanes: Mapping[float, RacedRate], limits: tuple[float, float]) -> float | None:

@@ -89,6 +89,8 @@ def as_dict(search: LearningRateSearch) -> dict[str, Any]:
     curve = zip(tested.learning_rates, tested.losses, tested.smoothed, strict=True)
     return {
         "learning_rate": search.learning_rate,
+        "leader": search.leader,
+        "noise": search.noise,
         "usable": list(search.usable),
         "diverges_at": search.diverges_at,
         "lightning_suggestion": search.lightning_suggestion,
@@ -145,9 +147,13 @@ def table(search: LearningRateSearch) -> Table:
     for name in ("learning rate", "steps", "expected loss", ""):
         rows.add_column(name, justify="left" if not name else "right")
     low, high = search.usable
+    if search.learning_rate not in [rate.learning_rate for rate in search.race]:
+        rows.add_row(f"{search.learning_rate:.1e}", "0", "-", "picked", style="bold green")
     for rate in search.race:
         picked = rate.learning_rate == search.learning_rate
         remark = "diverges" if rate.diverged else "trains well" if low <= rate.learning_rate <= high else ""
+        if rate.learning_rate == search.leader:
+            remark = "led"
         loss = "-" if math.isinf(rate.expected_loss) else f"{rate.expected_loss:.3f}"
         rows.add_row(
             f"{rate.learning_rate:.1e}",
@@ -158,6 +164,10 @@ def table(search: LearningRateSearch) -> Table:
         )
     suggestion, diverges = search.lightning_suggestion, search.diverges_at
     rows.caption = (
+        f"At {search.leader:.1e}, {search.noise:.0%} of the loss is noise, which the whole fit would feel. "
+        if search.learning_rate < search.leader
+        else ""
+    ) + (
         f"Lightning's own suggestion: {'none' if suggestion is None else f'{suggestion:.1e}'}; "
         f"diverges at: {'not seen' if diverges is None else f'{diverges:.1e}'}"
     )
