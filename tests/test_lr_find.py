@@ -138,12 +138,21 @@ def test_candidates_end_above_the_minimum_of_the_range_test(least: float, top: f
     assert max(candidates(RangeTest(rates, losses), 5, 1e-8, least)) <= least
 
 
+def test_the_winner_is_lower_the_longer_the_fit_goes_on() -> None:
+    finalists = [RacedRate(0.01, [0.22] * 20, 0.220, 0.2, False), RacedRate(0.1, [0.2] * 20, 0.200, 0.2, False)]
+    assert lead(finalists, horizon=5).learning_rate == 0.1
+    assert lead(finalists, horizon=20).learning_rate == 0.1
+    assert lead(finalists, horizon=20 * 2**4).learning_rate == 0.01
+    finalists[0] = dataclasses.replace(finalists[0], expected_loss=0.25)
+    assert lead(finalists, horizon=math.inf).learning_rate == 0.1, "too far behind for any fit"
+
+
 def test_a_lead_within_noise_is_not_preferred_to_a_lower_rate() -> None:
     calm = RacedRate(0.01, [0.24] * 20, 0.24, 0.2, False)
     short = RacedRate(0.001, [0.1] * 10, 0.1, 0.1, False)
     for swing, expected in ((0.01, 0.1), (0.15, 0.01)):
         wild = RacedRate(0.1, [0.2 + swing, 0.2 - swing] * 10, 0.2, 0.2, False)
-        assert lead([short, calm, wild]).learning_rate == expected
+        assert lead([short, calm, wild], horizon=20).learning_rate == expected
 
 
 def test_what_goes_away_at_a_lower_rate_is_noise() -> None:
@@ -191,7 +200,7 @@ def test_conclusions() -> None:
 
 def test_a_rate_that_dies_in_a_later_leg_is_not_picked() -> None:
     raced = [RacedRate(0.1, [2.0] * 4 + [1.0] * 40, 1.0, 1.0, False), RacedRate(1.0, [2.0, 0.1], math.inf, 9, True)]
-    assert lead(raced).learning_rate == 0.1
+    assert lead(raced, horizon=100).learning_rate == 0.1
     assert conclude(RangeTest([0.1, 1.0], [2.0, 1.0]), raced, None, 0.1, 0.0, 0.1).diverges_at == 1.0
 
 

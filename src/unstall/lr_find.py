@@ -38,11 +38,14 @@ HELD_OUT_SAMPLES = 1024
 MARGIN = 0.25
 """Decades above the range test's minimum that surely race. Over 26 searches (benchmarks/lr_find.py, ReLU and tanh) the
 best rate was from 0.5 decades above that minimum to 1.8 below."""
+TOLERANCE = 0.04
+"""For each doubling from the steps raced to those of the fit, a lower rate may be behind by this share of the loss."""
 PROBE = 0.125
 """Steps after the race, as a share of the leader's, in which it goes on at its rate and at half a decade less."""
 PROGRESS, NOISE = 0.12, 2.0
 """How fast a loss falls with the steps of a fit (`steps ** -PROGRESS`), and how much more noise there is at its end
-than the probe brings to light. Chosen on 50 searches (docs/lr_find.md); 0.08 with 1.5 and 0.2 with 3 do as well."""
+than the probe brings to light. Of 57 searches (docs/lr_find.md) 56 then pick within a point of the best rate, as with
+a tolerance of 0.02 to 0.1 and a progress of 0.1 to 0.16; without a probe, 53."""
 SCALES = 1.0, 10**-0.5, 0.1
 """What the leader may be lowered to: itself, half a decade below, and a decade."""
 LONGEST = 32.0
@@ -157,12 +160,13 @@ def find_learning_rate(
             steps or round(STEPS * math.sqrt(128 / batch_size)),
             (min_learning_rate, max_learning_rate),
         )
-        leader = lead(raced)
+        leader = lead(raced, rehearsal.horizon)
         leg = take(max(1, round(PROBE * len(leader.losses))))
         start = states[leader.learning_rate]
         at, below = run([Variant(leader.learning_rate * scale, start=start) for scale in SCALES[:2]], leg)
         noise = noise_share(at.losses, below.losses)
-    rate = settle(leader.learning_rate, noise, rehearsal.horizon / len(leader.losses), min_learning_rate)
+    longer = rehearsal.horizon / len(leader.losses)
+    rate = settle(leader.learning_rate, noise, longer, min_learning_rate)
     search = conclude(tested, raced, suggestion, leader.learning_rate, noise, rate)
     if torch.distributed.is_available() and torch.distributed.is_initialized():
         shared = [search]
@@ -201,10 +205,16 @@ def expected_loss(losses: Sequence[float], held_out_loss: float) -> float:
     return max(fmean(_late(losses)), held_out_loss)
 
 
-def lead(raced: Sequence[RacedRate]) -> RacedRate:
-    """Return the winner: of the rates that raced longest, the lowest that is behind by no more than noise explains.
+def lead(raced: Sequence[RacedRate], horizon: float) -> RacedRate:
+    """Return the winner: of the rates that raced longest, the lowest that is behind by no more than chance and bias.
 
-    That is one standard error of the difference between the late losses of the two, batch by batch.
+    Chance: one standard error of the difference between the late losses of the two, batch by batch. Bias: short races
+    favour high rates, which descend faster, while what limits them in the end does not yet show. The longer the fit
+    goes on after the race, the more a lower rate may be behind.
+
+    Args:
+        raced: all rates.
+        horizon: steps of the fit.
 
     Raises:
         UsageError: if every rate diverged.
@@ -216,12 +226,13 @@ def lead(raced: Sequence[RacedRate]) -> RacedRate:
     longest = max(len(rate.losses) for rate in alive)
     finalists = [rate for rate in alive if len(rate.losses) == longest]
     first = min(finalists, key=lambda rate: rate.expected_loss)
+    bias = TOLERANCE * math.log2(min(LONGEST, max(1.0, horizon / longest))) * first.expected_loss
 
-    def error(rate: RacedRate) -> float:
+    def chance(rate: RacedRate) -> float:
         gaps = [a - b for a, b in zip(_late(rate.losses), _late(first.losses), strict=True)]
         return stdev(gaps) / math.sqrt(len(gaps)) if len(gaps) > 1 else 0.0
 
-    close = [rate for rate in finalists if rate.expected_loss - first.expected_loss <= error(rate)]
+    close = [rate for rate in finalists if rate.expected_loss - first.expected_loss <= bias + chance(rate)]
     return min(close, key=lambda rate: rate.learning_rate)
 
 
@@ -238,7 +249,7 @@ def noise_share(losses: Sequence[float], lowered: Sequence[float]) -> float:
 
 
 def settle(leader: float, noise: float, longer: float, lowest: float) -> float:
-    """Return the rate to train with: short races favour high ones, whose noise does not show before a fit is long.
+    """Return the rate to train with: the leader, or a lower one if its noise would be felt for most of the fit.
 
     A loss is taken as progress, which falls with the steps as `steps ** -PROGRESS`, plus noise, which stays. At a rate
     lower by a factor, progress takes so many times the steps, and noise is so many times less: the expected excess loss
