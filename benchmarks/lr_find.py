@@ -1,15 +1,16 @@
 """Does the found learning rate train? Ours against other finders, on a grid of cells with a known answer.
 
-A cell is an optimizer, a batch size, an architecture, a scaling of MNIST's inputs, and a seed. Its truth is the
-validation accuracy of half-decade constant rates after two full epochs of a plain PyTorch loop, as the mean of five
-looks at the last tenth of the steps: one look alone wavers by several points at rates that are too high::
+A cell is an optimizer, a batch size, an architecture, a data set (problems.py), and a seed. Its truth is the validation
+accuracy of half-decade constant rates after a whole fit by a plain PyTorch loop (two epochs of MNIST, about 2,000 steps
+elsewhere), as the mean of five looks at the last tenth of the steps: one look alone wavers by several points at rates
+that are too high::
 
     python benchmarks/lr_find.py truth      # hours on one core; resumes, keeps benchmarks/lr_find_truth.csv
     python benchmarks/lr_find.py compare    # every finder on those cells; resumes, keeps benchmarks/lr_find_picks.csv
     python benchmarks/lr_find.py report     # the table, from the two files
     python benchmarks/lr_find.py seconds    # how long a search takes; alone on the machine
 
-The finder's constants were chosen on the architectures in `CHOSEN_ON`; those in `HELD_OUT` were only reported on.
+The finder's constants were chosen on MNIST and on the first draw of the other data; the second draw came later.
 Rivals: Lightning's and torch-lr-finder's code as installed; fastai's `valley`, `steep` and `minimum` as its
 documentation states them, on a range test with fastai's constants.
 """
@@ -35,12 +36,11 @@ from statistics import fmean
 
 import pytorch_lightning as pl
 import torch
-import torch.nn.functional as F
 from pytorch_lightning.tuner.tuning import Tuner
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
-from torchvision.datasets import MNIST
 
+from problems import PROBLEMS, Data, accuracy_of, build_network, loss_of
 from unstall.classifier import LitClassifier
 from unstall.data import MNISTDataModule
 from unstall.lr_find import find_learning_rate
@@ -50,15 +50,13 @@ from unstall.range_test import InMemoryCheckpoint
 from unstall.rehearsal import quiet
 
 TRUTH = Path(__file__).with_name("lr_find_truth.csv")
-EPOCHS = 2
 LOOKS = 5
-VALIDATION = 12_000
 
 PICKS = Path(__file__).with_name("lr_find_picks.csv")
-CHOSEN_ON = ("relu", "tanh")
-HELD_OUT = ("sigmoid", "batchnorm", "cnn")
 BATCH_SIZES = (128, 1024, 8)
-SCALINGS = ("unit", "standard")
+CHOSEN_ON, HELD_OUT = ("relu", "tanh"), ("sigmoid", "batchnorm", "cnn")
+MNIST = ("mnist", "mnist standardised")
+OTHERS = tuple(name for name in PROBLEMS if name not in MNIST)
 
 OPTIMIZERS: dict[str, Callable[..., torch.optim.Optimizer]] = {
     "sgd": torch.optim.SGD,
@@ -83,87 +81,59 @@ class Cell:
     optimizer: str
     batch_size: int
     architecture: str
-    scaling: str
+    data: str
     seed: int
-
-
-def build_network(architecture: str) -> nn.Sequential:
-    """Small enough to train thousands of times; Glorot-uniform weights and zero biases as in the base config."""
-    activations: dict[str, Callable[[], nn.Module]] = {"relu": nn.ReLU, "tanh": nn.Tanh, "sigmoid": nn.Sigmoid}
-    layers: list[nn.Module]
-    if architecture == "cnn":
-        layers = [nn.Conv2d(1, 8, 5, stride=2), nn.ReLU(), nn.Conv2d(8, 16, 5, stride=2), nn.ReLU()]
-        layers += [nn.Flatten(), nn.Linear(16 * 4 * 4, 10)]
-    elif architecture == "batchnorm":
-        layers = [nn.Flatten(), nn.Linear(784, 256), nn.BatchNorm1d(256), nn.ReLU()]
-        layers += [nn.Linear(256, 128), nn.BatchNorm1d(128), nn.ReLU(), nn.Linear(128, 10)]
-    else:
-        widths = {"relu": [512], "tanh": [256, 128], "sigmoid": [256]}[architecture]
-        layers, inputs = [nn.Flatten()], 784
-        for width in widths:
-            layers += [nn.Linear(inputs, width), activations[architecture]()]
-            inputs = width
-        layers.append(nn.Linear(inputs, 10))
-    for layer in layers:
-        if isinstance(layer, nn.Linear | nn.Conv2d):
-            nn.init.xavier_uniform_(layer.weight)
-            assert layer.bias is not None
-            nn.init.zeros_(layer.bias)
-    return nn.Sequential(*layers)
-
-
-def load_mnist(root: str, scaling: str) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Training inputs and targets, validation inputs and targets; inputs `(N, 1, 28, 28)`, the last 20 % held out."""
-    mnist = MNIST(root, train=True)
-    inputs = mnist.data.unsqueeze(1).float() / 255
-    if scaling == "standard":
-        inputs = (inputs - inputs.mean()) / inputs.std()
-    targets = mnist.targets
-    return inputs[:-VALIDATION], targets[:-VALIDATION], inputs[-VALIDATION:], targets[-VALIDATION:]
 
 
 def take_step(network: nn.Module, optimizer: torch.optim.Optimizer, inputs: Tensor, targets: Tensor) -> Tensor:
     """Train on one batch; returns the loss before the step."""
-    loss = F.cross_entropy(network(inputs), targets)
+    loss = loss_of(network(inputs), targets)
     optimizer.zero_grad()
     torch.autograd.backward(loss)
     optimizer.step()
     return loss.detach()
 
 
-def train_fully(cell: Cell, learning_rate: float, data: tuple[Tensor, Tensor, Tensor, Tensor]) -> tuple[float, float]:
+def train_fully(cell: Cell, learning_rate: float, data: Data) -> tuple[float, float]:
     """Validation accuracy at a constant rate: at the end, and over the last tenth of the steps."""
     inputs, targets, held_out, held_out_targets = data
     torch.manual_seed(cell.seed)
-    network = build_network(cell.architecture)
+    network = build_network(cell.architecture, data)
     optimizer = OPTIMIZERS[cell.optimizer](network.parameters(), lr=learning_rate)
-    batches = [part for _ in range(EPOCHS) for part in torch.randperm(len(inputs)).split(cell.batch_size)]  # type: ignore[no-untyped-call]
+    batches: list[Tensor] = []
+    for _ in range(PROBLEMS[cell.data].epochs):
+        batches += torch.split(torch.randperm(len(inputs)), cell.batch_size)
     looks = {len(batches) - round(i * len(batches) / 40) for i in range(LOOKS)}
     accuracies, losses = [], []
     for step, indices in enumerate(batches, start=1):
         losses.append(take_step(network, optimizer, inputs[indices], targets[indices]).item())
         hopeless = step == len(batches) // 8 and not fmean(losses[-20:]) < losses[0]
         if step in looks or hopeless:
-            network.eval()
-            with torch.no_grad():
-                accuracies.append((network(held_out).argmax(1) == held_out_targets).float().mean().item())
-            network.train()
+            accuracies.append(accuracy_of(network, held_out, held_out_targets))
         if hopeless:  # after a quarter of an epoch still above the loss of the start: never the best, nor near it
             break
     return accuracies[-1], fmean(accuracies)
 
 
 def draw_cells(rounds: int) -> Iterator[Cell]:
-    """Each round visits every optimizer at every batch size, and takes turns over architectures; scaling is drawn."""
+    """Each round visits every optimizer at every batch size on MNIST, and takes turns over architectures."""
     draw = random.Random(0)
     for round_ in range(rounds):
         architectures = CHOSEN_ON if round_ % 2 == 0 else HELD_OUT
         for i, batch_size in enumerate(BATCH_SIZES):
             for j, optimizer in enumerate(OPTIMIZERS):
                 architecture = architectures[(i + j + round_ // 2) % len(architectures)]
-                scaling = draw.choice(SCALINGS)
+                data = draw.choice(MNIST)
                 if batch_size > 8 or (j + round_) % 3 == 0:  # 12,000 steps a rate: a third of these must do
-                    yield Cell(optimizer, batch_size, architecture, scaling, seed=round_ // 2)
+                    yield Cell(optimizer, batch_size, architecture, data, seed=round_ // 2)
+
+
+def draw_other_cells(rounds: int) -> Iterator[Cell]:
+    """Each round visits every optimizer on every other data set, and takes turns over architectures and batch sizes."""
+    for round_, (i, data), (j, optimizer) in itertools.product(range(rounds), enumerate(OTHERS), enumerate(OPTIMIZERS)):
+        architectures = PROBLEMS[data].architectures
+        architecture = architectures[(j + round_) % len(architectures)]
+        yield Cell(optimizer, (128, 32, 1024)[(i + j // 3 + j + round_) % 3], architecture, data, seed=round_)
 
 
 def read_truth(path: Path = TRUTH) -> dict[Cell, dict[float, float]]:
@@ -173,18 +143,18 @@ def read_truth(path: Path = TRUTH) -> dict[Cell, dict[float, float]]:
         with path.open(newline="") as file:
             for row in csv.DictReader(file):
                 cell = Cell(
-                    row["optimizer"], int(row["batch_size"]), row["architecture"], row["scaling"], int(row["seed"])
+                    row["optimizer"], int(row["batch_size"]), row["architecture"], row["data"], int(row["seed"])
                 )
                 truth.setdefault(cell, {})[float(row["learning_rate"])] = float(row["accuracy"])
     return truth
 
 
-def make_truth(data_dir: str, rounds: int, batch_sizes: list[int]) -> None:
+def make_truth(data_dir: str, rounds: int, batch_sizes: list[int], data_sets: list[str]) -> None:
     """Train the cells that the file lacks, and append each as it is finished."""
     done = read_truth()
-    data = {scaling: load_mnist(data_dir, scaling) for scaling in SCALINGS}
-    for cell in draw_cells(rounds):
-        if cell in done or cell.batch_size not in batch_sizes:
+    load = functools.cache(lambda name: PROBLEMS[name].load(data_dir))
+    for cell in [*draw_cells(rounds), *draw_other_cells(rounds)]:
+        if cell in done or cell.batch_size not in batch_sizes or cell.data not in data_sets:
             continue
         last: dict[int, float] = {}
         accuracy: dict[int, float] = {}
@@ -194,7 +164,7 @@ def make_truth(data_dir: str, rounds: int, batch_sizes: list[int]) -> None:
             while fallen < 2 and -12 <= position <= 4:
                 if position not in accuracy:
                     rate = 10 ** (position / 2)
-                    last[position], accuracy[position] = train_fully(cell, rate, data[cell.scaling])
+                    last[position], accuracy[position] = train_fully(cell, rate, load(cell.data))
                 loss = max(accuracy.values()) - accuracy[position]
                 fallen = 2 if loss > COLLAPSED else fallen + 1 if loss > FALLEN else 0
                 position += direction
@@ -295,9 +265,7 @@ def torch_lr_finder(
     from matplotlib.figure import Figure
 
     with contextlib.redirect_stdout(io.StringIO()), quiet():
-        finder = importlib.import_module("torch_lr_finder").LRFinder(
-            network, optimizer, nn.CrossEntropyLoss(), device="cpu"
-        )
+        finder = importlib.import_module("torch_lr_finder").LRFinder(network, optimizer, loss_of, device="cpu")
         finder.range_test(loader, start_lr=1e-7, end_lr=10, num_iter=100)
         _, rate = finder.plot(ax=Figure().subplots())
     return float(rate)
@@ -323,24 +291,40 @@ def random_search(
     return min(ends, key=lambda rate: ends[rate])
 
 
-def compare_cell(
-    cell: Cell, data: tuple[Tensor, Tensor, Tensor, Tensor], seed: int, rivals: bool
-) -> dict[str, tuple[float, int]]:
+class LitRegression(pl.LightningModule):
+    """What `LitClassifier` is to classes, as a stranger would write it."""
+
+    def __init__(self, network: nn.Module, optimizer: Callable[..., torch.optim.Optimizer]) -> None:
+        super().__init__()
+        self.network, self.optimizer = network, optimizer
+
+    def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
+        """Return the mean squared error."""
+        return loss_of(self.network(batch[0]), batch[1])
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        """Return the cell's optimizer."""
+        return self.optimizer(self.parameters())
+
+
+def compare_cell(cell: Cell, data: Data, seed: int, rivals: bool) -> dict[str, tuple[float, int]]:
     """The rate and the number of steps of our rule, and of every other if asked for."""
 
     def build(rate: float = 1e-3) -> tuple[nn.Module, torch.optim.Optimizer]:
         torch.manual_seed(seed)
-        network = build_network(cell.architecture)
+        network = build_network(cell.architecture, data)
         return network, OPTIMIZERS[cell.optimizer](network.parameters(), lr=rate)
 
-    def build_module() -> LitClassifier:
+    def build_module() -> pl.LightningModule:
+        lit = LitRegression if data[1].is_floating_point() else LitClassifier
         with quiet():
-            return LitClassifier(build()[0], functools.partial(OPTIMIZERS[cell.optimizer], lr=1e-3))
+            return lit(build()[0], functools.partial(OPTIMIZERS[cell.optimizer], lr=1e-3))
 
     training = InMemory(data[0], data[1]).loader(cell.batch_size)
     validation = InMemory(data[2], data[3]).loader(cell.batch_size, shuffle=False)
     with quiet():
-        trainer = pl.Trainer(accelerator="cpu", max_epochs=EPOCHS, logger=False, enable_checkpointing=False)
+        epochs = PROBLEMS[cell.data].epochs
+        trainer = pl.Trainer(accelerator="cpu", max_epochs=epochs, logger=False, enable_checkpointing=False)
     search = find_learning_rate(build_module(), (training, validation), trainer, seed=seed)
     steps = len(search.range_test.losses) + sum(len(rate.losses) for rate in search.race)
     picks = {"ours": (search.learning_rate, steps)}
@@ -358,16 +342,16 @@ def compare_cell(
     return picks
 
 
-def compare(data_dir: str, seeds: int) -> None:
+def compare(data_dir: str, seeds: int, data_sets: list[str]) -> None:
     """Ask every rule about every cell of the truth, ours with several seeds, and append what it picks."""
     done = {(row["cell"], row["seed"]) for row in read_picks()}
-    data = {scaling: load_mnist(data_dir, scaling) for scaling in SCALINGS}
+    load = functools.cache(lambda name: PROBLEMS[name].load(data_dir))
     for seed, cell in itertools.product(range(10, 10 + seeds), read_truth()):
         name = "/".join(map(str, vars(cell).values()))
-        if (name, str(seed)) in done:
+        if (name, str(seed)) in done or cell.data not in data_sets:
             continue
         start = time.process_time()
-        picks = compare_cell(cell, data[cell.scaling], seed, rivals=seed == 10)
+        picks = compare_cell(cell, load(cell.data), seed, rivals=seed == 10)
         new_file = not PICKS.exists()
         with PICKS.open("a", newline="") as file:
             rows = csv.writer(file, lineterminator="\n")
@@ -414,7 +398,9 @@ def report() -> None:
         cell, accuracies = truth[row["cell"]]
         rate = float(row["learning_rate"])
         loss = 100 * (max(accuracies.values()) - accuracy_at(rate, accuracies))
-        for part in ("all", "chosen on" if cell.architecture in CHOSEN_ON else "held out", f"batch {cell.batch_size}"):
+        draw = "blind" if cell.seed else "first draw"
+        group = "MNIST" if cell.data in MNIST else f"other data, {draw}"
+        for part in ("all", group, cell.data, f"batch {cell.batch_size}"):
             losses.setdefault((part, row["rule"]), []).append((loss, row["cell"], rate, int(row["steps"])))
     for part in dict.fromkeys(part for part, _ in losses):
         print(f"\n| {part} | within a point | mean loss | worst loss | median steps | searches |")
@@ -445,14 +431,17 @@ def main() -> None:
     parser.add_argument("command", choices=["truth", "compare", "report", "seconds"])
     parser.add_argument("--data_dir", default="data")
     parser.add_argument("--rounds", type=int, default=6, help="of the draw of cells: 16 or 17 cells each")
-    parser.add_argument("--batch_sizes", type=int, nargs="+", default=BATCH_SIZES, help="of the truth; 8 takes long")
+    parser.add_argument(
+        "--batch_sizes", type=int, nargs="+", default=(8, 32, 128, 1024), help="of the truth; 8 takes long"
+    )
+    parser.add_argument("--data_sets", nargs="+", default=tuple(PROBLEMS), help="of the truth, and to compare on")
     parser.add_argument("--seeds", type=int, default=3, help="of our finder; the others are asked once")
     arguments = parser.parse_args()
     torch.set_flush_denormal(True)
     if arguments.command == "truth":
-        make_truth(arguments.data_dir, arguments.rounds, arguments.batch_sizes)
+        make_truth(arguments.data_dir, arguments.rounds, arguments.batch_sizes, arguments.data_sets)
     elif arguments.command == "compare":
-        compare(arguments.data_dir, arguments.seeds)
+        compare(arguments.data_dir, arguments.seeds, arguments.data_sets)
     elif arguments.command == "seconds":
         seconds(arguments.data_dir)
     else:

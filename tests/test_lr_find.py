@@ -185,8 +185,7 @@ def test_batches_of_all_samples_have_no_noise_and_single_samples_have() -> None:
         torch.manual_seed(0)
         loader = DataLoader(TensorDataset(inputs, targets), size, shuffle=True)
         noise[size] = find_learning_rate(Lit(), (loader, make_loader(seed=1)), steps=800).noise
-    assert noise[256] == 0
-    assert noise[1] > 0
+    assert noise[256] < 1e-6 < 1e-3 < noise[1]
 
 
 @pytest.mark.parametrize("epochs", [1, 100])
