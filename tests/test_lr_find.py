@@ -196,6 +196,29 @@ def test_the_pick_is_for_as_many_steps_as_the_fit_will_make(epochs: int) -> None
     assert search.learning_rate == settle(search.leader, search.noise, 256 * epochs / longest, 1e-7)
 
 
+def test_a_schedule_is_left_to_lower_the_rate_by_itself() -> None:
+    class Scheduled(Lit):
+        def configure_optimizers(self) -> Any:
+            optimizer = torch.optim.SGD(self.parameters(), lr=0.1)
+            return [optimizer], [torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, 10)]
+
+    search = find_learning_rate(Scheduled(), (make_loader(batch_size=1), make_loader(seed=1)), steps=400)
+    assert search.noise == 0
+    assert search.learning_rate == search.leader
+
+
+def test_a_loss_may_be_negative(tmp_path: Path) -> None:
+    class Shifted(Lit):
+        def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
+            return super().training_step(batch, batch_idx) - 5
+
+    search = find_learning_rate(Shifted(), DATA)
+    assert 0.01 < search.learning_rate < 100
+    assert search.usable[0] <= search.learning_rate <= search.usable[1]
+    lr_find_report.save(search, tmp_path)
+    assert (tmp_path / "lr_find.png").stat().st_size > 10_000
+
+
 def test_conclusions() -> None:
     search = make_search()
     assert search.learning_rate == 0.1

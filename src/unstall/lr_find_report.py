@@ -127,11 +127,12 @@ def draw(search: LearningRateSearch) -> Figure:
     if search.diverges_at is not None:
         axes.axvline(search.diverges_at, color="C3", linestyle=":", label=f"diverges at {search.diverges_at:.1e}")
     losses = [*tested.smoothed, *(rate.expected_loss for rate in alive)]
-    axes.set_ylim(0.8 * min(losses), 2 * max(tested.losses[0], *(rate.expected_loss for rate in alive)))
     axes.set_xscale("log")
-    axes.set_yscale("log")
-    axes.yaxis.set_major_formatter("{x:g}")
-    axes.yaxis.set_minor_formatter("{x:g}")
+    if min(losses) > 0:  # a likelihood's logarithm need not be
+        axes.set_ylim(0.8 * min(losses), 2 * max(tested.losses[0], *(rate.expected_loss for rate in alive)))
+        axes.set_yscale("log")
+        axes.yaxis.set_major_formatter("{x:g}")
+        axes.yaxis.set_minor_formatter("{x:g}")
     axes.tick_params(axis="y", which="minor", labelsize=7)
     axes.set_xlabel("learning rate")
     axes.set_ylabel("loss (beside the points: steps raced)")
