@@ -121,6 +121,8 @@ def draw(search: LearningRateSearch) -> Figure:
         axes.annotate(note, (rate.learning_rate, rate.expected_loss), (0, 6), textcoords="offset points", fontsize=7)
     axes.axvspan(*search.usable, color="C2", alpha=0.15, label="trains well")
     axes.axvline(search.learning_rate, color="C2", label=f"pick {search.learning_rate:.1e}")
+    if search.learning_rate < search.leader:
+        axes.axvline(search.leader, color="C0", linestyle=":", label=f"won, with {search.noise:.0%} of its loss noise")
     if search.lightning_suggestion is not None:
         label = f"Lightning's suggestion {search.lightning_suggestion:.1e}"
         axes.axvline(search.lightning_suggestion, color="C1", linestyle="--", label=label)
