@@ -191,7 +191,7 @@ def test_batches_of_all_samples_have_no_noise_and_single_samples_have() -> None:
 @pytest.mark.parametrize("epochs", [1, 100])
 def test_the_pick_is_for_as_many_steps_as_the_fit_will_make(epochs: int) -> None:
     trainer = pl.Trainer(max_epochs=epochs, accelerator="cpu", logger=False, enable_checkpointing=False)
-    search = find_learning_rate(Lit(), (make_loader(batch_size=1), make_loader(seed=1)), trainer, steps=800)
+    search = find_learning_rate(Lit(), (make_loader(batch_size=1), make_loader(seed=1)), trainer, steps=210)
     longest = max(len(rate.losses) for rate in search.race)
     assert search.learning_rate == settle(search.leader, search.noise, 256 * epochs / longest, 1e-7)
 
@@ -202,7 +202,7 @@ def test_a_schedule_is_left_to_lower_the_rate_by_itself() -> None:
             optimizer = torch.optim.SGD(self.parameters(), lr=0.1)
             return [optimizer], [torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, 10)]
 
-    search = find_learning_rate(Scheduled(), (make_loader(batch_size=1), make_loader(seed=1)), steps=400)
+    search = find_learning_rate(Scheduled(), (make_loader(batch_size=1), make_loader(seed=1)), steps=210)
     assert search.noise == 0
     assert search.learning_rate == search.leader
 
