@@ -24,6 +24,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from problems import Residual
 from unstall.diagnosis import Cause
 from unstall.forks import Report, fork, screening_steps
 from unstall.judge import Score
@@ -69,19 +70,6 @@ def optimizers() -> dict[str, Callable[..., torch.optim.Optimizer]]:
         "AdamW": torch.optim.AdamW,
         "Adagrad": torch.optim.Adagrad,
     }
-
-
-class Residual(nn.Module):
-    """Add what a layer makes of its inputs to them."""
-
-    def __init__(self, width: int, activation: nn.Module) -> None:
-        super().__init__()
-        self.layer = nn.Sequential(nn.Linear(width, width), activation)
-
-    def forward(self, inputs: Tensor) -> Tensor:
-        """Map (batch, width) to the same shape."""
-        outputs: Tensor = inputs + self.layer(inputs)
-        return outputs
 
 
 class Concatenated(nn.Module):

@@ -99,9 +99,9 @@ PROBLEMS = {
 class Residual(nn.Module):
     """Adds what a layer makes of its inputs to them."""
 
-    def __init__(self, width: int) -> None:
+    def __init__(self, width: int, activation: nn.Module) -> None:
         super().__init__()
-        self.layer = nn.Sequential(nn.Linear(width, width), nn.ReLU())
+        self.layer = nn.Sequential(nn.Linear(width, width), activation)
 
     def forward(self, inputs: Tensor) -> Tensor:
         """Map (batch, width) to the same shape."""
@@ -159,7 +159,9 @@ def build_network(architecture: str, data: Data) -> nn.Module:
             nn.Linear(128, 128), nn.LayerNorm(128), nn.ReLU(), nn.Linear(128, outputs),
         )  # fmt: skip
     if architecture == "residual":
-        return nn.Sequential(nn.Linear(inputs, 96), *(Residual(96) for _ in range(4)), nn.Linear(96, outputs))
+        return nn.Sequential(
+            nn.Linear(inputs, 96), *(Residual(96, nn.ReLU()) for _ in range(4)), nn.Linear(96, outputs)
+        )
     if architecture == "dropout":
         return nn.Sequential(
             nn.Linear(inputs, 256), nn.Tanh(), nn.Dropout(0.1), nn.Linear(256, 128), nn.ReLU(), nn.Linear(128, outputs)

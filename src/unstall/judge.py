@@ -97,9 +97,8 @@ class Judge:
 
     def mends(self, before: Score, after: Score) -> bool:
         """Return whether the difference is one between a stall and a healthy run."""
-        if before.accuracy is not None and after.accuracy is not None and self._by_accuracy([before, after]):
-            return self.helps(before, after) and after.accuracy - before.accuracy > MATTERS
-        return self.helps(before, after)
+        accuracies = self._accuracies(before, after)
+        return self.helps(before, after) and (accuracies is None or accuracies[1] - accuracies[0] > MATTERS)
 
     def worse(self, score: Score, other: Score) -> bool:
         """Return whether one score is behind the other by more than a tenth."""
@@ -107,10 +106,15 @@ class Judge:
 
     def ratio(self, before: Score, after: Score) -> float:
         """Return the error after a change over the one before: the share of wrong answers, or the loss."""
-        errors = before.loss, after.loss
-        if before.accuracy is not None and after.accuracy is not None and self._by_accuracy([before, after]):
-            errors = 1 - before.accuracy, 1 - after.accuracy
+        accuracies = self._accuracies(before, after)
+        errors = (before.loss, after.loss) if accuracies is None else (1 - accuracies[0], 1 - accuracies[1])
         return errors[1] / errors[0] if errors[0] else 1.0
+
+    def _accuracies(self, before: Score, after: Score) -> tuple[float, float] | None:
+        """Return both accuracies if they decide between the two, else None: their losses do."""
+        if before.accuracy is None or after.accuracy is None or not self._by_accuracy([before, after]):
+            return None
+        return before.accuracy, after.accuracy
 
     def _candidates(self, scores: Sequence[Score]) -> list[int]:
         if not self._by_accuracy(scores):

@@ -165,7 +165,7 @@ def find_learning_rate(
         start = states[leader.learning_rate]
         if start is not None and not start.schedulers:  # a schedule will lower the rate by itself
             leg = take(max(1, round(PROBE * len(leader.losses))))
-            at, below = run([Variant(leader.learning_rate * scale, start=start) for scale in SCALES[:2]], leg)
+            at, below = rehearsal.race([Variant(leader.learning_rate * s, start=start) for s in SCALES[:2]], leg)
             noise = noise_share(at.losses, below.losses)
     longer = rehearsal.horizon / len(leader.losses)
     rate = settle(leader.learning_rate, noise, longer, min_learning_rate)
