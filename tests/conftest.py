@@ -10,7 +10,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import numpy as np
 import pytest
 
-from unstall import download
+from lesson import download
 from unstall.errors import UsageError
 
 MakeMNIST = Callable[..., Path]
@@ -22,6 +22,13 @@ def _no_global_seed(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("PL_GLOBAL_SEED", "PL_SEED_WORKERS"):
         monkeypatch.setenv(name, "")  # so that the variable's absence is what is restored
         monkeypatch.delenv(name)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _project(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Every temporary folder lies in a project that says what this one says: configs/mnist.yaml is the base."""
+    base = Path(__file__).parents[1] / "configs" / "mnist.yaml"
+    (tmp_path_factory.getbasetemp() / "pyproject.toml").write_text(f'[tool.unstall]\nconfig = "{base}"\n')
 
 
 @pytest.fixture(scope="session")
@@ -77,7 +84,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory, tiny_mnist_dir: Path) -> P
 
     The working directory that it was trained in, with `data`, is the third folder above it.
     """
-    from unstall.cli import main
+    from unstall.cli.program import main
 
     place = tmp_path_factory.mktemp("trained")
     (place / "data").symlink_to(tiny_mnist_dir)

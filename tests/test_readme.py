@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from unstall.cli import CLI, main
+from unstall.cli.commands import CLI
+from unstall.cli.program import main
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()

@@ -14,10 +14,10 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from unstall.cli import CLI
-from unstall.data import MNISTDataModule
-from unstall.network import MLP
-from unstall.optimizer import KerasRMSprop
+from lesson.datamodule import MNISTDataModule
+from lesson.network import MLP
+from lesson.optimizer import KerasRMSprop
+from unstall.cli.commands import CLI
 
 BATCH, FROM, STEPS = 4, 10, 100
 INPUTS = BATCH * 784

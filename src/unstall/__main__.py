@@ -1,4 +1,4 @@
-"""``python -m unstall``."""
+"""`python -m unstall`."""
 
 from unstall.cli import main
 

@@ -1,0 +1,1 @@
+"""The lesson: a multilayer perceptron learns MNIST. What a fork replaces."""

@@ -1,0 +1,248 @@
+"""The commands: LightningCLI with a folder for each run, and every check before any work starts."""
+
+import sys
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+from jsonargparse import Namespace
+from pytorch_lightning.callbacks import Checkpoint, ProgressBar
+from pytorch_lightning.cli import ArgsType, LightningArgumentParser, LightningCLI, SaveConfigCallback
+from pytorch_lightning.utilities.model_helpers import is_overridden
+
+from unstall.cli.display import program
+from unstall.cli.going_on import TakenUp, check_agreement, folder_of, take_up, take_up_for_diagnosis, with_run_configs
+from unstall.cli.parser import Parser, check_config, options
+from unstall.cli.project import base_configs
+from unstall.cli.trainer import Trainer
+from unstall.errors import UsageError
+from unstall.runs import (
+    CONFIG,
+    METRICS,
+    RunLogger,
+    check_architecture,
+    check_writable,
+    closing_words,
+    newest_checkpoint,
+    read_metrics,
+    stage_of,
+    write,
+)
+from unstall.watch import Diagnosis
+
+EVALUATIONS = ("validate", "test", "predict")
+
+
+class SaveConfig(SaveConfigCallback):
+    """Keeps the resolved config in the run's folder, and in every checkpoint: a checkpoint is enough to go on."""
+
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        """Write the config of a training run; the other stages belong to a run that has one."""
+        folder = trainer.log_dir
+        if stage != "fit" or folder is None or not trainer.loggers or not trainer.is_global_zero:
+            return
+        Path(folder).mkdir(parents=True, exist_ok=True)
+        write(Path(folder) / CONFIG, self.text)
+
+    def on_save_checkpoint(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        """Add the config, as text."""
+        checkpoint["config"] = self.text
+
+    @cached_property
+    def text(self) -> str:
+        """The resolved config as YAML."""
+        return settings(self.parser, self.config)
+
+
+def settings(parser: LightningArgumentParser, config: Namespace) -> str:
+    """The resolved config as YAML, without what is the subcommand's own: every subcommand can read it."""
+    own = ("experiment", "logs_dir", "seed_everything", "model", "data", "trainer")
+    kept = Namespace({name: config[name] for name in own})  # type: ignore[no-untyped-call]
+    return str(parser.dump(kept, skip_none=False, skip_validation=True))
+
+
+# Over 150 lines, because LightningCLI hands each stage of its work to a method: one class is its extension point.
+class CLI(LightningCLI):
+    """LightningCLI, with a folder for each run and every check before any work starts."""
+
+    def __init__(self, args: ArgsType = None, run_name: str | None = None) -> None:
+        self.checkpoint: dict[str, Any] | None = None
+        self.run_name = run_name
+        defaults = {"default_config_files": base_configs(), "allow_abbrev": False}
+        super().__init__(
+            pl.LightningModule,
+            subclass_mode_model=True,
+            auto_configure_optimizers=False,
+            trainer_class=Trainer,
+            seed_everything_default=0,
+            save_config_callback=SaveConfig,
+            parser_class=Parser,
+            parser_kwargs={"allow_abbrev": False, "prog": "unstall", **dict.fromkeys(self.subcommands(), defaults)},
+            args=args,
+        )
+
+    @staticmethod
+    def subcommands() -> dict[str, set[str]]:
+        """Lightning's four, and the trainer's own."""
+        return {**LightningCLI.subcommands(), "lr_find": {"model", "datamodule"}, "diagnose": {"model", "datamodule"}}
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        """Where runs go."""
+        parser.add_argument("--experiment", type=str, default="run", help="Runs lie in <logs_dir>/<experiment>/<run>.")
+        parser.add_argument("--logs_dir", type=str, default="logs", help="The folder of all experiments.")
+
+    def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
+        """Parse; with `--ckpt_path`, on top of the config that the checkpoint was made with."""
+        args = sys.argv[1:] if args is None else args
+        assert isinstance(args, list)
+        for config in options(args, "--config", "-c"):
+            check_config(config)
+        path = next(reversed(options(args, "--ckpt_path")), None)
+        taken = TakenUp(args, run_name=self.run_name)
+        if args[:1] == ["diagnose"] and not {"--help", "-h"} & set(args):
+            taken = take_up_for_diagnosis(args)
+        elif path is not None:
+            taken = take_up(args, path)
+        taken = with_run_configs(taken)
+        self.checkpoint, self.run_name = taken.checkpoint, taken.run_name
+        try:
+            self.config = parser.parse_args(taken.args)
+        except KeyError as error:  # what jsonargparse raises for an unknown group in a config file
+            self._parser(args[0]).error(str(error))
+        stage = self.config.subcommand
+        config = self.config[stage]
+        if not 0 <= config.seed_everything < 2**32:  # NumPy's range
+            raise UsageError(f"seed_everything={config.seed_everything}: give a whole number from 0 to {2**32 - 1}")
+        if self.checkpoint is not None:
+            resolved = self._parser(stage).dump(config, skip_none=False)
+            check_agreement(stage, str(path), self.checkpoint, resolved, config.trainer.max_epochs)
+        elif stage in EVALUATIONS and path is None:
+            raise UsageError(
+                f"ckpt_path: {stage} needs a trained checkpoint or run folder; give it, such as "
+                f"--ckpt_path={newest_checkpoint(Path(config.logs_dir))}"
+            )
+
+    def _parse_ckpt_path(self) -> None:
+        # Lightning lets a checkpoint's hyper-parameters win over the command line (#20801). Ours holds the config.
+        if self.checkpoint is None or "config" not in self.checkpoint:
+            super()._parse_ckpt_path()
+
+    def instantiate_trainer(self, **kwargs: Any) -> pl.Trainer:
+        """Log into the run's folder, unless the config brings loggers of its own or none (`false`)."""
+        if self.subcommand == "diagnose":
+            kwargs["logger"] = False  # the report goes into the run's own folder
+        elif self._get(self.config, "trainer").logger in (None, True):
+            step = self.checkpoint["global_step"] if self.checkpoint and self.subcommand == "fit" else None
+            logs_dir, experiment = self._get(self.config, "logs_dir"), self._get(self.config, "experiment")
+            kwargs["logger"] = RunLogger(logs_dir, experiment, self.run_name, purge_step=step)
+        trainer = self._get(self.config_init, "trainer")
+        if isinstance(trainer.callbacks, list):
+            kwargs |= without_what_is_off(trainer)
+        try:
+            return super().instantiate_trainer(**kwargs)
+        except (ValueError, ImportError) as error:  # an accelerator, a strategy, a number of devices not to be had
+            raise UsageError(
+                f"trainer.accelerator={trainer.accelerator}, trainer.devices={trainer.devices}: {error}"
+            ) from error
+
+    @property
+    def folder(self) -> Path:
+        """The run's folder."""
+        if self.subcommand == "diagnose":
+            return folder_of(self.config["diagnose"].run)
+        # Not `trainer.log_dir`: that is a broadcast, and the other ranks are gone by now.
+        return Path(getattr(self.trainer.logger, "log_dir", None) or self.trainer.default_root_dir)
+
+    def after_instantiate_classes(self) -> None:
+        """Find what would fail, before a folder is made or a step is taken."""
+        path = self._get(self.config, "ckpt_path") or self._get(self.config, "run")
+        if self.checkpoint is not None:
+            check_architecture(Path(path), self.checkpoint, self.model)
+        if self.trainer.loggers:
+            weights = sum(parameter.numel() * parameter.element_size() for parameter in self.model.parameters())
+            # Two checkpoints of weights and at most two moments each, one of them being written beside the old one.
+            folder = Path(self._get(self.config, "logs_dir"), self._get(self.config, "experiment"))
+            check_writable(folder, 9 * weights + 1_000_000)
+        if self.datamodule is None:
+            return
+        # As Lightning would call it: a data module may ask its trainer what is about to be done.
+        self.datamodule.trainer, self.trainer.predicting = self.trainer, self.subcommand == "predict"
+        self.datamodule.prepare_data()
+        self.datamodule.setup(self.subcommand if self.subcommand in EVALUATIONS else "fit")
+        if self.subcommand not in EVALUATIONS and hasattr(self.model, "check_batch"):
+            self.model.check_batch(next(iter(self.datamodule.train_dataloader())))
+        self.datamodule.trainer, self.trainer.predicting = None, False
+
+    def after_fit(self) -> None:
+        """Say what came of it, and how to go on; a rehearsal (`fast_dev_run`) has left nothing to go on with."""
+        if self.trainer.is_global_zero and self.trainer.loggers and not vars(self.trainer)["fast_dev_run"]:
+            callbacks = vars(self.trainer)["callbacks"]  # Lightning sets them without declaring them
+            watch = next((callback for callback in callbacks if isinstance(callback, Diagnosis)), None)
+            stalled = watch is not None and watch.verdict is not None and watch.verdict.stalled
+            testable = is_overridden("test_step", self.model) and (
+                self.datamodule is None or is_overridden("test_dataloader", self.datamodule)
+            )
+            for line in closing_words(read_metrics(self.folder / METRICS), self.folder, program(), stalled, testable):
+                print(line)
+            print(self.folder)
+
+    def after_lr_find(self) -> None:
+        """Keep the config that was searched, say how to train with the result, or do it."""
+        logger = self.trainer.logger
+        if not self.trainer.is_global_zero or not isinstance(logger, RunLogger):
+            return
+        folder = Path(logger.log_dir)
+        write(folder / CONFIG, settings(self._parser("lr_find"), self.config["lr_find"]))
+        again = ["fit", f"--config={folder / CONFIG}", f"--config={folder / 'lr_find.yaml'}"]
+        if self.config["lr_find"].fit:
+            logger.finalize("success")
+            CLI(again, run_name=folder.name)
+            return
+        print(f"to train with it:  {program()} {' '.join(again)}")
+        print(folder)
+
+    def after_diagnose(self) -> None:
+        """Print the report; with `--verify`, train with the fix and add what came of it."""
+        from unstall.forks import FIX, read_signals, summary, write_report
+
+        assert isinstance(self.trainer, Trainer)
+        found, folder = self.trainer.report, self.folder
+        print(summary(folder, found).replace("  unstall fit", f"  {program()} fit"))
+        if self.config["diagnose"].verify and found.fix is not None and found.fix.overlay is not None:
+            again = CLI(["fit", f"--config={folder / CONFIG}", f"--config={folder / FIX}"])
+            before, after = _last(folder), _last(again.folder)
+            verified = {"original": before, "fixed": after, "run": str(again.folder)}
+            write_report(folder, found, read_signals(folder), verified)
+            for name in sorted(before.keys() & after.keys()):
+                print(f"verified: {name} {before[name]:.4g} -> {after[name]:.4g}")
+        print(folder)
+
+    def after_validate(self) -> None:
+        """End with the run's folder."""
+        if self.trainer.is_global_zero and self.trainer.loggers:
+            print(self.folder)
+
+    after_test = after_predict = after_validate
+
+
+def without_what_is_off(trainer: Namespace) -> dict[str, Any]:
+    """Return the arguments that leave out callbacks which a flag of the trainer switches off: Lightning refuses them.
+
+    Without a logger there is no run and no folder; Lightning would keep checkpoints in the current one.
+    """
+    kept = trainer.enable_checkpointing if not trainer.fast_dev_run else False
+    placed = trainer.default_root_dir or any(getattr(part, "dirpath", None) for part in trainer.callbacks)
+    arguments: dict[str, Any] = {}
+    if trainer.logger is False and kept is None and not placed:
+        kept = arguments["enable_checkpointing"] = False
+    flags = {ProgressBar: trainer.enable_progress_bar, Checkpoint: kept}
+    off = tuple(kind for kind, flag in flags.items() if flag is False)
+    return {**arguments, "callbacks": [part for part in trainer.callbacks if not isinstance(part, off)]}
+
+
+def _last(folder: Path) -> dict[str, float]:
+    rows = read_metrics(folder / METRICS)
+    return {name: value for name, value in (rows[-1] if rows else {}).items() if stage_of(name)}

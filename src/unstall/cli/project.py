@@ -1,0 +1,91 @@
+"""What a project brings to the command line: its base config, its own commands, its former names.
+
+[tool.unstall]                       # pyproject.toml, in the working folder or above it
+config = "configs/base.yaml"         # what every command starts from, on top of this package's base.yaml
+
+[project.entry-points."unstall.commands"]
+demo = "mine.demo:main"              # `unstall demo ...` calls it with the words that follow
+
+[project.entry-points."unstall.renamed"]
+"mine.net.Net" = "mine.network:Net"  # runs made under the former name load; a config is told the present one
+"""
+
+import re
+import sys
+from collections.abc import Callable
+from importlib.metadata import entry_points
+from pathlib import Path
+
+from unstall.errors import UsageError
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+BASE_CONFIG = Path(__file__).with_name("base.yaml")
+"""The base of every config: what a run keeps and shows."""
+
+RENAMED = {
+    "unstall.callbacks.Checkpoints": "unstall.Checkpoints",
+    "unstall.callbacks.Curves": "unstall.Curves",
+    "unstall.callbacks.History": "unstall.History",
+    "unstall.callbacks.RandomState": "unstall.RandomState",
+    "unstall.monitor.Diagnosis": "unstall.Diagnosis",
+    "unstall.outcomes.Mistakes": "unstall.Mistakes",
+    "unstall.outcomes.Predictions": "unstall.Predictions",
+    "unstall.run.RunLogger": "unstall.RunLogger",
+    "unstall.trainer.NoProfiler": "unstall.NoProfiler",
+    "unstall.trainer.ProgressBar": "unstall.ProgressBar",
+}
+"""What this package's classes were called before it had rooms."""
+
+CLASS_PATH = re.compile(r"(?<![\w.])[A-Za-z_]\w*(?:\.\w+)+")
+
+
+def base_configs() -> list[str]:
+    """Return the files that every command starts from: this package's, then that of the project we are in.
+
+    Raises:
+        UsageError: if the project's pyproject.toml is damaged or names a file that is not there.
+    """
+    here = Path.cwd()
+    for file in (folder / "pyproject.toml" for folder in (here, *here.parents)):
+        if not file.is_file():
+            continue
+        try:
+            settings = tomllib.loads(file.read_text()).get("tool", {}).get("unstall", {})
+        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+            raise UsageError(f"{file}: not TOML, {error}") from None
+        if "config" in settings:
+            config = file.parent / str(settings["config"])
+            if not config.is_file():
+                raise UsageError(f"{file}: tool.unstall.config={settings['config']}: no such file; name one that is")
+            return [str(BASE_CONFIG), str(config)]
+    return [str(BASE_CONFIG)]
+
+
+def commands() -> dict[str, Callable[[], Callable[[list[str]], None]]]:
+    """Return how to load each command that an installed project has registered."""
+    return {entry.name: entry.load for entry in entry_points(group="unstall.commands")}
+
+
+def renamed() -> dict[str, str]:
+    """Return former class paths with the present ones, of this package and of installed projects."""
+    return {
+        **RENAMED,
+        **{entry.name: entry.value.replace(":", ".") for entry in entry_points(group="unstall.renamed")},
+    }
+
+
+def with_present_names(text: str) -> str:
+    """Return the config of a run with the present names of its classes."""
+    present = renamed()
+    return CLASS_PATH.sub(lambda path: present.get(path[0], path[0]), text)
+
+
+def former_name_in(text: str) -> tuple[str, str] | None:
+    """Return the first former class path in a text with the present one; None if there is none."""
+    present = renamed()
+    found = (path for path in CLASS_PATH.findall(text) if path in present)
+    return next(((path, present[path]) for path in found), None)

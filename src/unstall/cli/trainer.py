@@ -1,0 +1,110 @@
+"""Lightning's trainer with the project's own commands: each method is a subcommand, its signature the options."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytorch_lightning as pl
+import yaml
+from jsonargparse import ArgumentParser
+from pytorch_lightning.loggers import TensorBoardLogger
+
+from unstall.cli.going_on import folder_of
+from unstall.cli.project import with_present_names
+from unstall.runs import CONFIG, LAST, find_checkpoint, load_checkpoint
+
+if TYPE_CHECKING:
+    from unstall.forks import Report
+
+
+class Trainer(pl.Trainer):
+    """A ``pytorch_lightning.Trainer`` that also finds learning rates and diagnoses runs."""
+
+    report: "Report"
+
+    def lr_find(
+        self,
+        model: pl.LightningModule,
+        datamodule: pl.LightningDataModule | None = None,
+        min_learning_rate: float = 1e-7,
+        max_learning_rate: float = 1e2,
+        num_rates: int = 7,
+        steps: int | None = None,
+        fit: bool = False,
+    ) -> None:
+        """Find the learning rate that trains best: Lightning's range test, mended, then a race of constant rates.
+
+        Args:
+            model: The model to train.
+            datamodule: Its data.
+            min_learning_rate: Where the range test starts; no lower rate is tried.
+            max_learning_rate: Where it ends; no higher rate is tried.
+            num_rates: How many rates start the race, half a decade apart.
+            steps: Optimizer steps of the race, all rates together; none suits them to the batch size.
+            fit: Go straight on to training with the rate that was found (``--fit=true``).
+        """
+        from rich.console import Console
+
+        from unstall.data import global_seed
+        from unstall.find import find_key, find_learning_rate, save, show, table
+
+        search = find_learning_rate(
+            model,
+            datamodule if datamodule is not None else model,
+            self,
+            min_learning_rate=min_learning_rate,
+            max_learning_rate=max_learning_rate,
+            num_rates=num_rates,
+            steps=steps,
+            seed=global_seed(),
+        )
+        if not self.is_global_zero:
+            return
+        Console().print(table(search))
+        for logger in self.loggers:
+            if isinstance(logger, TensorBoardLogger):
+                show(search, logger.experiment)
+                logger.experiment.flush()
+                save(search, Path(logger.log_dir), find_key(model.hparams))
+
+    def diagnose(
+        self,
+        model: pl.LightningModule,
+        run: str,
+        datamodule: pl.LightningDataModule | None = None,
+        verify: bool = False,
+    ) -> None:
+        """Say why a run stalled, with evidence, and try the remedies: each changes one thing and trains on.
+
+        Args:
+            model: The run's model, at its initial weights.
+            run: The run's folder, or a checkpoint in it; it may still be going.
+            datamodule: The run's data; none if the model has loaders of its own.
+            verify: Train in full with the fix and compare (``--verify=true``).
+
+        Raises:
+            UsageError: for a run that cannot be forked.
+        """
+        from unstall.forks import diagnose_run, merged
+
+        folder = folder_of(run)
+        checkpoint = find_checkpoint(run, LAST)
+        config = yaml.safe_load(with_present_names((folder / CONFIG).read_text()))
+        self.report = diagnose_run(
+            folder,
+            model,
+            datamodule if datamodule is not None else model,
+            self,
+            config=config,
+            rebuild=lambda overlay: build_model(merged(config, overlay)),
+            checkpoint=load_checkpoint(checkpoint) if checkpoint else None,
+        )
+
+
+def build_model(config: dict[str, Any]) -> pl.LightningModule:
+    """Build the model of a resolved config, with the initial weights that its seed gives."""
+    parser = ArgumentParser(exit_on_error=False)
+    parser.add_subclass_arguments(pl.LightningModule, "model")
+    parsed = parser.parse_object({"model": config["model"]})
+    pl.seed_everything(config["seed_everything"], workers=True)
+    model: pl.LightningModule = parser.instantiate_classes(parsed).model
+    return model

@@ -1,0 +1,80 @@
+"""A data set as tensors in memory, and the order in which training sees it."""
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset, DistributedSampler
+
+from unstall.data.seeds import random_generator
+
+Batch = tuple[Tensor, Tensor]
+
+
+class InMemoryDataset(Dataset[Batch]):
+    """Images and labels as two tensors: a batch is one indexing operation.
+
+    `DataLoader` calls `__getitems__` with all indices of a batch where a data set has that method.
+
+    The images stay bytes and are scaled as they are read: over an epoch of shuffled batches of 128, float32 in memory
+    is as fast (44 ms each) and four times as large. `index_select` takes half the time of `images[indices]` or less,
+    and NumPy reads a list of indices five times as fast as `torch.tensor`. (2-core x86 CPU, one thread, best of 15.)
+
+    Args:
+        images: Bytes of shape `(N, C, H, W)`.
+        labels: int64 of shape `(N,)`.
+    """
+
+    def __init__(self, images: Tensor, labels: Tensor) -> None:
+        assert len(images) == len(labels)
+        self.images = images
+        self.labels = labels
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, index: int) -> Batch:
+        """One sample: float32 `(C, H, W)` in [0, 1], and its label."""
+        inputs, targets = self.__getitems__([index])
+        return inputs[0], targets[0]
+
+    def __getitems__(self, indices: Sequence[int]) -> Batch:
+        """A batch: float32 `(B, C, H, W)` in [0, 1], int64 `(B,)`."""
+        chosen = torch.from_numpy(np.array(indices))
+        return self.images.index_select(0, chosen) / 255, self.labels.index_select(0, chosen)
+
+
+class EpochSampler(DistributedSampler[Batch]):
+    """This process's share of an epoch, as a pure function of the seed and the epoch.
+
+    A run that is resumed at epoch k therefore sees the batches that it would have seen. Lightning calls `set_epoch`
+    and leaves a `DistributedSampler` alone where it would inject its own.
+
+    Args:
+        dataset: What is sampled.
+        world_size: The number of processes.
+        rank: This process's number.
+        shuffle: Whether each epoch has an order of its own. Then the shares are of equal length (the first samples
+            come twice where needed), because processes that train together must take the same number of steps.
+            Without it, each sample is in exactly one share, so that an evaluation counts it once.
+        seed: The global seed.
+    """
+
+    def __init__(self, dataset: Dataset[Batch], world_size: int, rank: int, shuffle: bool, seed: int) -> None:
+        super().__init__(dataset, num_replicas=world_size, rank=rank, shuffle=shuffle, seed=seed)
+        if not shuffle:
+            self.total_size = len(dataset)  # type: ignore[arg-type]  # torch's Dataset declares no length
+            self.num_samples = len(range(rank, self.total_size, world_size))
+
+    def __iter__(self) -> Iterator[int]:  # type: ignore[override]  # torch declares the items, and yields indices
+        order = np.arange(len(self.dataset))  # type: ignore[arg-type]
+        if self.shuffle:
+            order = random_generator("order", self.seed, self.epoch).permutation(order)
+        order = np.resize(order, self.total_size)  # begins again at the end
+        return iter(order[self.rank :: self.num_replicas].tolist())
+
+
+def _as_it_is(batch: Any) -> Any:
+    return batch

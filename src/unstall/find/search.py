@@ -1,0 +1,199 @@
+"""The learning-rate finder whose pick is right: Lightning's range test, mended, and then constant rates *race*.
+
+    search = find_learning_rate(module, datamodule, trainer)
+    print(search.learning_rate)
+
+Every other finder guesses from the one curve of a range test, and no rule on that curve is right across optimizers
+(docs/lr_find.md). Here the curve only says where to look, and a probe at the end whether the winner's noise would be
+felt in a fit that is longer than the race. `lr_find_report` writes and draws what is found here.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+import random
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pytorch_lightning as pl
+import torch
+
+from unstall.errors import UsageError
+from unstall.find.pick import (
+    SCALES,
+    LearningRateSearch,
+    RacedRate,
+    candidates,
+    conclude,
+    expected_loss,
+    half_decade,
+    lead,
+    leg_lengths,
+    noise_share,
+    settle,
+)
+from unstall.find.range_test import run_range_test
+from unstall.trials import (
+    Data,
+    Outcome,
+    Rehearsal,
+    State,
+    Variant,
+    rehearse,
+    samples_in,
+    take_samples,
+    unchanged_random_state,
+)
+
+STEPS = 820
+"""Steps of the race at batch 128. With the range test, 2.5 epochs of MNIST; other batch sizes b get sqrt(128 / b) of
+it, which lies between as many steps and as many samples."""
+
+
+HELD_OUT_SAMPLES = 1024
+
+
+PROBE = 0.125
+"""Steps after the race, as a share of the leader's, in which it goes on at its rate and at half a decade less."""
+
+
+def find_learning_rate(
+    module: pl.LightningModule,
+    data: Data,
+    trainer: pl.Trainer | None = None,
+    *,
+    min_learning_rate: float = 1e-7,
+    max_learning_rate: float = 1e2,
+    num_rates: int = 7,
+    steps: int | None = None,
+    seed: int = 0,
+) -> LearningRateSearch:
+    """Find the rate at which `trainer.fit(module, data)` trains best. Nothing of what is given is changed.
+
+    Args:
+        module: any LightningModule with automatic optimization and one optimizer.
+        data: a LightningDataModule; or the module, if it has loaders of its own; or training and validation loaders;
+            or a training loader alone. Where there is nothing to validate on, the first batches are held out.
+        trainer: the one that will train: its accumulation, clipping, precision, device, number of processes and
+            number of epochs are taken into account. None: Lightning's defaults, on the module's device.
+        min_learning_rate: where the range test starts; no lower rate is tried.
+        max_learning_rate: where it ends; no higher rate is tried.
+        num_rates: how many constant rates start the race, half a decade apart.
+        steps: optimizer steps of the race, all rates together; None suits them to the batch size.
+        seed: of whatever is drawn, such as the order of the batches and dropout.
+
+    Returns:
+        The pick and the evidence. The same on every process, if there are several.
+
+    Raises:
+        UsageError: before any work, for manual optimization, several optimizers, a schedule with rates of its own,
+            an empty range, too few rates, steps or batches, and for a loss that is not finite or needs no gradient.
+    """
+    _check_arguments(min_learning_rate, max_learning_rate, num_rates, steps)
+    with unchanged_random_state(), tempfile.TemporaryDirectory() as scratch:
+        random.seed(seed)
+        np.random.seed(seed)
+        torch.manual_seed(seed)
+        rehearsal = rehearse(module, data, trainer, scratch)
+        first = next(rehearsal.batches())
+        _check_start(rehearsal, first)
+        tested, suggestion = run_range_test(rehearsal, scratch, min_learning_rate, max_learning_rate)
+
+        batches, options = rehearsal.batches(), rehearsal.options
+        held_out = take_samples(batches if rehearsal.validation is None else rehearsal.validation, HELD_OUT_SAMPLES)
+        if not held_out:
+            raise UsageError("data: the validation loader has no batch; give it samples, or leave it out")
+        batch_size = samples_in(first) * options.accumulate_grad_batches
+
+        def run(variants: list[Variant], leg: list[Any]) -> list[Outcome]:
+            return rehearsal.race(variants, leg, held_out, keep_state=True)
+
+        def take(leg_steps: int) -> list[Any]:
+            return list(itertools.islice(batches, leg_steps * options.accumulate_grad_batches))
+
+        raced, states = _run_race(
+            run,
+            take,
+            candidates(tested, num_rates, min_learning_rate, max_learning_rate),
+            steps or round(STEPS * math.sqrt(128 / batch_size)),
+            (min_learning_rate, max_learning_rate),
+        )
+        leader, noise = lead(raced, rehearsal.horizon), 0.0
+        start = states[leader.learning_rate]
+        if start is not None and not start.schedulers:  # a schedule will lower the rate by itself
+            leg = take(max(1, round(PROBE * len(leader.losses))))
+            at, below = rehearsal.race([Variant(leader.learning_rate * s, start=start) for s in SCALES[:2]], leg)
+            noise = noise_share(at.losses, below.losses)
+    longer = rehearsal.horizon / len(leader.losses)
+    rate = settle(leader.learning_rate, noise, longer, min_learning_rate)
+    search = conclude(tested, raced, suggestion, leader.learning_rate, noise, rate)
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        shared = [search]
+        torch.distributed.broadcast_object_list(shared)  # sums differ in their last digit from machine to machine
+        search = shared[0]
+    return search
+
+
+def _run_race(
+    run: Callable[[list[Variant], list[Any]], list[Outcome]],
+    take: Callable[[int], list[Any]],
+    rates: list[float],
+    steps: int,
+    limits: tuple[float, float],
+) -> tuple[list[RacedRate], dict[float, State | None]]:
+    """Successive halving: a short leg for all rates, and longer ones for those ahead."""
+    lanes: dict[float, RacedRate] = {}
+    states: dict[float, State | None] = {}
+
+    def run_leg(entrants: Sequence[float], leg: list[Any]) -> None:
+        for outcome in run([Variant(rate, start=states.get(rate)) for rate in entrants], leg):
+            rate = outcome.variant.learning_rate
+            assert rate is not None
+            losses = [*(lanes[rate].losses if rate in lanes else ()), *outcome.losses]
+            expected = expected_loss(losses, outcome.held_out_loss) if outcome.finite else math.inf
+            lanes[rate] = RacedRate(rate, losses, expected, outcome.held_out_loss, diverged=not outcome.finite)
+            states[rate] = outcome.state
+
+    for number, (entrants, leg_steps) in enumerate(leg_lengths(steps, len(rates))):
+        leg = take(leg_steps)
+        ahead = sorted((lane for lane in lanes.values() if not lane.diverged), key=lambda lane: lane.expected_loss)
+        run_leg([lane.learning_rate for lane in ahead[:entrants]] if number else rates, leg)
+        while number == 0 and (beyond := _beyond(lanes, limits)):
+            run_leg([beyond], leg)
+    return [lanes[rate] for rate in sorted(lanes)], states
+
+
+def _beyond(lanes: Mapping[float, RacedRate], limits: tuple[float, float]) -> float | None:
+    """The rate past the edge, if the leader stands at it: where parameter groups differ, the range test can mislead."""
+    leader = min(lanes.values(), key=lambda lane: lane.expected_loss).learning_rate
+    position = round(2 * math.log10(leader))
+    if leader == min(lanes):
+        beyond = half_decade(position - 1)
+    elif leader == max(lanes):
+        beyond = half_decade(position + 1)
+    else:
+        return None
+    return beyond if limits[0] <= beyond <= limits[1] else None
+
+
+def _check_arguments(lowest: float, highest: float, num_rates: int, steps: int | None) -> None:
+    if not 0 < lowest < highest < math.inf:
+        raise UsageError(
+            f"min_learning_rate={lowest}, max_learning_rate={highest}: give a range of positive rates, "
+            "the lower one first"
+        )
+    if num_rates < 2:
+        raise UsageError(f"num_rates={num_rates}: a race needs at least 2")
+    if steps is not None and steps < 15 * num_rates:
+        raise UsageError(f"steps={steps}: {num_rates} rates need at least {15 * num_rates} to tell them apart")
+
+
+def _check_start(rehearsal: Rehearsal, first: Any) -> None:
+    """One step of a copy: whatever cannot be raced says so here."""
+    outcome = rehearsal.race([Variant(1e-8)], [first] * rehearsal.options.accumulate_grad_batches)[0]
+    if not outcome.losses:
+        name = type(rehearsal.module).__name__
+        raise UsageError(f"model={name}: the loss is not finite at the start; check the inputs and initial weights")

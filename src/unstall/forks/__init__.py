@@ -1,0 +1,23 @@
+"""Change one thing, train on, compare.
+
+In: a module, its data and, where there is one, the run that stalled. Out: the cause, and the smallest change that was
+seen to help. The question: *what is it, and what mends it?*
+"""
+
+from unstall.forks.changes import merged
+from unstall.forks.plan import fork, screening_steps
+from unstall.forks.report import FIX, diagnose_run, read_signals, summary, write_report
+from unstall.forks.tried import Fork, Report
+
+__all__ = [
+    "FIX",
+    "Fork",
+    "Report",
+    "diagnose_run",
+    "fork",
+    "merged",
+    "read_signals",
+    "screening_steps",
+    "summary",
+    "write_report",
+]

@@ -1,0 +1,246 @@
+"""What a diagnosis leaves behind: a table, `diagnosis.json`, `fix.yaml`, and a picture of the forks."""
+
+import itertools
+import json
+import math
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+import yaml
+
+from unstall.errors import UsageError
+from unstall.forks.changes import Config
+from unstall.forks.plan import fork, screening_steps
+from unstall.forks.suspects import Rebuild
+from unstall.forks.tried import Fork, Report
+from unstall.runs import png, write, write_json
+from unstall.trials import Data, State, rehearse, samples_in, take_samples
+from unstall.watch import Signals
+
+VERDICT, FIX, PICTURE = "diagnosis.json", "fix.yaml", "diagnosis.png"
+
+
+HELD_OUT_SAMPLES = 2000
+"""Enough for the standard error of an accuracy to stay below one point (binomial, at 90 %: 0.7)."""
+
+
+def diagnose_run(
+    folder: Path,
+    module: pl.LightningModule,
+    data: Data,
+    trainer: pl.Trainer,
+    *,
+    config: Config,
+    rebuild: Rebuild,
+    checkpoint: Mapping[str, Any] | None = None,
+) -> Report:
+    """Find out by forks what holds the run in `folder` back, and write what was found there.
+
+    Args:
+        folder: The run's folder; its `diagnosis.json`, if there is one, holds what the run's callback measured.
+        module: The run's module at its initial weights: built from the run's configuration and seed.
+        data: The run's data; where it has no validation batches, its first training batches are held out.
+        trainer: As the run's, without a logger; its accumulation, clipping, precision and device are used.
+        config: The run's resolved configuration.
+        rebuild: Builds the module at its initial weights from the configuration with an overlay.
+        checkpoint: The run's last checkpoint; None if it has none yet.
+
+    Raises:
+        UsageError: for manual optimization, several optimizers, several checkpointed optimizers, or too little data.
+    """
+    start = None
+    if checkpoint is not None:
+        optimizers = checkpoint.get("optimizer_states", [])
+        start = State(
+            checkpoint["state_dict"], optimizers[0] if optimizers else None, checkpoint.get("lr_schedulers", ())
+        )
+    signals = read_signals(folder)
+    with tempfile.TemporaryDirectory() as scratch:
+        rehearsal = rehearse(module, data, trainer, scratch)
+        accumulate = rehearsal.options.accumulate_grad_batches
+        size = accumulate * samples_in(next(rehearsal.batches()))
+        batches = rehearsal.batches()
+        held_out = take_samples(batches if rehearsal.validation is None else rehearsal.validation, HELD_OUT_SAMPLES)
+        steps = int(min(4 * screening_steps(size), rehearsal.horizon))
+        report = fork(
+            rehearsal.module,
+            list(itertools.islice(batches, steps * accumulate)),
+            held_out,
+            signals=signals,
+            start=start,
+            config=config,
+            rebuild=lambda overlay: rehearse(rebuild(overlay), data, trainer, scratch).module,
+            options=rehearsal.options,
+            trainer=rehearsal.trainer,
+        )
+    write_report(folder, report, signals)
+    show(report, folder)
+    return report
+
+
+def read_signals(folder: Path) -> Signals | None:
+    """Return the signals that the run's own callback left in `diagnosis.json`; None if it left none.
+
+    Raises:
+        UsageError: if the file is there but damaged.
+    """
+    file = folder / VERDICT
+    if not file.exists():
+        return None
+    try:
+        known = json.loads(file.read_text()).get("signals")
+        return None if known is None else Signals(**known)
+    except (ValueError, TypeError, AttributeError):
+        raise UsageError(f"{file}: not a diagnosis of this version; delete it and diagnose again") from None
+
+
+def write_report(
+    folder: Path, report: Report, signals: Signals | None = None, verified: Mapping[str, Any] | None = None
+) -> None:
+    """Write `diagnosis.json`, `diagnosis.png` and, if a change with a setting helps, `fix.yaml`.
+
+    Args:
+        folder: The run's folder.
+        report: What `fork` returned.
+        signals: What the run's own callback measured; kept in the file for the next diagnosis.
+        verified: What a full run with the fix came to, such as
+            `{"original": {"val/accuracy": 0.2}, "fixed": {"val/accuracy": 0.97}, "run": "logs/..."}`.
+    """
+    fix = report.fix.overlay if report.fix is not None else None
+    verdict = report.verdict
+    content = {
+        "cause": verdict.cause,
+        "confidence": verdict.confidence,
+        "runner_up": verdict.runner_up,
+        "evidence": verdict.evidence,
+        "forks": [
+            {
+                "change": fork.change,
+                "loss_before": fork.before.loss,
+                "loss_after": fork.after.loss,
+                "accuracy_before": fork.before.accuracy,
+                "accuracy_after": fork.after.accuracy,
+            }
+            for fork in report.forks
+        ],
+        "fix": fix,
+        "verified": verified,
+        "sentence": verdict.sentence,
+        "remedy": report.fix.change if report.fix is not None else verdict.remedy,
+        "open_question": report.open_question,
+        "step": verdict.step,
+        "signals": signals,
+    }
+    if report.fix is not None and fix is not None:
+        _write_fix(folder, report.fix, fix)
+    else:
+        (folder / FIX).unlink(missing_ok=True)  # an earlier diagnosis may have found one
+    draw(report, folder / PICTURE)
+    write_json(folder / VERDICT, content)
+
+
+def command(folder: Path, report: Report) -> str | None:
+    """Return the command that trains with the fix, or None if there is no setting to change."""
+    if report.fix is None or report.fix.overlay is None:
+        return None
+    return f"unstall fit -c {folder / 'config.yaml'} -c {folder / FIX}"
+
+
+def table(report: Report) -> str:
+    """Return the forks as a plain table "change, loss before, loss after"; those that help are marked.
+
+    Accuracies stand beside the losses if the module's `training_step` logs any.
+    """
+    scores = [(fork.before, fork.after) for fork in report.forks]
+    columns = {"loss before": [_number(before.loss) for before, _ in scores]}
+    columns["loss after"] = [_number(after.loss) for _, after in scores]
+    if any(score.accuracy is not None for pair in scores for score in pair):
+        columns["accuracy before"] = [_share(before.accuracy) for before, _ in scores]
+        columns["accuracy after"] = [_share(after.accuracy) for _, after in scores]
+    width = max(map(len, ["change", *(fork.change for fork in report.forks)]))
+    lines = ["  ".join([f"{'change':{width}}", *columns])]
+    for row, tried in enumerate(report.forks):
+        cells = [f"{values[row]:>{len(name)}}" for name, values in columns.items()]
+        lines.append("  ".join([f"{tried.change:{width}}", *cells]) + _mark(tried, report))
+    return "\n".join(lines)
+
+
+def summary(folder: Path, report: Report) -> str:
+    """Return what the terminal shows: sentence, evidence, table, fix, command, and what is left open."""
+    verdict = report.verdict
+    lines = [f"{verdict.cause.value} ({verdict.confidence:.0%} sure): {verdict.sentence}."]
+    if verdict.runner_up is not None:
+        lines.append(f"Next most likely: {verdict.runner_up.value}.")
+    lines += [f"  {e.signal} = {e.value:.4g} (threshold {e.threshold:.4g})" for e in verdict.evidence]
+    lines += ["", table(report), ""]
+    if report.open_question:
+        lines.append(f"Left open: {report.open_question}.")
+    take = command(folder, report)
+    if report.fix is None:
+        lines.append(f"No change helped{': ' + verdict.remedy if verdict.remedy else ''}.")
+    else:
+        lines.append(f"Smallest change that helps: {report.fix.change}.")
+    if take is not None:
+        lines.append(f"Take it:\n  {take}")
+    return "\n".join(lines)
+
+
+def draw(report: Report, file: Path) -> None:
+    """Draw every fork's loss before and after as a PNG; also what TensorBoard is given."""
+    write(file, png(picture(report)))
+
+
+def show(report: Report, folder: Path) -> None:
+    """Add the picture and the summary to the run's TensorBoard."""
+    from torch.utils.tensorboard import SummaryWriter
+
+    with SummaryWriter(str(folder), filename_suffix=".diagnosis") as writer:
+        writer.add_figure("diagnosis/forks", picture(report), report.verdict.step)
+        text = summary(folder, report)
+        writer.add_text("diagnosis", f"```\n{text}\n```", report.verdict.step)
+
+
+def picture(report: Report) -> Any:
+    """Return the figure: one line per fork, from the loss before to the loss after."""
+    from matplotlib.figure import Figure
+
+    forks = report.forks[::-1]
+    figure = Figure(figsize=(8, 1.2 + 0.28 * len(forks)), layout="constrained")
+    axes = figure.subplots()
+    finite = [v for fork in forks for v in (fork.before.loss, fork.after.loss) if math.isfinite(v) and v > 0]
+    worst = 2 * max(finite, default=1.0)
+    for row, tried in enumerate(forks):
+        before, after = (v if math.isfinite(v) else worst for v in (tried.before.loss, tried.after.loss))
+        colour = "tab:green" if tried.helps else "tab:gray"
+        axes.plot([before, after], [row, row], color=colour, linewidth=3 if tried is report.fix else 1.5)
+        axes.plot(before, row, "|", color="black", markersize=9)
+        axes.plot(after, row, "o" if math.isfinite(tried.after.loss) else "x", color=colour)
+    axes.set_yticks(range(len(forks)), [fork.change for fork in forks], fontsize=8)
+    axes.set_xscale("log")
+    axes.set_xlabel("held-out loss: from | without the change to ● with it (green: it helps)")
+    axes.set_title(f"{report.verdict.cause.value} ({report.verdict.confidence:.0%} sure)", fontsize=10)
+    axes.grid(axis="x", alpha=0.3)
+    return figure
+
+
+def _write_fix(folder: Path, fix: Fork, overlay: Mapping[str, Any]) -> None:
+    effect = f"held-out loss {_number(fix.before.loss)} -> {_number(fix.after.loss)}"
+    if fix.before.accuracy is not None and fix.after.accuracy is not None:
+        effect += f", accuracy {fix.before.accuracy:.3f} -> {fix.after.accuracy:.3f}"
+    text = f"# unstall fit -c {folder / 'config.yaml'} -c {folder / FIX}\n# {fix.change}: {effect} in a short trial\n"
+    write(folder / FIX, text + yaml.safe_dump(dict(overlay), sort_keys=False))
+
+
+def _mark(fork: Fork, report: Report) -> str:
+    return "  <- fix" if fork is report.fix else "  helps" if fork.helps else ""
+
+
+def _number(value: float) -> str:
+    return f"{value:.4g}" if math.isfinite(value) else "diverged"
+
+
+def _share(value: float | None) -> str:
+    return "-" if value is None else f"{value:.3f}"

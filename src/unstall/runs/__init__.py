@@ -1,0 +1,52 @@
+"""What a run leaves behind.
+
+In: Lightning's hooks and what a module logs. Out: a folder with checkpoints, tables, curves and pictures, and the way
+back into it. The question: *where is it, and what came of it?*
+"""
+
+from unstall.runs.checkpoints import Checkpoints, check_architecture, find_checkpoint, load_checkpoint
+from unstall.runs.closing import closing_words
+from unstall.runs.curves import Curves
+from unstall.runs.files import as_json, write, write_json
+from unstall.runs.folder import BEST, CONFIG, LAST, Run, RunLogger, check_writable, newest_checkpoint, rank, run_of
+from unstall.runs.history import METRICS, History, read_metrics
+from unstall.runs.hyperparameters import HPARAMS, PLACES
+from unstall.runs.means import Mean
+from unstall.runs.metrics import logged_as, quantity_of, stage_of
+from unstall.runs.outcomes import Mistakes, Predictions
+from unstall.runs.pictures import Figure, png, training_curves
+
+__all__ = [
+    "BEST",
+    "CONFIG",
+    "HPARAMS",
+    "LAST",
+    "METRICS",
+    "PLACES",
+    "Checkpoints",
+    "Curves",
+    "Figure",
+    "History",
+    "Mean",
+    "Mistakes",
+    "Predictions",
+    "Run",
+    "RunLogger",
+    "as_json",
+    "check_architecture",
+    "check_writable",
+    "closing_words",
+    "find_checkpoint",
+    "load_checkpoint",
+    "logged_as",
+    "newest_checkpoint",
+    "png",
+    "quantity_of",
+    "rank",
+    "read_metrics",
+    "run_of",
+    "stage_of",
+    "training_curves",
+    "write",
+    "write_json",
+]

@@ -1,0 +1,119 @@
+"""A row per epoch: `metrics.csv`, and the same over the samples seen."""
+
+import csv
+import io
+import os
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from pytorch_lightning.callbacks import Callback
+from pytorch_lightning.loggers import TensorBoardLogger
+from torch import Tensor
+
+from unstall.runs.files import write
+from unstall.runs.folder import log_dir
+from unstall.runs.hyperparameters import hyperparameters_of
+from unstall.runs.metrics import stage_of
+
+METRICS = "metrics.csv"
+
+
+class History(Callback):
+    """Keeps one row per epoch in ``metrics.csv``, and draws the same numbers over the samples seen in TensorBoard.
+
+    Runs with different batch sizes take different numbers of steps for the same work; under ``samples_seen/`` their
+    curves can be compared. ``prior_loss`` (the entropy of the training labels, nats) and ``chance_accuracy`` (the
+    share of the commonest label) are what a network that looks at no input can reach.
+    """
+
+    def __init__(self) -> None:
+        self.samples_seen = 0
+        self.class_counts = torch.zeros(0, dtype=torch.long)
+        self.rows: list[dict[str, float]] = []
+
+    def state_dict(self) -> dict[str, Any]:
+        """Plain values, so that the checkpoint loads with ``weights_only=True``."""
+        return {"samples_seen": self.samples_seen, "class_counts": self.class_counts.tolist()}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on counting where the checkpoint was written."""
+        self.samples_seen = state_dict["samples_seen"]
+        self.class_counts = torch.tensor(state_dict["class_counts"], dtype=torch.long)
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Take up the rows of a run that goes on, up to the epoch it goes on from."""
+        file = log_dir(trainer) / METRICS
+        self.rows = [row for row in read_metrics(file) if row["epoch"] < trainer.current_epoch]
+        for row in self.rows:
+            # TensorBoard forgets what lies beyond the step that a run resumes at, and here counts samples as steps.
+            if row["samples_seen"] >= trainer.global_step:
+                self._draw_over_samples(trainer, row)
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Count the samples, and in the first epoch the classes."""
+        targets = batch[1] if isinstance(batch, (tuple, list)) and len(batch) == 2 else None
+        if not isinstance(targets, Tensor) or not targets.ndim:
+            return
+        self.samples_seen += len(targets) * trainer.world_size
+        if trainer.current_epoch == 0 and targets.ndim == 1 and not targets.is_floating_point():
+            counts = torch.bincount(targets.detach(), minlength=len(self.class_counts))
+            counts[: len(self.class_counts)] += self.class_counts.to(counts.device)
+            self.class_counts = counts
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Add the epoch's row and write the table beside the old one, then rename."""
+        row: dict[str, float] = {
+            "epoch": trainer.current_epoch,
+            "step": trainer.global_step,
+            "samples_seen": self.samples_seen,
+            "seed": int(os.environ.get("PL_GLOBAL_SEED", 0)),
+        }
+        hyperparameters = hyperparameters_of(trainer, pl_module)
+        row |= {name: hyperparameters[name] for name in ("batch_size", "learning_rate") if name in hyperparameters}
+        total = int(self.class_counts.sum())
+        if total:
+            shares = self.class_counts[self.class_counts > 0].double() / total
+            row["prior_loss"] = float(-(shares * shares.log()).sum())
+            row["chance_accuracy"] = float(shares.max())
+        row |= {name: float(value) for name, value in trainer.callback_metrics.items()}
+        self.rows.append(row)
+        self._draw_over_samples(trainer, row)
+        levels = {f"reference/{name}": row[name] for name in ("prior_loss", "chance_accuracy") if name in row}
+        for logger in trainer.loggers:
+            if isinstance(logger, TensorBoardLogger):
+                logger.log_metrics(levels, step=trainer.global_step - 1)
+        folder = log_dir(trainer)
+        if trainer.is_global_zero and trainer.loggers and not getattr(trainer, "fast_dev_run", False):
+            write_metrics(folder / METRICS, self.rows)
+
+    def _draw_over_samples(self, trainer: pl.Trainer, row: dict[str, float]) -> None:
+        over_samples = {_over_samples(name): value for name, value in row.items() if stage_of(name)}
+        for logger in trainer.loggers:
+            if isinstance(logger, TensorBoardLogger):
+                logger.log_metrics(over_samples, step=int(row["samples_seen"]))
+
+
+def read_metrics(file: Path) -> list[dict[str, float]]:
+    """Read a run's ``metrics.csv``: a row per epoch; none if there is no such file."""
+    if not file.is_file():
+        return []
+    with file.open(newline="") as stream:
+        rows = [{name: value for name, value in row.items() if value} for row in csv.DictReader(stream)]
+    return [{name: int(value) if value.isdigit() else float(value) for name, value in row.items()} for row in rows]
+
+
+def write_metrics(file: Path, rows: list[dict[str, float]]) -> None:
+    """Write rows with a common header, beside the old file, then rename."""
+    text = io.StringIO()
+    writer = csv.DictWriter(text, fieldnames=list(dict.fromkeys(name for row in rows for name in row)))
+    writer.writeheader()
+    writer.writerows(rows)
+    write(file, text.getvalue())
+
+
+def _over_samples(name: str) -> str:
+    return f"samples_seen/{name.replace('/', '_')}"

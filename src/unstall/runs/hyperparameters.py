@@ -1,0 +1,49 @@
+"""The flat table by which TensorBoard compares runs."""
+
+import os
+from typing import Any
+
+import pytorch_lightning as pl
+
+from unstall.runs.folder import datamodule_of
+
+HPARAMS = "hparams.yaml"
+
+
+PLACES = ("data_dir", "predict_dir", "num_workers")
+"""Where things lie, not what is learned from them: no hyper-parameters, and free to differ in a resumed run."""
+
+
+def hyperparameters_of(trainer: pl.Trainer, module: pl.LightningModule) -> dict[str, Any]:
+    """The flat table for TensorBoard's HParams tab: plain scalars and strings, the same names for every model.
+
+    ``learning_rate`` is the rate the run starts with, also under a schedule; ``batch_size`` is per process. The tab
+    shows the first five names in alphabetical order: all others follow under ``setting/``.
+    """
+    table: dict[str, Any] = {}
+    if trainer.optimizers:
+        group = trainer.optimizers[0].param_groups[0]
+        table["learning_rate"] = float(group.get("initial_lr", group["lr"]))
+        table["optimizer"] = type(trainer.optimizers[0]).__name__
+    of_data = getattr(datamodule_of(trainer), "hparams", {})
+    table["batch_size"] = of_data.get("batch_size") or getattr(trainer.train_dataloader, "batch_size", None)
+    table["seed"] = int(os.environ.get("PL_GLOBAL_SEED", 0))
+    settings: dict[str, Any] = {}
+    for name, value in {**of_data, **module.hparams}.items():
+        if not name.startswith("_") and name not in ("optimizer", "batch_size", *PLACES):
+            settings |= _flatten(name, value)
+    table |= {name: settings.pop(name, None) for name in ("network", "init")}
+    table["initializer"] = table.pop("init")
+    table |= {f"setting/{name}": value for name, value in settings.items()}
+    return {name: value for name, value in table.items() if value is not None}
+
+
+def _flatten(name: str, value: Any) -> dict[str, Any]:
+    if isinstance(value, dict) and "class_path" in value:
+        flat = {name: str(value["class_path"]).rpartition(".")[2]}
+        for key, inner in (value.get("init_args") or {}).items():
+            flat |= _flatten(key, inner)
+        return flat
+    if isinstance(value, (list, tuple)):
+        return {name: "-".join(map(str, value))}
+    return {name: value if isinstance(value, (bool, int, float, str, type(None))) else str(value)}

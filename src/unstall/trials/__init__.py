@@ -1,0 +1,36 @@
+"""The same start, the same batches, the same random numbers: trials that differ in one thing.
+
+In: a module, its data, the trainer that would fit it. Out: what became of each variant, and which did best. The
+question: *what would have happened if?*
+"""
+
+from unstall.trials.batches import blank, find_targets, first_samples, samples_in, scale_of_inputs, scaled, take_samples
+from unstall.trials.judge import HELPS, Judge, Score
+from unstall.trials.rehearsal import Data, Rehearsal, quiet, rehearse, throwaway_trainer
+from unstall.trials.runner import check_optimization, race, unchanged_random_state
+from unstall.trials.variants import Outcome, State, StepOptions, Variant
+
+__all__ = [
+    "HELPS",
+    "Data",
+    "Judge",
+    "Outcome",
+    "Rehearsal",
+    "Score",
+    "State",
+    "StepOptions",
+    "Variant",
+    "blank",
+    "check_optimization",
+    "find_targets",
+    "first_samples",
+    "quiet",
+    "race",
+    "rehearse",
+    "samples_in",
+    "scale_of_inputs",
+    "scaled",
+    "take_samples",
+    "throwaway_trainer",
+    "unchanged_random_state",
+]

@@ -1,0 +1,131 @@
+"""Which of several trials went best, and whether by enough to matter. Arithmetic only: nothing is trained here."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+
+from unstall.runs import quantity_of
+from unstall.trials.batches import find_targets
+from unstall.trials.variants import Outcome
+
+HELPS, MATTERS = 0.8, 0.05
+"""A change helps if it takes a fifth off the error, and that matters: five points of accuracy, or a twentieth of the
+best constant prediction's loss. What it mends was a stall if, where accuracy is known, those are five points of it:
+`benchmarks/diagnosis.py` calls a run stalled that falls five points short."""
+
+
+AT_CHANCE = 0.95
+"""Share of the loss of the best constant prediction above which nothing was learned."""
+
+
+TIE = 1.03
+"""Losses that differ by less are equal: such a lead is noise (`benchmarks/diagnosis.py forks`)."""
+
+
+@dataclass(frozen=True)
+class Score:
+    """What a trial came to on the held-out samples.
+
+    Args:
+        loss: Mean loss; infinite if it diverged.
+        accuracy: Share of right answers; None if the module's `training_step` logs none, or if it diverged.
+    """
+
+    loss: float
+    accuracy: float | None = None
+
+    @classmethod
+    def of(cls, outcome: Outcome) -> "Score":
+        """Read the score off a race's outcome; of several accuracies, the first that was logged."""
+        logged = outcome.held_out_metrics.items() if outcome.finite else ()
+        found = (value for name, value in logged if quantity_of(name) == "accuracy")
+        return cls(outcome.held_out_loss, next(found, None))
+
+
+@dataclass(frozen=True)
+class Judge:
+    """Compares scores: by accuracy, if it is known and well above chance, else by loss.
+
+    Accuracy is what most runs are made for, and a loss says little of it where a network is sure of its mistakes: once
+    the training samples are learned by heart, the held-out loss grows while the accuracy stays.
+
+    Args:
+        reference: Loss of the best constant prediction.
+        chance: Accuracy of the same; None if the targets are not classes.
+        samples: Number of held-out samples.
+    """
+
+    reference: float
+    chance: float | None = None
+    samples: int = 0
+
+    @classmethod
+    def over(cls, held_out: Sequence[object], reference: float) -> "Judge":
+        """Return the judge of trials that are held to these batches."""
+        targets = [target for batch in held_out if (target := find_targets(batch)) is not None and target.ndim == 1]
+        if len(targets) < len(held_out) or any(target.is_floating_point() for target in targets):
+            return cls(reference)
+        _, counts = torch.unique(torch.cat(targets), return_counts=True)
+        return cls(reference, float(counts.max() / counts.sum()), int(counts.sum()))
+
+    def learned(self, score: Score) -> bool:
+        """Return whether a trial did better than the best constant prediction."""
+        return score.loss <= AT_CHANCE * self.reference or self._by_accuracy([score])
+
+    def best(self, scores: Sequence[Score]) -> int:
+        """Return the index of the lowest loss among all scores whose accuracy is as good as the highest.
+
+        As good: within one standard error (binomial), the rule of Breiman et al., "Classification and Regression
+        Trees", 1984.
+        """
+        return min(self._candidates(scores), key=lambda i: scores[i].loss)
+
+    def safest(self, scores: Sequence[Score]) -> int:
+        """Return the index of the last score that is as good as the best one.
+
+        Given with rates going down, that is the one furthest from the edge where training breaks.
+        """
+        least = scores[self.best(scores)].loss
+        return max(i for i in self._candidates(scores) if scores[i].loss <= max(TIE * least, least))
+
+    def helps(self, before: Score, after: Score) -> bool:
+        """Return whether the difference is one that matters."""
+        gains = before.loss - after.loss > MATTERS * self.reference
+        if before.accuracy is not None and after.accuracy is not None:
+            gains |= after.accuracy - before.accuracy > MATTERS
+        return gains and self.ratio(before, after) < HELPS
+
+    def mends(self, before: Score, after: Score) -> bool:
+        """Return whether the difference is one between a stall and a healthy run."""
+        accuracies = self._accuracies(before, after)
+        return self.helps(before, after) and (accuracies is None or accuracies[1] - accuracies[0] > MATTERS)
+
+    def worse(self, score: Score, other: Score) -> bool:
+        """Return whether one score is behind the other by more than a tenth."""
+        return self.ratio(other, score) > 1.1
+
+    def ratio(self, before: Score, after: Score) -> float:
+        """Return the error after a change over the one before: the share of wrong answers, or the loss."""
+        accuracies = self._accuracies(before, after)
+        errors = (before.loss, after.loss) if accuracies is None else (1 - accuracies[0], 1 - accuracies[1])
+        return errors[1] / errors[0] if errors[0] else 1.0
+
+    def _accuracies(self, before: Score, after: Score) -> tuple[float, float] | None:
+        """Return both accuracies if they decide between the two, else None: their losses do."""
+        if before.accuracy is None or after.accuracy is None or not self._by_accuracy([before, after]):
+            return None
+        return before.accuracy, after.accuracy
+
+    def _candidates(self, scores: Sequence[Score]) -> list[int]:
+        if not self._by_accuracy(scores):
+            return list(range(len(scores)))
+        highest = max(score.accuracy or 0.0 for score in scores)
+        enough = highest - math.sqrt(highest * (1 - highest) / self.samples)
+        return [i for i, score in enumerate(scores) if (score.accuracy or 0.0) >= enough]
+
+    def _by_accuracy(self, scores: Sequence[Score]) -> bool:
+        """Return whether any accuracy takes a fifth off the error of the best constant prediction."""
+        highest = max((score.accuracy for score in scores if score.accuracy is not None), default=0.0)
+        return self.chance is not None and 1 - highest < HELPS * (1 - self.chance)

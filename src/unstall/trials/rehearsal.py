@@ -1,0 +1,226 @@
+"""What a fit would be given, up to its first batch: its module, its trainer, its steps, its batches in their order.
+
+    with tempfile.TemporaryDirectory() as scratch:
+        rehearsal = rehearse(module, datamodule, trainer, scratch)
+
+A module may build its layers in `setup` or `configure_model`, ask its trainer how long the fit will be, or leave the
+scaling of its inputs to a hook of the data module. Whatever trains a copy of it has to go the same way.
+"""
+
+from __future__ import annotations
+
+import copy
+import io
+import itertools
+import logging
+import math
+import warnings
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager, redirect_stderr
+from dataclasses import dataclass, replace
+from typing import Any, TypeAlias, cast
+
+import pytorch_lightning as pl
+import torch
+from lightning_fabric.utilities.exceptions import MisconfigurationException
+from pytorch_lightning.loggers.logger import DummyLogger
+from pytorch_lightning.utilities import CombinedLoader
+
+from unstall.errors import UsageError
+from unstall.trials.runner import check_optimization, race, unchanged_random_state
+from unstall.trials.variants import Outcome, StepOptions, Variant
+
+Data: TypeAlias = "pl.LightningDataModule | pl.LightningModule | Iterable[Any] | tuple[Iterable[Any], Iterable[Any]]"
+"""A data module; the module, if it has loaders of its own; training and validation loaders; or the first alone."""
+
+
+@dataclass(frozen=True)
+class Rehearsal:
+    """A fit just before its first batch.
+
+    Args:
+        module: A copy, set up and configured, on the device of the fit.
+        trainer: What `self.trainer` is to it; its logger writes nothing.
+        options: How a step is made.
+        training: The training loader.
+        validation: The first validation loader; None if there is none.
+    """
+
+    module: pl.LightningModule
+    trainer: pl.Trainer
+    options: StepOptions
+    training: Iterable[Any]
+    validation: Iterable[Any] | None
+
+    @property
+    def horizon(self) -> float:
+        """Optimizer steps of the fit; infinite if nobody knows."""
+        limits = [self.trainer.max_steps] if self.trainer.max_steps > 0 else []
+        epochs, steps = self.trainer.max_epochs, self.options.steps_per_epoch
+        if epochs is not None and epochs > 0 and steps is not None:
+            limits.append(epochs * steps)
+        return min(limits, default=math.inf)
+
+    def race(
+        self, variants: Sequence[Variant], batches: Sequence[Any], held_out: Sequence[Any] = (), **how: Any
+    ) -> list[Outcome]:
+        """Race variants of the module as this fit would train them."""
+        return race(self.module, variants, batches, held_out, options=self.options, trainer=self.trainer, **how)
+
+    def batches(self) -> Iterator[Any]:
+        """Yield the batches of one epoch after another, in the order in which the fit would see them.
+
+        Raises:
+            UsageError: if there is none.
+        """
+        return endless(self.training)
+
+
+def rehearse(
+    module: pl.LightningModule, data: Data, trainer: pl.Trainer | None, scratch: str, device: torch.device | None = None
+) -> Rehearsal:
+    """Take a copy of the module to where a fit would make its first step. What is given is not changed.
+
+    Args:
+        module: Any LightningModule.
+        data: Its data.
+        trainer: The one that will train; None: Lightning's defaults.
+        scratch: A folder for whatever hooks write.
+        device: Where to train; that of the trainer, or else of the module, if None.
+
+    Raises:
+        UsageError: for manual optimization.
+    """
+    check_optimization(module)
+    if device is None:
+        device = module.device if trainer is None else trainer.strategy.root_device
+    training, validation = _loaders(data, trainer)
+    options = _options(trainer, training)
+    module = copy.deepcopy(module)
+    limits = {} if trainer is None else {"max_epochs": trainer.max_epochs, "max_steps": trainer.max_steps}
+    stopped = throwaway_trainer(options, device, scratch, callbacks=[_Stop()], **limits)
+    with quiet(), unchanged_random_state():
+        if isinstance(data, pl.LightningDataModule):
+            data = _already_set_up(data, training)
+            _take_hooks(module, data)
+            stopped.fit(module, datamodule=data)
+        else:
+            stopped.fit(module, training)
+    return Rehearsal(module.to(device), stopped, options, training, validation)
+
+
+def endless(training: Any) -> Iterator[Any]:
+    """Yield the batches of one epoch after another, in the order in which a fit would see them.
+
+    Raises:
+        UsageError: if there is none.
+    """
+    combined = isinstance(training, list | tuple | dict)
+    for epoch in itertools.count():
+        for owner in (training, getattr(training, "batch_sampler", None)):
+            set_epoch = getattr(getattr(owner, "sampler", None), "set_epoch", None)
+            if set_epoch is not None:
+                set_epoch(epoch)
+        batch = None
+        for batch in CombinedLoader(training, "max_size_cycle") if combined else training:
+            yield batch[0] if combined else batch
+        if batch is None:
+            raise UsageError("data: the training loader has no batch; give it at least batch_size samples")
+
+
+def throwaway_trainer(options: StepOptions, device: torch.device, scratch: str, **arguments: Any) -> pl.Trainer:
+    """Return a trainer that makes such steps, validates nothing and leaves nothing behind."""
+    with quiet():
+        return pl.Trainer(
+            accelerator="gpu" if device.type == "cuda" else device.type,
+            devices=1 if device.index is None else [device.index],
+            accumulate_grad_batches=options.accumulate_grad_batches,
+            gradient_clip_val=options.gradient_clip_val,
+            gradient_clip_algorithm=options.gradient_clip_algorithm,
+            precision=cast(Any, options.precision),
+            default_root_dir=scratch,
+            limit_val_batches=0,
+            num_sanity_val_steps=0,
+            logger=DummyLogger(),  # takes whatever a step hands to `self.logger.experiment`
+            enable_checkpointing=False,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+            **arguments,
+        )
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """No bar, advice or warning about a trainer that nobody is to see."""
+    logger = logging.getLogger("pytorch_lightning")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with redirect_stderr(io.StringIO()), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logger.setLevel(level)
+
+
+class _Stop(pl.Callback):
+    """Ends a fit when all is set up: Lightning then skips its loop."""
+
+    def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        trainer.should_stop = True
+
+
+def _loaders(data: Data, trainer: pl.Trainer | None) -> tuple[Iterable[Any], Iterable[Any] | None]:
+    if isinstance(data, pl.LightningModule):
+        data = copy.deepcopy(data)
+        data.trainer = trainer
+        data.prepare_data()
+        data.setup("fit")
+        training, validation = data.train_dataloader(), _validation(data)
+    elif isinstance(data, pl.LightningDataModule):
+        before, data.trainer = data.trainer, trainer
+        try:
+            data.prepare_data()
+            data.setup("fit")
+            training, validation = data.train_dataloader(), _validation(data)
+        finally:
+            data.trainer = before
+    else:
+        training, validation = data if isinstance(data, tuple) else (data, None)
+    if isinstance(validation, list | tuple):
+        validation = validation[0] if validation else None
+    return training, validation
+
+
+def _validation(data: pl.LightningDataModule | pl.LightningModule) -> Any:
+    try:
+        return data.val_dataloader()
+    except MisconfigurationException:
+        return None
+
+
+def _already_set_up(data: pl.LightningDataModule, training: Iterable[Any]) -> pl.LightningDataModule:
+    data = copy.copy(data)
+    for name in ("prepare_data", "setup", "teardown"):
+        setattr(data, name, lambda *_, **__: None)
+    data.train_dataloader = lambda: training  # type: ignore[method-assign]
+    return data
+
+
+def _options(trainer: pl.Trainer | None, training: Any) -> StepOptions:
+    """Return how the fit makes a step. Several processes step together: as if one accumulated their batches."""
+    options = StepOptions() if trainer is None else StepOptions.of(trainer)
+    accumulate = options.accumulate_grad_batches * (1 if trainer is None else trainer.world_size)
+    try:
+        steps_per_epoch = len(training) // accumulate
+    except TypeError:
+        steps_per_epoch = None
+    return replace(options, accumulate_grad_batches=accumulate, steps_per_epoch=steps_per_epoch or None)
+
+
+def _take_hooks(module: pl.LightningModule, data: pl.LightningDataModule) -> None:
+    """Let our copy of the module call the transfer hooks that a data module brings, as a trainer would."""
+    for name in ("on_before_batch_transfer", "transfer_batch_to_device", "on_after_batch_transfer"):
+        if getattr(type(data), name) is not getattr(pl.LightningDataModule, name):
+            hook = getattr(data, name)
+            setattr(module, name, lambda *arguments, hook=hook: hook(*arguments))  # copied by reference

@@ -1,0 +1,115 @@
+"""What is compared: variants of one training run, where each starts, and what becomes of it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from statistics import fmean
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+
+from unstall.errors import UsageError
+
+MIXED = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
+
+
+FULL = ("32-true", "32", 32)
+
+
+@dataclass(frozen=True)
+class State:
+    """Where a variant starts, or where it ended.
+
+    Args:
+        weights: `module.state_dict()`; of a checkpoint, its `state_dict`.
+        optimizer: the optimizer's state, of a checkpoint its `optimizer_states[0]`; None starts a fresh one.
+        schedulers: one state per scheduler, of a checkpoint its `lr_schedulers`; empty starts them afresh.
+    """
+
+    weights: Mapping[str, Any]
+    optimizer: Mapping[str, Any] | None = None
+    schedulers: Sequence[Mapping[str, Any]] = ()
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One way to train. The default one changes nothing.
+
+    Args:
+        learning_rate: of the first parameter group; the others keep their ratio to it, and a schedule still
+            multiplies it. None keeps the configured one.
+        merge: this many consecutive batches become one. A variant sees all batches once, so variants that differ
+            here match in samples, not in steps.
+        start: continue from there; None restarts from the module's own weights with a fresh optimizer.
+    """
+
+    learning_rate: float | None = None
+    merge: int = 1
+    start: State | None = None
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of a variant.
+
+    Args:
+        variant: the one that was trained.
+        losses: training loss before each optimizer step, as far as they were finite.
+        held_out_losses: one per held-out batch, after the last step; empty if a loss was not finite.
+        held_out_metrics: whatever the step logs, such as `train/accuracy`: the mean over the held-out batches, or
+            what a `torchmetrics.Metric` makes of them.
+        finite: whether every loss was; if not, the variant dropped out where its losses end.
+        state: where it ended, if it was asked for and all losses were finite.
+    """
+
+    variant: Variant
+    losses: list[float]
+    held_out_losses: list[float]
+    held_out_metrics: dict[str, float]
+    finite: bool
+    state: State | None = field(default=None, repr=False)
+
+    @property
+    def held_out_loss(self) -> float:
+        """Mean loss over the held-out batches; infinite for a variant that dropped out."""
+        return fmean(self.held_out_losses) if self.finite else math.inf
+
+
+@dataclass(frozen=True)
+class StepOptions:
+    """How a step is made: as in the `Trainer` that will train, whose arguments these are.
+
+    Args:
+        accumulate_grad_batches: batches per optimizer step.
+        gradient_clip_val: None or 0 does not clip.
+        gradient_clip_algorithm: `norm` or `value`.
+        precision: `32-true`, `bf16-mixed` or `16-mixed`.
+        steps_per_epoch: optimizer steps after which schedules that count epochs move on; None: they stay.
+
+    Raises:
+        UsageError: if the precision is another one.
+    """
+
+    accumulate_grad_batches: int = 1
+    gradient_clip_val: float | None = None
+    gradient_clip_algorithm: str = "norm"
+    precision: str | int = "32-true"
+    steps_per_epoch: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.precision not in (*MIXED, *FULL):
+            raise UsageError(f"precision={self.precision}: a race can use 32-true, bf16-mixed or 16-mixed")
+
+    @classmethod
+    def of(cls, trainer: pl.Trainer, steps_per_epoch: int | None = None) -> StepOptions:
+        """Read the options off a trainer."""
+        return cls(
+            accumulate_grad_batches=trainer.accumulate_grad_batches,
+            gradient_clip_val=trainer.gradient_clip_val,
+            gradient_clip_algorithm=trainer.gradient_clip_algorithm or "norm",
+            precision=trainer.precision,
+            steps_per_epoch=steps_per_epoch,
+        )

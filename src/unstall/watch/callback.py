@@ -1,0 +1,178 @@
+"""The callback that watches a run: signals to TensorBoard, and a verdict as soon as there is one."""
+
+import dataclasses
+import math
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from pytorch_lightning.callbacks import Callback
+from pytorch_lightning.loggers import TensorBoardLogger
+from pytorch_lightning.loggers.logger import DummyLogger
+from torch import Tensor
+
+from unstall.errors import UsageError
+from unstall.runs import as_json, logged_as, write_json
+from unstall.trials import find_targets
+from unstall.watch.causes import Cause
+from unstall.watch.meter import Meter
+from unstall.watch.rules import Verdict, hopeless, name_cause
+from unstall.watch.signals import Signals
+
+EARLY_READINGS = 25, 50
+"""Steps at which signals are read besides the regular ones: a blow-up shows by then (`docs/diagnosis.md`)."""
+
+
+class Diagnosis(Callback):
+    """Says why a run stalls, while it trains: under `diagnosis/` in TensorBoard, and in `diagnosis.json`.
+
+    Works for any LightningModule with automatic optimization, and without a logger. It costs no forward or backward
+    pass, and a look at the weights every 20 steps. A healthy run gets one line at its end.
+
+    Args:
+        monitor: Name of the logged validation loss; `val_loss` and its like are found, too.
+        every_n_steps: Batches between two readings of the signals.
+        stop_hopeless: Stop a run that will not recover by itself.
+
+    Raises:
+        UsageError: if `every_n_steps` is not positive.
+    """
+
+    def __init__(self, monitor: str = "val/loss", every_n_steps: int = 100, stop_hopeless: bool = False) -> None:
+        if every_n_steps < 1:
+            raise UsageError(f"every_n_steps={every_n_steps}: give a positive number of batches, such as 100")
+        self.monitor, self.every_n_steps, self.stop_hopeless = monitor, every_n_steps, stop_hopeless
+        self.meter: Meter | None = None
+        self.verdict: Verdict | None = None
+        self._state: dict[str, Any] | None = None
+        self._suspicion: Cause | None = None
+        self._announced: Cause | None = None
+        self._batches = 0
+        self._stepped = False
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return plain numbers and tensors: the checkpoint loads with `weights_only=True`."""
+        return {} if self.meter is None else self.meter.state_dict()
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Keep the state until training starts, when the weights are on their device."""
+        self._state = state_dict or None
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Note the initial weights."""
+        self.verdict = self._suspicion = self._announced = None
+        self._batches, self._stepped = 0, False
+        if self.meter is not None:
+            self.meter.watch.stop()
+        weights = any(weight.requires_grad for weight in pl_module.parameters())
+        if not pl_module.automatic_optimization or len(trainer.optimizers) != 1 or not weights:
+            self.meter = None
+            return
+        group = trainer.optimizers[0].param_groups[0]
+        momentum = float(group.get("momentum") or group.get("betas", (0.0,))[0])
+        self.meter = Meter(pl_module, momentum=momentum)
+        if self._state is not None:
+            self.meter.load_state_dict(self._state)
+            self._state = None
+
+    def on_before_optimizer_step(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, optimizer: torch.optim.Optimizer
+    ) -> None:
+        """Note the weights before a step."""
+        if self.meter is not None:
+            self.meter.before_step()
+            self._stepped = True
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Note the loss; now and then read, log and judge."""
+        loss = outputs.get("loss") if isinstance(outputs, dict) else outputs
+        if self.meter is None or not isinstance(loss, Tensor):
+            return
+        if trainer.accumulate_grad_batches > 1:
+            loss = loss * trainer.accumulate_grad_batches  # Lightning hands out the loss divided by it
+        self.meter.after_batch(loss, find_targets(batch), stepped=self._stepped)
+        self._stepped = False
+        self._batches += 1
+        if self._batches % self.every_n_steps == 0 or self._batches in EARLY_READINGS:
+            self._judge(trainer, pl_module)
+
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Note the validation loss beside the training loss since the last one."""
+        name = logged_as(self.monitor, trainer.callback_metrics)
+        if self.meter is None or trainer.sanity_checking or name is None:
+            return
+        self.meter.end_epoch()
+        self.meter.validated(float(trainer.callback_metrics[name]), trainer.current_epoch)
+
+    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Give the verdict in one line, as text in TensorBoard and as `diagnosis.json`."""
+        if self.meter is None:
+            return
+        self.meter.watch.stop()
+        signals = self._read(trainer)
+        self.verdict = name_cause(signals)
+        if _is_rehearsal(trainer):
+            return
+        if self.verdict.cause != self._announced or self.verdict.cause == Cause.HEALTHY:
+            self._announce(trainer, pl_module, self.verdict)
+        self._keep(trainer, self.verdict, signals)
+
+    def _judge(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        signals = self._read(trainer)
+        verdict = name_cause(signals)
+        if not _is_rehearsal(trainer):
+            values = {
+                f"diagnosis/{name}": float(value)
+                for name, value in dataclasses.asdict(signals).items()
+                if name != "step" and value is not None and math.isfinite(value)
+            }
+            for logger in trainer.loggers:
+                logger.log_metrics(values, step=trainer.global_step)
+        # One reading may be chance: two in a row must agree.
+        certain = verdict.stalled and verdict.cause == self._suspicion
+        self._suspicion = verdict.cause
+        if certain and self._announced is None and not _is_rehearsal(trainer):
+            self._announced = verdict.cause
+            self._announce(trainer, pl_module, verdict)
+            self._keep(trainer, verdict, signals)
+        if self.stop_hopeless:
+            stop = certain and hopeless(signals, verdict, trainer.estimated_stepping_batches - trainer.global_step)
+            if trainer.strategy.reduce_boolean_decision(stop, all=False):
+                trainer.should_stop = True
+
+    def _read(self, trainer: pl.Trainer) -> Signals:
+        assert self.meter is not None
+        signals = self.meter.read()
+        if signals.batch_size is None:
+            return signals
+        together = trainer.accumulate_grad_batches * trainer.world_size
+        return dataclasses.replace(signals, batch_size=signals.batch_size * together)
+
+    def _announce(self, trainer: pl.Trainer, pl_module: pl.LightningModule, verdict: Verdict) -> None:
+        remedy = f"; {verdict.remedy}" if verdict.remedy else ""
+        pl_module.print(f"Diagnosis at step {verdict.step}: {verdict.sentence}{remedy}.")
+
+    def _keep(self, trainer: pl.Trainer, verdict: Verdict, signals: Signals) -> None:
+        folder = trainer.log_dir  # a broadcast: on every rank
+        if not trainer.is_global_zero or folder is None or not trainer.loggers:
+            return
+        write_verdict(Path(folder), verdict, signals)
+        lines = [f"- {e.signal}: {e.value:.4g} (threshold {e.threshold:.4g})" for e in verdict.evidence]
+        text = "\n".join([f"**{verdict.sentence}.** {verdict.remedy}", "", *lines])
+        for logger in trainer.loggers:
+            if isinstance(logger, TensorBoardLogger):
+                logger.experiment.add_text("diagnosis", text, verdict.step)
+
+
+def _is_rehearsal(trainer: pl.Trainer) -> bool:
+    """Whether this is no run of its own: both `fast_dev_run` and Lightning's finder put a dummy there."""
+    return any(isinstance(logger, DummyLogger) for logger in trainer.loggers)
+
+
+def write_verdict(folder: Path, verdict: Verdict, signals: Signals) -> None:
+    """Write `diagnosis.json` with the same keys as after forks, which are none yet."""
+    content = {**as_json(verdict), "forks": [], "fix": None, "verified": None, "signals": signals}
+    write_json(folder / "diagnosis.json", content)

@@ -1,0 +1,80 @@
+"""Whatever is suspicious about a network is offered as a change; what is in order is left alone."""
+
+from typing import Any
+
+import pytest
+import pytorch_lightning as pl
+import torch
+from torch import nn
+
+from unstall.forks.changes import overlay_of
+from unstall.forks.suspects import find_suspects
+from unstall.watch.causes import Cause
+
+BATCH = torch.randn(64, 20), torch.zeros(64, dtype=torch.long)
+
+
+class Lit(pl.LightningModule):
+    def __init__(self, activation: nn.Module | None = None) -> None:
+        super().__init__()
+        self.network = nn.Sequential(nn.Linear(20, 8), activation or nn.ReLU(), nn.Linear(8, 3))
+
+
+def config(**network: Any) -> dict[str, Any]:
+    return {"model": {"class_path": "mine.Lit", "init_args": {"network": {"class_path": "N", "init_args": network}}}}
+
+
+def names(module: pl.LightningModule, batch: Any = BATCH, **network: Any) -> list[str]:
+    found = find_suspects(module, batch, config(**network), lambda overlay: Lit(), Cause.BAD_SCALE)
+    return [suspect.change for suspect in found]
+
+
+def test_a_network_in_order_is_no_suspect() -> None:
+    assert names(Lit(), init_scale=1.0, activation="relu", widths=[20, 128, 3]) == []
+
+
+@pytest.mark.parametrize(("scale", "suspected"), [(1.0, False), (200.0, True), (0.01, True)])
+def test_unscaled_inputs_are_brought_to_unit_scale(scale: float, suspected: bool) -> None:
+    batch = BATCH[0] * scale, BATCH[1]
+    found = list(find_suspects(Lit(), batch, config(init_scale=1.0), None, Cause.BAD_SCALE))
+    assert [suspect.cause for suspect in found] == [Cause.BAD_SCALE] * suspected
+    for suspect in found:
+        inputs, labels = suspect.transform(batch)
+        assert float(inputs.square().mean().sqrt()) == pytest.approx(1)
+        assert labels is batch[1]
+
+
+def test_settings_are_changed_where_there_are_any() -> None:
+    settings = {"init_scale": 20.0, "activation": "sigmoid", "widths": [20, 1, 200, 3]}
+    overlays: list[dict[str, Any]] = []
+
+    def rebuild(overlay: dict[str, Any]) -> pl.LightningModule:
+        overlays.append(overlay["model"]["init_args"]["network"]["init_args"])
+        return Lit()
+
+    found = list(find_suspects(Lit(), BATCH, config(**settings), rebuild, Cause.DEAD_AT_START))
+    assert overlays == [{"init_scale": 1.0}, {"activation": "relu"}, {"widths": [20, 128, 200, 3]}]
+    assert [suspect.cause for suspect in found] == [Cause.DEAD_AT_START, Cause.VANISHING, Cause.LOW_CAPACITY]
+    assert all(suspect.setting is not None for suspect in found)
+    assert list(find_suspects(Lit(), BATCH, config(**settings), None, Cause.BAD_SCALE)) == []  # cannot be rebuilt
+
+
+def test_without_settings_a_copy_of_the_module_is_changed() -> None:
+    module = Lit(nn.Sigmoid())
+    weights, activation = list(find_suspects(module, BATCH, {}, None, Cause.DEAD_AT_START))
+    assert weights.cause == Cause.DEAD_AT_START
+    assert not torch.equal(weights.module.network[0].weight, module.network[0].weight)  # type: ignore[union-attr,index]
+    assert isinstance(activation.module.network[1], nn.ReLU)  # type: ignore[index]
+    assert isinstance(module.network[1], nn.Sigmoid)
+    assert names(Lit()) == ["initial weights as torch draws them"]
+
+
+def test_a_setting_may_have_several_names_and_places() -> None:
+    nested = {"model": {"class_path": "mine.Lit", "init_args": {"optimizer": {"lr": 1.0}, "learning_rate": 2.0}}}
+    rate = "optimizer.lr", "lr", "learning_rate"
+    assert overlay_of(nested, rate, 3.0) == {
+        "model": {"class_path": "mine.Lit", "init_args": {"optimizer": {"lr": 3.0}}}
+    }
+    assert overlay_of({"model": {"learning_rate": 2.0}}, rate, 3.0) == {"model": {"learning_rate": 3.0}}
+    assert overlay_of({"learning_rate": 2.0}, rate, 3.0) == {"learning_rate": 3.0}
+    assert overlay_of({"model": {"depth": 2}}, rate, 3.0) is None

@@ -1,0 +1,91 @@
+from typing import NamedTuple
+
+import pytest
+import torch
+from torch import Tensor
+
+from unstall.trials.batches import (
+    blank,
+    concatenated,
+    find_targets,
+    first_samples,
+    samples_in,
+    scale_of_inputs,
+    scaled,
+    take_samples,
+)
+
+
+class Pair(NamedTuple):
+    inputs: Tensor
+    labels: Tensor
+
+
+@pytest.mark.parametrize(
+    ("batch", "found"),
+    [
+        ((torch.zeros(3, 2), torch.ones(3)), True),
+        ({"input_ids": torch.zeros(3), "labels": torch.ones(3)}, True),
+        (torch.zeros(3), False),
+        ((torch.zeros(3), torch.zeros(3), torch.zeros(3)), False),
+    ],
+)
+def test_targets_are_found_where_they_usually_are(batch: object, found: bool) -> None:
+    targets = find_targets(batch)
+    assert (targets is not None and torch.equal(targets, torch.ones(3))) == found
+
+
+@pytest.mark.parametrize(
+    ("batch", "samples"),
+    [
+        (torch.zeros(3, 2), 3),
+        ((torch.zeros(3, 2), torch.zeros(3)), 3),
+        ({"image": torch.zeros(5, 2)}, 5),
+        ([{"image": torch.zeros(5, 2)}], 5),
+        (torch.tensor(1.0), 1),
+        ("text", 1),
+    ],
+)
+def test_samples_are_counted_in_any_structure(batch: object, samples: int) -> None:
+    assert samples_in(batch) == samples
+
+
+def test_batches_are_taken_until_there_are_enough_samples() -> None:
+    loader = [(torch.zeros(10, 2), torch.zeros(10))] * 9
+    assert len(take_samples(loader, 25)) == 3
+    assert len(take_samples(loader, 1000)) == 9
+    assert take_samples([], 25) == []
+
+
+def test_first_samples_come_in_order_and_keep_the_structure() -> None:
+    batches = [Pair(torch.full((3, 2), float(i)), torch.full((3,), i)) for i in range(4)]
+    first = first_samples(batches, 7)
+    assert isinstance(first, Pair)
+    assert first.labels.tolist() == [0, 0, 0, 1, 1, 1, 2]
+    assert first.inputs.shape == (7, 2)
+
+
+def test_merged_batches_keep_the_structure_and_what_is_no_tensor() -> None:
+    merged = concatenated([{"inputs": torch.ones(2, 1), "name": "a"}, {"inputs": torch.zeros(1, 1), "name": "b"}])
+    assert merged["inputs"].flatten().tolist() == [1, 1, 0]
+    assert merged["name"] == "a"
+
+
+@pytest.mark.parametrize(
+    "batch",
+    [
+        Pair(torch.full((2, 3), 4.0), torch.tensor([1, 2])),
+        (torch.full((2, 3), 4.0), torch.tensor([1, 2])),
+        {"labels": torch.tensor([1, 2]), "inputs": torch.full((2, 3), 4.0)},
+    ],
+)
+def test_only_the_inputs_are_scaled_or_blanked(batch: object) -> None:
+    assert scale_of_inputs(batch) == 4
+    assert scale_of_inputs(scaled(batch, 0.5)) == 2
+    assert scale_of_inputs(blank(batch)) == 0
+    assert type(scaled(batch, 0.5)) is type(batch)
+    if not isinstance(batch, dict):
+        targets = find_targets(scaled(batch, 0.5))
+        assert targets is not None
+        assert targets.tolist() == [1, 2]
+    assert scale_of_inputs((torch.tensor([1, 2]),)) is None

@@ -1,0 +1,196 @@
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+import pytorch_lightning as pl
+import torch
+import torch.nn.functional as F
+from pytorch_lightning.loggers import TensorBoardLogger
+from pytorch_lightning.tuner.tuning import Tuner
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, TensorDataset
+
+from unstall.errors import UsageError
+from unstall.watch.callback import Diagnosis
+from unstall.watch.causes import Cause
+
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:.*does not have many workers"),
+    pytest.mark.filterwarnings("ignore:The number of training batches"),
+    pytest.mark.filterwarnings("ignore:.isinstance.treespec, LeafSpec"),  # Lightning 2.6 with torch 2.14
+    pytest.mark.filterwarnings("ignore:Be aware that when using `ckpt_path`"),  # what Lightning's finder restores
+]
+
+
+class Lit(pl.LightningModule):
+    """A classifier of ten blobs that knows nothing of this package."""
+
+    def __init__(self, rate: float, optimizer: str = "SGD", automatic: bool = True) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.network = nn.Sequential(nn.Linear(20, 64), nn.ReLU(), nn.Linear(64, 10))
+        self.rate, self.optimizer = rate, optimizer
+        self.automatic_optimization = automatic
+
+    def training_step(self, batch: Sequence[Tensor], batch_idx: int) -> Tensor:
+        loss = F.cross_entropy(self.network(batch[0]), batch[1])
+        if not self.automatic_optimization:
+            optimizer: Any = self.optimizers()
+            optimizer.zero_grad()
+            self.manual_backward(loss)
+            optimizer.step()
+        return loss
+
+    def validation_step(self, batch: Sequence[Tensor], batch_idx: int) -> None:
+        self.log("val/loss", F.cross_entropy(self.network(batch[0]), batch[1]))
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        return getattr(torch.optim, self.optimizer)(self.parameters(), lr=self.rate)
+
+
+def loaders(samples: int = 4000) -> tuple[DataLoader[Any], DataLoader[Any]]:
+    generator = torch.Generator().manual_seed(0)
+    centres = torch.randn(10, 20, generator=generator)
+    labels = torch.randint(10, (samples + 500,), generator=generator)
+    inputs = centres[labels] + 0.7 * torch.randn(samples + 500, 20, generator=generator)
+    train = TensorDataset(inputs[:samples], labels[:samples])
+    held_out = TensorDataset(inputs[samples:], labels[samples:])
+    return DataLoader(train, 32, shuffle=True), DataLoader(held_out, 500)
+
+
+def fit(folder: Path, module: Lit, callback: Diagnosis, ckpt_path: str | None = None, **arguments: Any) -> pl.Trainer:
+    trainer = pl.Trainer(
+        **{
+            "logger": TensorBoardLogger(str(folder), name="t", version="run"),
+            "max_epochs": 3,
+            "callbacks": [callback],
+            "accelerator": "cpu",
+            "enable_progress_bar": False,
+            "enable_model_summary": False,
+            "enable_checkpointing": False,
+            "default_root_dir": str(folder),
+        }
+        | arguments
+    )
+    trainer.fit(module, *loaders(), ckpt_path=ckpt_path)
+    return trainer
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "rate", "cause"),
+    [
+        ("RMSprop", 3.0, Cause.TOO_HIGH),
+        ("SGD", 100.0, Cause.NON_FINITE),
+        ("Adam", 3.0, Cause.TOO_HIGH),
+        ("SGD", 1e-5, Cause.TOO_LOW),
+        ("Adam", 1e-6, Cause.TOO_LOW),
+        ("SGD", 0.1, Cause.HEALTHY),
+        ("Adam", 3e-3, Cause.HEALTHY),
+    ],
+)
+def test_a_run_ends_with_its_verdict(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], optimizer: str, rate: float, cause: Cause
+) -> None:
+    callback = Diagnosis()
+    fit(tmp_path, Lit(rate, optimizer), callback)
+    assert callback.verdict is not None
+    assert callback.verdict.cause == cause
+    told = [line for line in capsys.readouterr().out.splitlines() if line.startswith("Diagnosis")]
+    assert len(told) == 1, "one line, early or at the end"
+    content = json.loads((tmp_path / "t/run/diagnosis.json").read_text())
+    assert content["cause"] == cause.value
+    assert {"cause", "confidence", "runner_up", "evidence", "forks", "fix", "verified"} <= content.keys()
+    assert {"signal", "value", "threshold"} == content["evidence"][0].keys()
+    assert not list(tmp_path.glob("**/.diagnosis*")), "nothing half written"
+
+
+def test_tensorboard_holds_the_signals_and_the_verdict(tmp_path: Path) -> None:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    fit(tmp_path, Lit(3.0, "RMSprop"), Diagnosis())
+    events = EventAccumulator(str(tmp_path / "t/run")).Reload()
+    scalars = set(events.Tags()["scalars"])
+    assert {"diagnosis/blow_up", "diagnosis/dead_at_start", "diagnosis/initial_ratio"} <= scalars
+    (text,) = (events.Tensors(tag) for tag in events.Tags()["tensors"] if tag.startswith("diagnosis"))
+    assert "restart with one ten times lower" in text[0].tensor_proto.string_val[0].decode()
+
+
+def test_a_hopeless_run_is_stopped_only_if_asked(tmp_path: Path) -> None:
+    stopped = fit(tmp_path, Lit(100.0), Diagnosis(stop_hopeless=True))
+    assert stopped.global_step <= 101
+    assert fit(tmp_path, Lit(100.0), Diagnosis()).global_step == 375
+    assert fit(tmp_path, Lit(0.1), Diagnosis(stop_hopeless=True)).global_step == 375
+
+
+def test_resumed_run_still_measures_from_its_initial_weights(tmp_path: Path) -> None:
+    whole, first, second = Diagnosis(), Diagnosis(), Diagnosis()
+    fit(tmp_path, Lit(0.1), whole, max_epochs=4)
+    trainer = fit(tmp_path, Lit(0.1), first, max_epochs=2)
+    trainer.save_checkpoint(tmp_path / "half.ckpt")
+    initial = torch.cat([weight.flatten() for weight in Lit(0.1).parameters()]).detach()
+    again = Lit(0.0)
+    fit(tmp_path, again, second, max_epochs=3, limit_train_batches=1, ckpt_path=str(tmp_path / "half.ckpt"))
+    assert first.meter is not None
+    assert second.meter is not None
+    now = torch.cat([weight.detach().flatten() for weight in again.parameters()])
+    moved = float((now - initial).norm()) / second.meter.initial_norm
+    assert second.meter.read().move == pytest.approx(moved)
+    assert second.meter.first_losses == first.meter.first_losses
+    fit(tmp_path, Lit(0.1), resumed := Diagnosis(), max_epochs=4, ckpt_path=str(tmp_path / "half.ckpt"))
+    assert whole.meter is not None
+    assert resumed.meter is not None
+    assert resumed.meter.step == whole.meter.step == 500
+    assert len(resumed.meter.validation_losses) == 4
+    assert resumed.meter.class_counts is not None
+    assert sum(resumed.meter.class_counts) == 16_000
+
+
+def test_accumulated_batches_are_measured_as_one_step(tmp_path: Path) -> None:
+    callback = Diagnosis()
+    trainer = fit(tmp_path, Lit(0.1), callback, accumulate_grad_batches=5)
+    assert callback.meter is not None
+    assert callback.meter.step == trainer.global_step == 75
+    signals = callback.meter.read()
+    assert signals.initial_loss is not None
+    assert 2 < signals.initial_loss < 4, "the loss itself, not a fifth of it"
+
+
+@pytest.mark.parametrize("arguments", [{"logger": False}, {"fast_dev_run": True}], ids=str)
+def test_without_a_place_to_write_nothing_is_written(tmp_path: Path, arguments: dict[str, Any]) -> None:
+    callback = Diagnosis()
+    fit(tmp_path, Lit(100.0), callback, **arguments)
+    assert callback.verdict is not None
+    assert not list(tmp_path.rglob("diagnosis.json"))
+
+
+def test_manual_optimization_is_left_alone(tmp_path: Path) -> None:
+    callback = Diagnosis()
+    fit(tmp_path, Lit(0.1, automatic=False), callback, max_epochs=1)
+    assert callback.verdict is None
+
+
+def test_lightnings_finder_leaves_no_verdict_behind(tmp_path: Path) -> None:
+    callback = Diagnosis()
+    module = Lit(0.1)
+    trainer = pl.Trainer(
+        logger=TensorBoardLogger(str(tmp_path), name="t", version="run"),
+        max_epochs=2,
+        callbacks=[callback],
+        accelerator="cpu",
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        default_root_dir=str(tmp_path),
+    )
+    module.lr = 0.1  # type: ignore[assignment]
+    Tuner(trainer).lr_find(module, *loaders(), num_training=50)
+    assert not list(tmp_path.rglob("diagnosis.json"))
+    trainer.fit(module, *loaders())
+    assert callback.meter is not None
+    assert callback.meter.step == 250
+
+
+def test_an_impossible_interval_is_refused() -> None:
+    with pytest.raises(UsageError, match="every_n_steps=0"):
+        Diagnosis(every_n_steps=0)
