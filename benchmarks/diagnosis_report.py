@@ -7,16 +7,12 @@ import math
 import statistics
 from collections.abc import Callable
 from itertools import pairwise
-from pathlib import Path
-from typing import Any
 
-from diagnosis import FORKS, accepted, group, key, last, read, truths
-from unstall.diagnosis import STALLS, Cause, diagnose
-from unstall.signals import Signals
+from labels import FORKS, Run, accepted, group, key, last, read, truths
+from measuring import ROOT, replace_tables, share, table
+from unstall import STALLS, Cause, Signals, name_cause
 
-Run = dict[str, Any]
 GROUPS = "development", "held-out", "fresh", "blind"
-PAGE = Path(__file__).parents[1] / "docs" / "diagnosis.md"
 CLASSES: dict[str, tuple[tuple[str, ...], tuple[Cause, ...]]] = {
     "rate too high": (("too high",), (Cause.TOO_HIGH, Cause.DEAD_FROM_RATE)),
     "rate too low": (("too low",), (Cause.TOO_LOW,)),
@@ -32,19 +28,9 @@ CLASSES: dict[str, tuple[tuple[str, ...], tuple[Cause, ...]]] = {
 }
 
 
-def wilson(hits: int, count: int, z: float = 1.96) -> tuple[float, float]:
-    """Return the 95 % interval of a share (Wilson, 1927)."""
-    if not count:
-        return 0.0, 1.0
-    share = hits / count
-    centre = (share + z * z / (2 * count)) / (1 + z * z / count)
-    half = z * math.sqrt(share * (1 - share) / count + z * z / (4 * count * count)) / (1 + z * z / count)
-    return max(0.0, centre - half), min(1.0, centre + half)
-
-
 def ours(run: Run) -> set[Cause]:
     """Return our verdict at the end of the run."""
-    return {diagnose(Signals(**last(run))).cause}
+    return {name_cause(Signals(**last(run))).cause}
 
 
 DEAD = {Cause.DEAD_AT_START, Cause.DEAD_FROM_RATE}
@@ -120,19 +106,15 @@ def autotrainer(run: Run) -> set[Cause]:
     return {Cause.TOO_LOW} if run["accuracy"] <= 0.13 else {Cause.HEALTHY}
 
 
-def table(runs: list[Run], found: list[set[str]], verdicts: list[set[Cause]]) -> list[str]:
+def by_class(found: list[set[str]], verdicts: list[set[Cause]]) -> list[str]:
     """Return precision and recall per class, with intervals, as lines of Markdown."""
-    lines = ["| class | precision | | recall | |", "|---|---|---|---|---|"]
+    rows = []
     for name, (labels, causes) in CLASSES.items():
-        named = [
-            bool(verdict & accepted(truth))
-            for verdict, truth in zip(verdicts, found, strict=True)
-            if verdict & set(causes)
-        ]
+        named = [bool(v & accepted(t)) for v, t in zip(verdicts, found, strict=True) if v & set(causes)]
         present = [bool(v & accepted(t)) for v, t in zip(verdicts, found, strict=True) if t & set(labels)]
         if named or present:
-            lines.append(f"| {name} | {_share(named)} | {_share(present)} |")
-    return lines
+            rows.append([name, share(named), share(present)])
+    return table("| class | precision | | recall | |", rows)
 
 
 def false_alarms(found: list[set[str]], verdicts: list[set[Cause]]) -> list[bool]:
@@ -144,7 +126,7 @@ def detection(run: Run, truth: set[str]) -> int | None:
     """Return the step of the first two successive readings whose verdict is the same and right."""
     before = None
     for step, signals in run["readings"].items():
-        cause = diagnose(Signals(**signals)).cause
+        cause = name_cause(Signals(**signals)).cause
         if cause == before and cause in accepted(truth) & STALLS:
             return int(step)
         before = cause
@@ -164,10 +146,7 @@ def random_rate(runs: list[Run], found: list[set[str]]) -> float:
 
 def report_forks(forked: list[Run], labels: list[set[str]]) -> list[str]:
     """Return how often the diagnosis by forks was right, and whether its fixes, retrained in full, work."""
-    lines = [
-        "| networks | right cause | | too high, too low | | false alarms | | fix within a point | | gain |",
-        "|---|---|---|---|---|---|---|---|---|---|",
-    ]
+    rows = []
     for name in GROUPS:
         those = [(run, truth) for run, truth in zip(forked, labels, strict=True) if group(run) == name]
         right = [Cause(run["cause"]) in accepted(truth) for run, truth in those]
@@ -177,17 +156,11 @@ def report_forks(forked: list[Run], labels: list[set[str]]) -> list[str]:
         fixed = [run for run, truth in those if run["retrained"] is not None and "random labels" not in truth]
         works = [run["retrained"] >= run["best"] - 0.01 for run in fixed]
         gain = 100 * statistics.mean([run["retrained"] - run["accuracy"] for run in fixed] or [0.0])
-        shares = (_share(values) for values in (right, rates, healthy, works))
-        lines.append(f"| {name} | {' | '.join(shares)} | {gain:+.0f} points |")
-    by_class = table(forked, labels, [{Cause(run["cause"])} for run in forked])
-    return [*lines, "", f"By class, all networks, {len(forked)} runs:", "", *by_class]
-
-
-def _share(values: list[bool]) -> str:
-    if not values:
-        return "- | "
-    low, high = wilson(sum(values), len(values))
-    return f"{sum(values) / len(values):.2f} ({sum(values)}/{len(values)}) | {low:.2f}-{high:.2f}"
+        shares = (share(values) for values in (right, rates, healthy, works))
+        rows.append([name, *shares, f"{gain:+.0f} points"])
+    header = "| networks | right cause | | too high, too low | | false alarms | | fix within a point | | gain |"
+    classes = by_class(labels, [{Cause(run["cause"])} for run in forked])
+    return [*table(header, rows), "", f"By class, all networks, {len(forked)} runs:", "", *classes]
 
 
 def report(runs: list[Run], found: list[set[str]], name: str) -> list[str]:
@@ -195,24 +168,27 @@ def report(runs: list[Run], found: list[set[str]], name: str) -> list[str]:
     chosen = [(run, truth) for run, truth in zip(runs, found, strict=True) if group(run) == name]
     those, labels = [run for run, _ in chosen], [truth for _, truth in chosen]
     own = [ours(run) for run in those]
-    lines = [f"**{name.capitalize()}, {len(those)} runs**", "", *table(those, labels, own), ""]
-    lines += ["| rules | right verdicts | | false alarms | |", "|---|---|---|---|---|"]
+    rows = []
     for judge_name, judge in JUDGES.items():
         verdicts = [judge(run) for run in those]
         right = [bool(v & accepted(t)) for v, t in zip(verdicts, labels, strict=True)]
-        lines.append(f"| {judge_name} | {_share(right)} | {_share(false_alarms(labels, verdicts))} |")
+        rows.append([judge_name, share(right), share(false_alarms(labels, verdicts))])
     steps = [(step, run) for run, truth in chosen if (step := detection(run, truth)) is not None]
-    share = [step / int(list(run["readings"])[-1]) for step, run in steps]
+    shares = [step / int(list(run["readings"])[-1]) for step, run in steps]
     stalls = sum(bool(accepted(truth) & STALLS) for truth in labels)
-    lines += [
+    return [
+        f"**{name.capitalize()}, {len(those)} runs**",
+        "",
+        *by_class(labels, own),
+        "",
+        *table("| rules | right verdicts | | false alarms | |", rows),
         "",
         f"Unsure: {sum(Cause.UNSURE in verdict for verdict in own)}. Detected while training: {len(steps)} of {stalls} "
         f"stalls, at a median step of {statistics.median(step for step, _ in steps):.0f}, "
-        f"{statistics.median(share):.0%} of the run.",
+        f"{statistics.median(shares):.0%} of the run.",
         f"Another rate at random ends within a point of its cell's best in {random_rate(those, labels):.2f}.",
         "",
     ]
-    return lines
 
 
 JUDGES: dict[str, Callable[[Run], set[Cause]]] = {
@@ -231,13 +207,9 @@ def main() -> None:
     known = {key(run): truth for run, truth in zip(runs, found, strict=True)}
     forked = read(FORKS)
     by_forks = report_forks(forked, [known[key(run)] for run in forked])
-    text = PAGE.read_text()
     for name, lines in (("signals", signals), ("forks", by_forks)):
-        begin, end = f"<!-- {name}: benchmarks/diagnosis_report.py -->\n", f"<!-- end of {name} -->"
-        before, _, rest = text.partition(begin)
-        text = before + begin + "\n".join(lines).rstrip() + "\n" + end + rest.partition(end)[2]
+        replace_tables(ROOT / "docs" / "diagnosis.md", "diagnosis_report.py", name, lines)
         print("\n".join(lines))
-    PAGE.write_text(text)
 
 
 if __name__ == "__main__":

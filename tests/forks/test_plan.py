@@ -1,84 +1,24 @@
 """Forks on small blobs: each cause is made, and must be found; each remedy must have been measured."""
 
-import math
-from collections.abc import Callable, Sequence
-from itertools import pairwise
+from collections.abc import Callable
 from typing import Any
 
 import pytest
-import pytorch_lightning as pl
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from forks.blobs import CONFIG, Batch, Lit, Logging, blobs, dead
 from unstall.errors import UsageError
-from unstall.forks.changes import merged, overlay_for, redrawn, with_relu
-from unstall.forks.plan import climb, fork, screening_steps
+from unstall.forks.plan import fork
 from unstall.forks.tried import Report
-from unstall.trials.judge import Judge, Score
-from unstall.trials.variants import State
-from unstall.watch.causes import Cause
-
-Batch = tuple[Tensor, Tensor]
-
-
-class Lit(pl.LightningModule):
-    def __init__(
-        self,
-        rate: float,
-        optimizer: str = "SGD",
-        widths: Sequence[int] = (20, 64, 10),
-        activation: type[nn.Module] = nn.ReLU,
-        seed: int = 0,
-    ) -> None:
-        super().__init__()
-        torch.manual_seed(seed)
-        layers: list[nn.Module] = []
-        for inputs, outputs in pairwise(widths):
-            layers += [nn.Linear(inputs, outputs), activation()]
-        self.network = nn.Sequential(*layers[:-1])
-        self.rate, self.optimizer = rate, optimizer
-
-    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        return F.cross_entropy(self.network(batch[0]), batch[1])
-
-    def configure_optimizers(self) -> torch.optim.Optimizer:
-        return getattr(torch.optim, self.optimizer)(self.parameters(), lr=self.rate)
+from unstall.trials import State
+from unstall.watch import Cause
 
 
 class Regression(Lit):
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         return F.mse_loss(self.network(batch[0])[:, 0], batch[1])
-
-
-def blobs(
-    batch_size: int = 32, seed: int = 0, random: bool = False, scale: float = 1.0
-) -> tuple[list[Batch], list[Batch]]:
-    """Four screenings' worth of training batches, and 500 held-out samples."""
-    generator = torch.Generator().manual_seed(seed)
-    centres = torch.randn(10, 20, generator=generator)
-    count = 4 * screening_steps(batch_size)
-    labels = torch.randint(10, (count * batch_size + 500,), generator=generator)
-    inputs = centres[labels] + 0.7 * torch.randn(len(labels), 20, generator=generator)
-    if random:
-        labels = torch.randint(10, labels.shape, generator=generator)
-    training = list(zip(inputs[:-500].split(batch_size), labels[:-500].split(batch_size), strict=True))
-    return training, [(inputs[-500:], labels[-500:])]
-
-
-def dead(module: Lit, units: int = 64) -> Lit:
-    assert isinstance(module.network[0], nn.Linear)
-    nn.init.constant_(module.network[0].bias[:units], -1000.0)
-    return module
-
-
-CONFIG = {
-    "model": {
-        "class_path": "tests.Lit",
-        "init_args": {"optimizer": {"class_path": "torch.optim.SGD", "init_args": {"lr": 0.1, "momentum": 0.0}}},
-    },
-    "data": {"class_path": "tests.Data", "init_args": {"batch_size": 32}},
-}
 
 
 @pytest.mark.slow
@@ -126,12 +66,6 @@ def test_cause_is_found_and_its_remedy_measured(
 
 
 def test_what_gains_less_than_five_points_is_offered_without_an_accusation() -> None:
-    class Logging(Lit):
-        def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-            logits = self.network(batch[0])
-            self.log("train/accuracy", (logits.argmax(1) == batch[1]).float().mean())
-            return F.cross_entropy(logits, batch[1])
-
     report = fork(Logging(0.005), *blobs(), config=CONFIG)
     assert report.verdict.cause == Cause.HEALTHY
     assert report.fix is not None
@@ -205,54 +139,3 @@ def test_manual_optimization_and_too_little_data_are_refused() -> None:
     module.automatic_optimization = False
     with pytest.raises(UsageError, match="manual optimization"):
         fork(module, *blobs())
-
-
-def test_overlays_go_through_class_paths_and_only_to_known_settings() -> None:
-    assert overlay_for(CONFIG, ["model", "optimizer", "lr"], 3.0) == {
-        "model": {
-            "class_path": "tests.Lit",
-            "init_args": {"optimizer": {"class_path": "torch.optim.SGD", "init_args": {"lr": 3.0}}},
-        }
-    }
-    assert overlay_for(CONFIG, ["model", "learning_rate"], 3.0) is None
-    both = merged({"a": {"b": 1, "c": 2}}, {"a": {"c": 3}, "d": 4})
-    assert both == {"a": {"b": 1, "c": 3}, "d": 4}
-
-
-def scores(best: float) -> Callable[[list[float]], list[Score]]:
-    """What a race would come to if the loss grew with the decades between a rate and the best one."""
-    return lambda rates: [Score(1 + abs(math.log10(rate / best))) for rate in rates]
-
-
-@pytest.mark.parametrize(
-    ("best", "expected"),
-    [
-        (0.01, [0.032, 0.01, 0.0032, 0.001]),
-        (1e-4, [0.032, 0.01, 0.0032, 0.001]),
-        (0.1, [0.32, 0.1, 0.032, 0.01, 0.0032, 0.001]),
-        (1e3, [1.0, 0.32, 0.1, 0.032, 0.01, 0.0032, 0.001]),
-    ],
-)
-def test_rates_are_raced_upwards_until_one_is_too_high(best: float, expected: list[float]) -> None:
-    raced = climb(0.01, scores(best), Judge(2.3).safest)
-    assert [rate for rate, _ in raced] == expected
-    assert [score for _, score in raced] == scores(best)(expected)
-
-
-def test_rates_go_up_too_while_the_highest_has_the_lowest_loss() -> None:
-    known = {0.032: Score(0.31, 0.90), 0.01: Score(0.33, 0.91), 0.0032: Score(0.36, 0.89), 0.001: Score(0.5, 0.86)}
-    higher = {0.1: Score(0.26, 0.92), 0.32: Score(9.0, 0.1)}
-    raced = climb(0.01, lambda rates: [{**known, **higher}[rate] for rate in rates], Judge(2.3, 0.1, 2000).safest)
-    assert [rate for rate, _ in raced][:2] == [0.32, 0.1]
-
-
-def test_network_surgery_leaves_the_original_alone() -> None:
-    module = Lit(0.1, activation=nn.Tanh)
-    other = with_relu(module)
-    assert other is not None
-    assert isinstance(other.network[1], nn.ReLU)
-    assert isinstance(module.network[1], nn.Tanh)
-    assert with_relu(Lit(0.1)) is None
-    again = redrawn(dead(Lit(0.1)))
-    assert isinstance(again.network[0], nn.Linear)
-    assert float(again.network[0].bias.detach().abs().max()) < 1

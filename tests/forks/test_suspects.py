@@ -7,9 +7,13 @@ import pytorch_lightning as pl
 import torch
 from torch import nn
 
-from unstall.forks.changes import overlay_of
-from unstall.forks.suspects import find_suspects
-from unstall.watch.causes import Cause
+from forks.blobs import CONFIG, blobs, dead
+from forks.blobs import Lit as Blobs
+from unstall.forks.changes import merged
+from unstall.forks.subject import Subject
+from unstall.forks.suspects import find_suspects, try_suspects
+from unstall.forks.tried import Findings, Fork
+from unstall.watch import Cause
 
 BATCH = torch.randn(64, 20), torch.zeros(64, dtype=torch.long)
 
@@ -69,12 +73,45 @@ def test_without_settings_a_copy_of_the_module_is_changed() -> None:
     assert names(Lit()) == ["initial weights as torch draws them"]
 
 
-def test_a_setting_may_have_several_names_and_places() -> None:
-    nested = {"model": {"class_path": "mine.Lit", "init_args": {"optimizer": {"lr": 1.0}, "learning_rate": 2.0}}}
-    rate = "optimizer.lr", "lr", "learning_rate"
-    assert overlay_of(nested, rate, 3.0) == {
-        "model": {"class_path": "mine.Lit", "init_args": {"optimizer": {"lr": 3.0}}}
-    }
-    assert overlay_of({"model": {"learning_rate": 2.0}}, rate, 3.0) == {"model": {"learning_rate": 3.0}}
-    assert overlay_of({"learning_rate": 2.0}, rate, 3.0) == {"learning_rate": 3.0}
-    assert overlay_of({"model": {"depth": 2}}, rate, 3.0) is None
+def findings_of(subject: Subject) -> Findings:
+    rate = Fork("learning rate 1", subject.score, subject.score)
+    return Findings(subject.signals, subject.judge, subject.score, rate)
+
+
+def test_the_best_suspect_is_tried_again_for_longer() -> None:
+    subject = Subject(dead(Blobs(1e-2, "Adam")), *blobs(128))
+    best = try_suspects(subject, findings_of(subject), [1e-2])
+    short, long = subject.forks
+    assert best is long
+    assert all(fork.change.startswith("initial weights as torch draws them") for fork in (short, long))
+    assert long.before == subject.score
+    assert long.after.loss < 0.05 * long.before.loss
+    assert (long.cause, long.mends) == (Cause.DEAD_AT_START, True)
+    assert long.overlay is None, "nothing in a configuration says so"
+
+
+def test_a_setting_and_its_rate_become_one_overlay() -> None:
+    settings = {"network": {"class_path": "N", "init_args": {"init_scale": 20.0, "activation": "relu"}}}
+    configured = merged(CONFIG, {"model": {"init_args": settings}})
+    spoilt = Blobs(1e-4)
+    with torch.no_grad():
+        for parameter in spoilt.network.parameters():
+            parameter *= 20
+    subject = Subject(spoilt, *blobs(128), config=configured)
+    findings = findings_of(subject)
+    assert findings.badly_scaled
+    best = try_suspects(subject, findings, [1e-4], lambda overlay: Blobs(1e-4))
+    assert best is not None
+    assert best.change.startswith("init_scale 1.0, learning rate")
+    assert best.cause == Cause.BAD_SCALE
+    assert best.overlay is not None
+    arguments = best.overlay["model"]["init_args"]
+    assert arguments["network"]["init_args"] == {"init_scale": 1.0}
+    assert arguments["optimizer"]["init_args"]["lr"] > 1e-3
+
+
+def test_without_a_suspect_nothing_is_tried() -> None:
+    network = {"init_scale": 1.0, "activation": "relu", "widths": [20, 128, 10]}
+    subject = Subject(Blobs(1e-2, "Adam"), *blobs(128), config=config(**network))
+    assert try_suspects(subject, findings_of(subject), [1e-2], lambda overlay: Blobs(1e-2)) is None
+    assert subject.forks == []

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from unstall.cli.program import main
+from unstall.cli.entry import main
 from unstall.runs.history import read_metrics
 
 CONFIGS = Path(__file__).parents[2] / "configs"

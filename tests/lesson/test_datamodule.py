@@ -1,11 +1,11 @@
-"""The right samples, once each, in an order that only the seed and the epoch decide."""
+"""The right samples of the right file, split and labelled as asked for."""
 
 import copy
+import inspect
 import pickle
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import pytorch_lightning as pl
 import torch
@@ -17,9 +17,7 @@ from torchvision.transforms.functional import to_tensor
 
 from conftest import MakeMNIST
 from lesson.datamodule import MNISTDataModule
-from unstall.data.images import read_images
-from unstall.data.memory import EpochSampler, InMemoryDataset
-from unstall.errors import UsageError
+from unstall import EpochSampler, InMemoryDataset, UsageError, read_images
 
 
 def ready(data_dir: Path, stage: str | None = "fit", **arguments: Any) -> MNISTDataModule:
@@ -191,43 +189,11 @@ def test_copies_deliver_the_same(tiny_mnist_dir: Path) -> None:
 # --- order ---
 
 
-def order(length: int, seed: int, epoch: int, world_size: int = 1, rank: int = 0, shuffle: bool = True) -> list[int]:
+def order(length: int, seed: int, epoch: int) -> list[int]:
     dataset: Any = TensorDataset(torch.empty(length))
-    sampler = EpochSampler(dataset, world_size, rank, shuffle, seed)
+    sampler = EpochSampler(dataset, world_size=1, rank=0, shuffle=True, seed=seed)
     sampler.set_epoch(epoch)
-    indices = list(sampler)
-    assert len(sampler) == len(indices)
-    assert list(sampler) == indices  # iterating does not change what comes next
-    return indices
-
-
-def test_order_is_a_function_of_seed_and_epoch() -> None:
-    orders = {(seed, epoch): order(50, seed, epoch) for seed in range(4) for epoch in range(4)}
-    assert all(sorted(indices) == list(range(50)) for indices in orders.values())
-    assert len({tuple(indices) for indices in orders.values()}) == 16  # seed 0, epoch 1 is not seed 1, epoch 0
-    torch.manual_seed(99)
-    np.random.seed(99)
-    assert orders == {key: order(50, *key) for key in orders}
-
-
-@pytest.mark.parametrize("length", [1, 2, 7, 12, 13, 12_001])
-@pytest.mark.parametrize("world_size", [1, 2, 3, 5])
-def test_training_shares_are_equal_and_repeat_only_what_they_must(length: int, world_size: int) -> None:
-    shares = [order(length, 0, 3, world_size, rank) for rank in range(world_size)]
-    steps = -(-length // world_size)
-    assert [len(share) for share in shares] == [steps] * world_size
-    seen = [index for step in zip(*shares, strict=True) for index in step]
-    alone = order(length, 0, 3)
-    assert seen[:length] == alone  # together they see what one process would see, in its order
-    assert all(index == alone[k % length] for k, index in enumerate(seen))
-
-
-@pytest.mark.parametrize("length", [1, 2, 7, 12_000, 12_001])
-@pytest.mark.parametrize("world_size", [1, 2, 3, 5])
-def test_evaluation_shares_hold_each_sample_once(length: int, world_size: int) -> None:
-    shares = [order(length, 0, 3, world_size, rank, shuffle=False) for rank in range(world_size)]
-    assert sorted(index for share in shares for index in share) == list(range(length))
-    assert max(map(len, shares)) - min(map(len, shares)) <= 1
+    return list(sampler)
 
 
 class Recorder(pl.LightningModule):
@@ -309,76 +275,18 @@ def test_predicting_the_test_set(tiny_mnist_dir: Path, tmp_path: Path) -> None:
     assert data.predict_names == [str(index) for index in range(100)]
 
 
-@pytest.fixture
-def image_dir(tmp_path: Path) -> Path:
-    """The same bright bar on black in every kind of file that people have."""
-    folder = tmp_path / "images"
-    folder.mkdir()
-    bar = np.zeros((280, 280), dtype=np.uint8)
-    bar[100:120] = 255
-    grey = Image.fromarray(bar)
-    grey.save(folder / "a_grey.png")
-    grey.convert("RGB").save(folder / "b_colour.jpg", quality=95)
-    grey.convert("P").save(folder / "c_palette.png")
-    grey.convert("1").save(folder / "d_black_and_white.png")
-    Image.fromarray(bar.astype(np.uint16) * 256 + 255).save(folder / "e_16_bit.png")
-    transparent = Image.new("RGBA", (280, 280), (255, 255, 255, 0))
-    transparent.paste((255, 255, 255, 255), (0, 100, 280, 120))
-    transparent.save(folder / "f_transparent.PNG")
-    Image.fromarray(bar.T[:, ::-1].copy()).save(folder / "g_turned.jpeg", quality=95, exif=_turned_left())
-    grey.resize((28, 28)).save(folder / "h_28x28.png")
-    (folder / ".DS_Store").write_bytes(b"not an image")
-    (folder / "a_folder").mkdir()
-    return folder
-
-
-def _turned_left() -> Image.Exif:
-    exif = Image.Exif()
-    exif[0x0112] = 8  # "rotate by 270 degrees clockwise to see it upright"
-    return exif
-
-
-def test_every_kind_of_image_is_read_alike(image_dir: Path) -> None:
-    images, names = read_images(image_dir)
-    assert [name[0] for name in names] == list("abcdefgh")
-    assert images.shape == (8, 28, 28)
-    assert images.dtype == torch.uint8
-    for image, name in zip(images, names, strict=True):
-        rows = image.float().mean(dim=1)
-        assert rows[10:12].min() > 200, name
-        assert rows[:8].max() < 10, name
-        assert rows[14:].max() < 10, name
-
-
-def test_predicting_a_folder_needs_no_mnist(image_dir: Path, tmp_path: Path) -> None:
+def test_predicting_a_folder_needs_no_mnist(tmp_path: Path) -> None:
+    image_dir = tmp_path / "images"
+    image_dir.mkdir()
+    for value in range(8):
+        Image.new("L", (56, 56), 30 * value).save(image_dir / f"{value}.png")
     data = MNISTDataModule(str(tmp_path / "nothing"), predict_dir=str(image_dir), eval_batch_size=3)
     predictions: Any = trainer(tmp_path).predict(Recorder(), datamodule=data)
     assert [len(batch) for batch in predictions] == [3, 3, 2]
     assert torch.equal(torch.cat(predictions), (read_images(image_dir)[0] / 255).unsqueeze(1))
-    assert len(data.predict_names) == 8
+    assert [int(255 * sample.max() + 0.5) for batch in predictions for sample in batch] == list(range(0, 240, 30))
+    assert data.predict_names == [f"{value}.png" for value in range(8)]
     assert not (tmp_path / "nothing").exists()
-
-
-@pytest.mark.parametrize("content", [b"", b"hello", b"\x89PNG\r\n\x1a\n and no more", b"GIF89a"])
-def test_a_file_that_is_not_an_image_is_named(image_dir: Path, content: bytes) -> None:
-    (image_dir / "notes.txt").write_bytes(content)
-    with pytest.raises(UsageError, match=r"notes\.txt is not a PNG or JPEG image"):
-        read_images(image_dir)
-
-
-def test_a_truncated_image_is_named(image_dir: Path) -> None:
-    path = image_dir / "b_colour.jpg"
-    path.write_bytes(path.read_bytes()[:-900])
-    with pytest.raises(UsageError, match=r"b_colour\.jpg is not"):
-        read_images(image_dir)
-
-
-def test_a_folder_without_images_is_refused(tmp_path: Path) -> None:
-    (tmp_path / ".hidden").touch()
-    with pytest.raises(UsageError, match="is empty"):
-        read_images(tmp_path)
-    with pytest.raises(UsageError, match="is not a folder"):
-        read_images(tmp_path / "missing")
 
 
 # --- arguments ---
@@ -390,6 +298,7 @@ def test_a_folder_without_images_is_refused(tmp_path: Path) -> None:
         ("dataset", "EMNIST"),
         ("split", "first"),
         ("batch_size", 0),
+        ("eval_batch_size", 0),
         ("val_fraction", 0.0),
         ("val_fraction", 1.0),
         ("val_fraction", float("nan")),
@@ -427,3 +336,4 @@ def test_hyperparameters_are_plain_values(tiny_mnist_dir: Path) -> None:
     data = ready(tiny_mnist_dir, None)
     assert data.hparams["val_fraction"] == 0.2
     assert all(isinstance(value, bool | int | float | str | None) for value in data.hparams.values())
+    assert set(data.hparams) == set(inspect.signature(MNISTDataModule).parameters)

@@ -1,3 +1,5 @@
+"""The steps and metrics of a classifier: those of a plain loop."""
+
 import subprocess
 import sys
 from functools import partial
@@ -14,7 +16,7 @@ from torch.utils.data import DataLoader, TensorDataset
 from lesson.datamodule import MNISTDataModule
 from lesson.module import LitClassifier
 from lesson.network import MLP
-from unstall.errors import UsageError
+from unstall import UsageError
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:.*does not have many workers"),
@@ -141,7 +143,7 @@ def test_checkpoint_loads_in_a_fresh_process_to_the_same_logits(trained: Path, t
     inputs, _ = next(iter(data.test_dataloader()))
     torch.save(inputs, tmp_path / "inputs.pt")
     code = (
-        "import sys, torch; from unstall.classifier import LitClassifier\n"
+        "import sys, torch; from lesson.module import LitClassifier\n"
         "module = LitClassifier.load_from_checkpoint(sys.argv[1], weights_only=True).eval()\n"
         "torch.save(module(torch.load(sys.argv[2])).detach(), sys.argv[3])"
     )

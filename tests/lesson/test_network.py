@@ -1,3 +1,5 @@
+"""A multilayer perceptron: its formula, and weights that are drawn as the literature says."""
+
 import math
 
 import pytest

@@ -1,14 +1,14 @@
+"""Folders of runs: names, places, room on the disk."""
+
 import multiprocessing
+import os
 import time
 from pathlib import Path
 
 import pytest
-import torch
 
 from unstall.errors import UsageError
-from unstall.runs.checkpoints import find_checkpoint
-from unstall.runs.files import write
-from unstall.runs.folder import BEST, CONFIG, LAST, RunLogger, check_writable, newest_checkpoint, reserve
+from unstall.runs.folder import BEST, RunLogger, check_writable, newest_checkpoint, reserve
 
 
 def _reserve(experiment: Path, start: float, names: "multiprocessing.Queue[str]") -> None:
@@ -50,31 +50,12 @@ def test_logger_makes_no_folder_until_it_is_needed(tmp_path: Path) -> None:
     assert logger.version == logger.version
 
 
-def test_checkpoint_of_a_file_a_run_and_nothing(tmp_path: Path) -> None:
-    run = tmp_path / "run"
-    (run / "checkpoints").mkdir(parents=True)
-    with pytest.raises(UsageError, match="not a run folder"):
-        find_checkpoint(str(run), BEST)
-    (run / CONFIG).write_text("")
-    assert find_checkpoint(str(run), BEST) is None  # killed in its first epoch
-    (run / LAST).write_bytes(b"")
-    assert find_checkpoint(str(run), BEST) == run / LAST
-    (run / BEST).write_bytes(b"")
-    assert find_checkpoint(str(run), BEST) == run / BEST
-    assert find_checkpoint(str(run), LAST) == run / LAST
-    assert find_checkpoint(str(run / BEST), LAST) == run / BEST
-    with pytest.raises(UsageError, match="no such file"):
-        find_checkpoint(str(run / "other.ckpt"), LAST)
-
-
 def test_newest_checkpoint_is_the_run_trained_last(tmp_path: Path) -> None:
     assert "<run>" in str(newest_checkpoint(tmp_path))
     for age, name in enumerate(("b", "a")):
         file = tmp_path / "e" / name / BEST
         file.parent.mkdir(parents=True)
         file.write_bytes(b"")
-        import os
-
         os.utime(file, (age, age))
     assert newest_checkpoint(tmp_path) == tmp_path / "e" / "a" / BEST
 
@@ -85,28 +66,3 @@ def test_a_full_disk_is_refused_with_what_is_missing(tmp_path: Path, monkeypatch
     monkeypatch.setattr("shutil.disk_usage", lambda _: type("Usage", (), {"free": 2_000_000}))
     with pytest.raises(UsageError, match=r"logs_dir=.*2\.0 MB left.*5\.0 MB"):
         check_writable(tmp_path / "logs", 5_000_000)
-
-
-def test_a_file_appears_complete_or_not_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    file = tmp_path / "metrics.csv"
-    write(file, "old")
-
-    def full(*_: object) -> int:
-        raise OSError(28, "No space left on device")
-
-    with monkeypatch.context() as patch:
-        patch.setattr(Path, "write_bytes", full)
-        with pytest.raises(OSError, match="No space"):
-            write(file, "new")
-    assert file.read_text() == "old"
-    assert list(tmp_path.iterdir()) == [file]
-
-
-def test_the_run_holds_what_it_should_and_nothing_else(trained: Path) -> None:
-    names = {str(path.relative_to(trained)) for path in trained.rglob("*") if not path.name.startswith("events.")}
-    assert names == {
-        *("config.yaml", "hparams.yaml", "metrics.csv", "diagnosis.json", "confusion_matrix.png"),
-        *("checkpoints", "checkpoints/best.ckpt", "checkpoints/last.ckpt"),
-    } | ({"worst_mistakes.png"} & names)
-    assert [folder.name for folder in trained.parents[2].iterdir() if folder.name != "data"] == ["logs"]
-    assert torch.load(trained / LAST, weights_only=True)["epoch"] == 2

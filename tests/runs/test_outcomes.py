@@ -2,7 +2,6 @@
 
 import csv
 import warnings
-from functools import partial
 from pathlib import Path
 
 import pytest
@@ -11,15 +10,29 @@ import torch
 import torch.nn.functional as F
 from torch.utils.data import DataLoader, TensorDataset
 
-from lesson.module import LitClassifier
-from lesson.network import MLP
 from unstall.runs.outcomes import Mistakes, Predictions
+
+
+class Classifier(pl.LightningModule):
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = torch.nn.Linear(4, 3)
+
+    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+        logits: torch.Tensor = self.layer(inputs)
+        return logits
+
+    def test_step(self, batch: list[torch.Tensor], batch_idx: int) -> torch.Tensor:
+        return self(batch[0])
+
+    def predict_step(self, batch: list[torch.Tensor], batch_idx: int) -> torch.Tensor:
+        return self(batch[0]).softmax(1)
 
 
 def test_confusion_matrix_is_that_of_a_plain_loop(tmp_path: Path) -> None:
     torch.manual_seed(0)
     inputs, labels = torch.randn(50, 4), torch.randint(3, (50,))
-    module = LitClassifier(MLP([4, 3]), partial(torch.optim.SGD, lr=0.1))
+    module = Classifier()
     mistakes = Mistakes(count=4)
     trainer = pl.Trainer(
         logger=False, callbacks=[mistakes], enable_progress_bar=False, accelerator="cpu", default_root_dir=tmp_path
@@ -44,7 +57,7 @@ def test_confusion_matrix_is_that_of_a_plain_loop(tmp_path: Path) -> None:
 def test_predictions_are_a_row_per_sample_with_the_probability_of_each_class(tmp_path: Path) -> None:
     torch.manual_seed(0)
     inputs = torch.randn(5, 4)
-    module = LitClassifier(MLP([4, 3]), partial(torch.optim.SGD, lr=0.1))
+    module = Classifier()
     trainer = pl.Trainer(
         logger=False, callbacks=[Predictions()], enable_progress_bar=False, accelerator="cpu", default_root_dir=tmp_path
     )

@@ -42,6 +42,7 @@ def test_accuracy_decides_and_loss_among_those_within_its_standard_error() -> No
     assert Judge(H0).best(learned_by_heart) == 2, "without classes there is only the loss"
     assert judge.best([Score(9.0, 0.1), Score(2.302, 0.09), Score(2.4, 0.2)]) == 1, "none is well above chance"
     assert judge.best([Score(math.inf), Score(3.0, 0.7)]) == 1
+    assert judge.better_of(*learned_by_heart) == Score(0.8, 0.833)
 
 
 def test_a_change_helps_by_five_points_and_a_fifth_of_the_error() -> None:

@@ -112,7 +112,7 @@ def long_calls() -> Iterator[tuple[subprocess.Popen[str], set[int]]]:
     """A process that makes 40 calls of half a second side by side, and the numbers of both processes."""
     code = (
         "import os, time, torch\n"
-        "from unstall.parallel import side_by_side\n"
+        "from unstall.trials.parallel import side_by_side\n"
         "torch.set_num_threads(2)\n"
         # one write for a whole line: two processes write to this pipe, and unbuffered `print` makes two
         "side_by_side(lambda i: (os.write(1, b'%d\\n' % os.getpid()), time.sleep(0.5)), 40)\n"

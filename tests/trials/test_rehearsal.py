@@ -15,8 +15,6 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, IterableDataset, TensorDataset
 
 from unstall.errors import UsageError
-from unstall.find.search import find_learning_rate
-from unstall.forks.report import diagnose_run
 from unstall.trials.rehearsal import endless, rehearse
 from unstall.trials.variants import Variant
 
@@ -127,19 +125,6 @@ def test_a_module_races_as_it_would_fit(kind: str, tmp_path: Path) -> None:
         assert rehearsal.module.estimated == 30
 
 
-@pytest.mark.parametrize(
-    ("kind", "data"), [("schedule", Data("stream")), ("setup", NoValidation()), ("", Data("list"))]
-)
-def test_finder_and_forks_take_what_a_fit_takes(kind: str, data: pl.LightningDataModule, tmp_path: Path) -> None:
-    trainer = make_trainer(tmp_path, max_steps=30)
-    assert find_learning_rate(Lit(kind), data, trainer, num_rates=3, steps=90).learning_rate > 1e-3
-    module = Lit(kind)
-    report = diagnose_run(tmp_path, module, data, trainer, config={}, rebuild=lambda overlay: Lit(kind))
-    assert len(report.forks) > 5
-    assert (tmp_path / "diagnosis.json").exists()
-    assert module._trainer is None
-
-
 def test_steps_are_those_of_the_trainer(tmp_path: Path) -> None:
     trainer = make_trainer(tmp_path, accumulate_grad_batches=2, gradient_clip_val=0.5, max_steps=7)
     rehearsal = rehearse(Lit(), Data(), trainer, str(tmp_path))
@@ -183,10 +168,33 @@ def test_data_come_in_all_forms(tmp_path: Path) -> None:
     assert rehearse(Lit(), (loader, loader), None, str(tmp_path)).validation is loader
 
 
+def test_a_module_may_bring_its_own_loaders(tmp_path: Path) -> None:
+    class WithLoaders(Lit):
+        def setup(self, stage: str) -> None:
+            self.samples = samples(0)
+
+        def train_dataloader(self) -> Any:
+            assert self.trainer is not None
+            return DataLoader(self.samples, 20 // self.trainer.world_size)
+
+    module = WithLoaders()
+    for data in (None, module):
+        rehearsal = rehearse(module, data, make_trainer(tmp_path), str(tmp_path))
+        assert rehearsal.options.steps_per_epoch == 10
+        assert rehearsal.validation is None
+        assert next(rehearsal.batches())[0].shape == (20, 4)
+    assert not hasattr(module, "samples"), "a copy is set up"
+    assert module._trainer is None
+
+
 def test_what_cannot_be_rehearsed_is_refused(tmp_path: Path) -> None:
     module = Lit()
     module.automatic_optimization = False
     with pytest.raises(UsageError, match="manual optimization"):
         rehearse(module, Data(), None, str(tmp_path))
+    with pytest.raises(UsageError, match=r"data=Lit: it has no train_dataloader"):
+        rehearse(Lit(), None, None, str(tmp_path))
+    with pytest.raises(UsageError, match=r"data=LightningDataModule: it has no train_dataloader"):
+        rehearse(Lit(), pl.LightningDataModule(), make_trainer(tmp_path), str(tmp_path))
     with pytest.raises(UsageError, match="no batch"):
         next(endless([]))

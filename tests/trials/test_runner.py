@@ -275,8 +275,15 @@ def test_refusals() -> None:
 
     with pytest.raises(UsageError, match="2 optimizers"):
         race(Two(), [Variant()], make_batches(1))
-    with pytest.raises(UsageError, match="precision=64-true"):
-        StepOptions(precision="64-true")
+
+    class Broken(Lit):
+        def training_step(self, batch: Any, batch_idx: int) -> Any:
+            return super().training_step(batch, batch_idx).detach() if self.schedule else None
+
+    with pytest.raises(UsageError, match="model=Broken: the loss requires no gradient"):
+        race(Broken(), [Variant()], make_batches(1))
+    with pytest.raises(UsageError, match="model=Broken: training_step returned None"):
+        race(Broken(schedule=None), [Variant()], make_batches(1))
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="elsewhere a race uses one process")

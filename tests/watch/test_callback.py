@@ -1,4 +1,7 @@
+"""The callback in fits by Lightning: its verdict, its files, its memory, and where it keeps still."""
+
 import json
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -13,8 +16,10 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from unstall.errors import UsageError
-from unstall.watch.callback import Diagnosis
+from unstall.watch.callback import Diagnosis, write_verdict
 from unstall.watch.causes import Cause
+from unstall.watch.rules import name_cause
+from unstall.watch.signals import Signals
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:.*does not have many workers"),
@@ -135,24 +140,24 @@ def test_resumed_run_still_measures_from_its_initial_weights(tmp_path: Path) -> 
     assert first.meter is not None
     assert second.meter is not None
     now = torch.cat([weight.detach().flatten() for weight in again.parameters()])
-    moved = float((now - initial).norm()) / second.meter.initial_norm
+    moved = float((now - initial).norm()) / second.meter.path.initial_norm
     assert second.meter.read().move == pytest.approx(moved)
-    assert second.meter.first_losses == first.meter.first_losses
+    assert second.meter.losses.first_losses == first.meter.losses.first_losses
     fit(tmp_path, Lit(0.1), resumed := Diagnosis(), max_epochs=4, ckpt_path=str(tmp_path / "half.ckpt"))
     assert whole.meter is not None
     assert resumed.meter is not None
-    assert resumed.meter.step == whole.meter.step == 500
-    assert len(resumed.meter.validation_losses) == 4
-    assert resumed.meter.class_counts is not None
-    assert sum(resumed.meter.class_counts) == 16_000
+    assert resumed.meter.read().step == whole.meter.read().step == 500
+    assert len(resumed.meter.losses.validation_losses) == 4
+    assert resumed.meter.losses.class_counts is not None
+    assert sum(resumed.meter.losses.class_counts) == 16_000
 
 
 def test_accumulated_batches_are_measured_as_one_step(tmp_path: Path) -> None:
     callback = Diagnosis()
     trainer = fit(tmp_path, Lit(0.1), callback, accumulate_grad_batches=5)
     assert callback.meter is not None
-    assert callback.meter.step == trainer.global_step == 75
     signals = callback.meter.read()
+    assert signals.step == trainer.global_step == 75
     assert signals.initial_loss is not None
     assert 2 < signals.initial_loss < 4, "the loss itself, not a fifth of it"
 
@@ -188,9 +193,21 @@ def test_lightnings_finder_leaves_no_verdict_behind(tmp_path: Path) -> None:
     assert not list(tmp_path.rglob("diagnosis.json"))
     trainer.fit(module, *loaders())
     assert callback.meter is not None
-    assert callback.meter.step == 250
+    assert callback.meter.read().step == 250
 
 
 def test_an_impossible_interval_is_refused() -> None:
     with pytest.raises(UsageError, match="every_n_steps=0"):
         Diagnosis(every_n_steps=0)
+
+
+def test_file_is_plain_json_with_the_promised_keys(tmp_path: Path) -> None:
+    signals = Signals(step=400, loss=math.inf, loss_ratio=math.inf, non_finite_step=7)
+    write_verdict(tmp_path / "new", name_cause(signals), signals)
+    text = (tmp_path / "new/diagnosis.json").read_text()
+    content = json.loads(text, parse_constant=lambda name: pytest.fail(f"{name} is no JSON"))
+    assert {"cause", "confidence", "runner_up", "evidence", "forks", "fix", "verified"} <= content.keys()
+    assert content["cause"] == "non-finite loss"
+    assert content["signals"]["loss"] is None
+    assert Signals(**content["signals"]).step == 400
+    assert [path.name for path in (tmp_path / "new").iterdir()] == ["diagnosis.json"]

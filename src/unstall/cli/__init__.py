@@ -6,7 +6,7 @@ asked for?*
 
 from unstall.cli.commands import CLI
 from unstall.cli.display import NoProfiler, ProgressBar, program
-from unstall.cli.program import main
+from unstall.cli.entry import main
 from unstall.cli.python import diagnose, run
 from unstall.cli.trainer import Trainer
 

@@ -54,14 +54,17 @@ def base_configs() -> list[str]:
         if not file.is_file():
             continue
         try:
-            settings = tomllib.loads(file.read_text()).get("tool", {}).get("unstall", {})
+            settings = tomllib.loads(file.read_text()).get("tool", {}).get("unstall")
         except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
             raise UsageError(f"{file}: not TOML, {error}") from None
+        if settings is None:
+            continue
         if "config" in settings:
             config = file.parent / str(settings["config"])
             if not config.is_file():
                 raise UsageError(f"{file}: tool.unstall.config={settings['config']}: no such file; name one that is")
             return [str(BASE_CONFIG), str(config)]
+        break
     return [str(BASE_CONFIG)]
 
 

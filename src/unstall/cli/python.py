@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 import pytorch_lightning as pl
 
 from unstall.cli.commands import CLI
+from unstall.cli.entry import prepare
 from unstall.cli.trainer import Trainer
 
 if TYPE_CHECKING:
@@ -25,6 +26,7 @@ def run(args: list[str]) -> Path:
     Raises:
         UsageError: for whatever the command line would end with.
     """
+    prepare()
     return CLI(args).folder
 
 
@@ -46,6 +48,7 @@ def diagnose(
         from unstall.forks import diagnose_module
 
         return diagnose_module(subject, data, trainer)
+    prepare()
     command = CLI(["diagnose", str(subject)])
     assert isinstance(command.trainer, Trainer)
     return command.trainer.report

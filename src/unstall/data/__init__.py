@@ -4,8 +4,20 @@ In: files from somewhere, tensors, a seed. Out: files that lie on disk whole and
 function of seed and epoch. The question: *what does training see, and when?*
 """
 
+from unstall.data.download import Mirror, Wheel, fetch
 from unstall.data.images import read_images
-from unstall.data.memory import Batch, EpochSampler, InMemoryDataset
+from unstall.data.memory import EpochSampler, InMemoryDataset, in_memory_loader
 from unstall.data.seeds import RandomState, global_seed, random_generator
 
-__all__ = ["Batch", "EpochSampler", "InMemoryDataset", "RandomState", "global_seed", "random_generator", "read_images"]
+__all__ = [
+    "EpochSampler",
+    "InMemoryDataset",
+    "Mirror",
+    "RandomState",
+    "Wheel",
+    "fetch",
+    "global_seed",
+    "in_memory_loader",
+    "random_generator",
+    "read_images",
+]

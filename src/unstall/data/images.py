@@ -1,6 +1,7 @@
 """A folder of pictures as one tensor."""
 
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import torch
@@ -9,14 +10,18 @@ from torch import Tensor
 from unstall.errors import UsageError
 
 
-def read_images(folder: Path) -> tuple[Tensor, list[str]]:
-    """Reads every PNG and JPEG of a folder as MNIST would have it: grey, 28 x 28.
+def read_images(
+    folder: Path, size: tuple[int, int] = (28, 28), mode: Literal["L", "RGB"] = "L"
+) -> tuple[Tensor, list[str]]:
+    """Reads every PNG and JPEG of a folder; what is transparent in it turns black.
 
     Args:
         folder: Its files in the order of their names; hidden files and folders in it are left out.
+        size: Height and width that every image is brought to, pixels.
+        mode: `L` for grey or `RGB` for colour, as Pillow calls them.
 
     Returns:
-        Bytes of shape `(N, 28, 28)` and the N file names.
+        Bytes of shape `(N, height, width)`, in colour `(N, 3, height, width)`, and the N file names.
 
     Raises:
         UsageError: There is no such folder, it holds no image, or a file in it is not one.
@@ -26,10 +31,10 @@ def read_images(folder: Path) -> tuple[Tensor, list[str]]:
     paths = sorted(path for path in folder.iterdir() if path.is_file() and not path.name.startswith("."))
     if not paths:
         raise UsageError(f"predict_dir={folder} is empty: give a folder that holds PNG or JPEG images")
-    return torch.stack([_read_image(path) for path in paths]), [path.name for path in paths]
+    return torch.stack([_read_image(path, size, mode) for path in paths]), [path.name for path in paths]
 
 
-def _read_image(path: Path) -> Tensor:
+def _read_image(path: Path, size: tuple[int, int], mode: str) -> Tensor:
     from PIL import Image, ImageOps
 
     try:
@@ -39,7 +44,9 @@ def _read_image(path: Path) -> Tensor:
                 image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
             image = ImageOps.exif_transpose(image)  # phones store which way is up beside the picture
             black = Image.new("RGBA", image.size, "black")  # behind what is transparent
-            grey = Image.alpha_composite(black, image.convert("RGBA")).convert("L")
-            return torch.from_numpy(np.array(grey.resize((28, 28))))
+            height, width = size
+            image = Image.alpha_composite(black, image.convert("RGBA")).convert(mode).resize((width, height))
+            pixels = torch.from_numpy(np.array(image))
+            return pixels.permute(2, 0, 1) if mode == "RGB" else pixels
     except (OSError, SyntaxError) as error:  # what Pillow raises for files that are not images, or broken ones
         raise UsageError(f"predict_dir: {path} is not a PNG or JPEG image: remove it") from error

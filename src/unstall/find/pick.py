@@ -26,7 +26,7 @@ TOLERANCE = 0.04
 
 PROGRESS, NOISE = 0.12, 2.0
 """How fast a loss falls with the steps of a fit (`steps ** -PROGRESS`), and how much more noise there is at its end
-than the probe brings to light. Chosen, as was the tolerance, on MNIST and the first draw of other data in
+than the probe brings to light. Chosen, as was the tolerance, on handwritten digits and the first draw of other data in
 `benchmarks/lr_find.py`: 171 of 177 searches within a point of the best rate."""
 
 

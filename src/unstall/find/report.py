@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import csv
 import io
-import json
 import math
 from collections.abc import Mapping
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import yaml
 
 from unstall.find.pick import LearningRateSearch
-from unstall.runs import png, write
+from unstall.runs import png, write, write_json
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -36,8 +34,8 @@ def find_key(hparams: Mapping[str, Any], prefix: str = "model.init_args") -> str
         prefix: where the module's arguments are in the configuration.
 
     Returns:
-        The dotted path of the shallowest entry called `lr` or `learning_rate`; that of a `LitClassifier` if there is
-        none.
+        The dotted path of the shallowest entry called `lr` or `learning_rate`; that of an injected optimizer if
+        there is none.
     """
     level: list[tuple[str, Mapping[str, Any]]] = [(prefix, hparams)]
     while level:
@@ -74,31 +72,17 @@ def save(search: LearningRateSearch, run_dir: str | Path, key: str = DEFAULT_KEY
     Returns:
         The path of the overlay, for `unstall fit -c CONFIG -c OVERLAY`.
     """
-    run_dir = Path(run_dir)
+    run_dir, tested = Path(run_dir), search.range_test
+    points = zip(tested.learning_rates, tested.losses, tested.smoothed, strict=True)
+    curve = [{"learning_rate": rate, "loss": loss, "smoothed_loss": mean} for rate, loss, mean in points]
+    write_json(run_dir / "lr_find.json", {**vars(search), "range_test": curve})
     usable = " to ".join(f"{rate:.1e}" for rate in search.usable)
     heading = f"# Found by unstall lr_find; rates that train well: {usable}.\n"
-    write(run_dir / "lr_find.json", json.dumps(as_dict(search), indent=1, allow_nan=False))
     write(run_dir / "lr_find.csv", _csv(search))
     write(run_dir / "lr_find.png", png(draw(search)))
     path = run_dir / "lr_find.yaml"
     write(path, heading + yaml.safe_dump(overlay(search.learning_rate, key)))
     return path
-
-
-def as_dict(search: LearningRateSearch) -> dict[str, Any]:
-    """What goes into `lr_find.json`; a loss that is not finite is null."""
-    tested = search.range_test
-    curve = zip(tested.learning_rates, tested.losses, tested.smoothed, strict=True)
-    return {
-        "learning_rate": search.learning_rate,
-        "leader": search.leader,
-        "noise": search.noise,
-        "usable": list(search.usable),
-        "diverges_at": search.diverges_at,
-        "lightning_suggestion": search.lightning_suggestion,
-        "range_test": [{"learning_rate": rate, "loss": loss, "smoothed_loss": mean} for rate, loss, mean in curve],
-        "race": [{name: _finite(value) for name, value in asdict(rate).items()} for rate in search.race],
-    }
 
 
 def draw(search: LearningRateSearch) -> Figure:
@@ -154,28 +138,21 @@ def table(search: LearningRateSearch) -> Table:
     low, high = search.usable
     if search.learning_rate not in [rate.learning_rate for rate in search.race]:
         rows.add_row(f"{search.learning_rate:.1e}", "0", "-", "picked", style="bold green")
+    remarks = {search.leader: "led", search.learning_rate: "picked"}
     for rate in search.race:
-        picked = rate.learning_rate == search.learning_rate
         remark = "diverges" if rate.diverged else "trains well" if low <= rate.learning_rate <= high else ""
-        if rate.learning_rate == search.leader:
-            remark = "led"
+        remark = remarks.get(rate.learning_rate, remark)
         loss = "-" if math.isinf(rate.expected_loss) else f"{rate.expected_loss:.3f}"
-        rows.add_row(
-            f"{rate.learning_rate:.1e}",
-            str(len(rate.losses)),
-            loss,
-            "picked" if picked else remark,
-            style="bold green" if picked else None,
-        )
+        style = "bold green" if remark == "picked" else None
+        rows.add_row(f"{rate.learning_rate:.1e}", str(len(rate.losses)), loss, remark, style=style)
     suggestion, diverges = search.lightning_suggestion, search.diverges_at
     rows.caption = (
-        f"At {search.leader:.1e}, {search.noise:.0%} of the loss is noise, which the whole fit would feel. "
-        if search.learning_rate < search.leader
-        else ""
-    ) + (
         f"Lightning's own suggestion: {'none' if suggestion is None else f'{suggestion:.1e}'}; "
         f"diverges at: {'not seen' if diverges is None else f'{diverges:.1e}'}"
     )
+    if search.learning_rate < search.leader:
+        noise = f"{search.noise:.0%} of the loss is noise, which the whole fit would feel"
+        rows.caption = f"At {search.leader:.1e}, {noise}. {rows.caption}"
     return rows
 
 
@@ -210,7 +187,3 @@ def _csv(search: LearningRateSearch) -> str:
     for raced in search.race:
         rows.writerows(["race", raced.learning_rate, step, loss] for step, loss in enumerate(raced.losses))
     return text.getvalue()
-
-
-def _finite(value: Any) -> Any:
-    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -5,7 +5,7 @@
 
 Every other finder guesses from the one curve of a range test, and no rule on that curve is right across optimizers
 (docs/lr_find.md). Here the curve only says where to look, and a probe at the end whether the winner's noise would be
-felt in a fit that is longer than the race. `lr_find_report` writes and draws what is found here.
+felt in a fit that is longer than the race. `report.py` writes and draws what is found here.
 """
 
 from __future__ import annotations
@@ -49,8 +49,8 @@ from unstall.trials import (
 )
 
 STEPS = 820
-"""Steps of the race at batch 128. With the range test, 2.5 epochs of MNIST; other batch sizes b get sqrt(128 / b) of
-it, which lies between as many steps and as many samples."""
+"""Steps of the race at batch 128. With the range test, 2.5 epochs of 48,000 handwritten digits; other batch sizes b get
+sqrt(128 / b) of it, which lies between as many steps and as many samples."""
 
 
 HELD_OUT_SAMPLES = 1024
@@ -62,7 +62,7 @@ PROBE = 0.125
 
 def find_learning_rate(
     module: pl.LightningModule,
-    data: Data,
+    data: Data = None,
     trainer: pl.Trainer | None = None,
     *,
     min_learning_rate: float = 1e-7,
@@ -75,8 +75,8 @@ def find_learning_rate(
 
     Args:
         module: any LightningModule with automatic optimization and one optimizer.
-        data: a LightningDataModule; or the module, if it has loaders of its own; or training and validation loaders;
-            or a training loader alone. Where there is nothing to validate on, the first batches are held out.
+        data: as `Trainer.fit` takes it: a LightningDataModule; training and validation loaders, or a training loader
+            alone; None for the module's own loaders. Where nothing validates, the first batches are held out.
         trainer: the one that will train: its accumulation, clipping, precision, device, number of processes and
             number of epochs are taken into account. None: Lightning's defaults, on the module's device.
         min_learning_rate: where the range test starts; no lower rate is tried.
@@ -90,7 +90,8 @@ def find_learning_rate(
 
     Raises:
         UsageError: before any work, for manual optimization, several optimizers, a schedule with rates of its own,
-            an empty range, too few rates, steps or batches, and for a loss that is not finite or needs no gradient.
+            an empty range, too few rates, steps or batches, no training loader, and for a loss that is not finite or
+            needs no gradient.
     """
     _check_arguments(min_learning_rate, max_learning_rate, num_rates, steps)
     with unchanged_random_state(), tempfile.TemporaryDirectory() as scratch:

@@ -5,14 +5,17 @@ seen to help. The question: *what is it, and what mends it?*
 """
 
 from unstall.forks.changes import merged
-from unstall.forks.plan import fork, screening_steps
-from unstall.forks.report import FIX, diagnose_run, read_signals, summary, write_report
+from unstall.forks.diagnosis import diagnose_module, diagnose_run
+from unstall.forks.plan import fork
+from unstall.forks.report import FIX, read_signals, summary, write_report
+from unstall.forks.subject import screening_steps
 from unstall.forks.tried import Fork, Report
 
 __all__ = [
     "FIX",
     "Fork",
     "Report",
+    "diagnose_module",
     "diagnose_run",
     "fork",
     "merged",

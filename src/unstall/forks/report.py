@@ -1,84 +1,19 @@
 """What a diagnosis leaves behind: a table, `diagnosis.json`, `fix.yaml`, and a picture of the forks."""
 
-import itertools
 import json
 import math
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import pytorch_lightning as pl
 import yaml
 
 from unstall.errors import UsageError
-from unstall.forks.changes import Config
-from unstall.forks.plan import fork, screening_steps
-from unstall.forks.suspects import Rebuild
 from unstall.forks.tried import Fork, Report
 from unstall.runs import png, write, write_json
-from unstall.trials import Data, State, rehearse, samples_in, take_samples
 from unstall.watch import Signals
 
 VERDICT, FIX, PICTURE = "diagnosis.json", "fix.yaml", "diagnosis.png"
-
-
-HELD_OUT_SAMPLES = 2000
-"""Enough for the standard error of an accuracy to stay below one point (binomial, at 90 %: 0.7)."""
-
-
-def diagnose_run(
-    folder: Path,
-    module: pl.LightningModule,
-    data: Data,
-    trainer: pl.Trainer,
-    *,
-    config: Config,
-    rebuild: Rebuild,
-    checkpoint: Mapping[str, Any] | None = None,
-) -> Report:
-    """Find out by forks what holds the run in `folder` back, and write what was found there.
-
-    Args:
-        folder: The run's folder; its `diagnosis.json`, if there is one, holds what the run's callback measured.
-        module: The run's module at its initial weights: built from the run's configuration and seed.
-        data: The run's data; where it has no validation batches, its first training batches are held out.
-        trainer: As the run's, without a logger; its accumulation, clipping, precision and device are used.
-        config: The run's resolved configuration.
-        rebuild: Builds the module at its initial weights from the configuration with an overlay.
-        checkpoint: The run's last checkpoint; None if it has none yet.
-
-    Raises:
-        UsageError: for manual optimization, several optimizers, several checkpointed optimizers, or too little data.
-    """
-    start = None
-    if checkpoint is not None:
-        optimizers = checkpoint.get("optimizer_states", [])
-        start = State(
-            checkpoint["state_dict"], optimizers[0] if optimizers else None, checkpoint.get("lr_schedulers", ())
-        )
-    signals = read_signals(folder)
-    with tempfile.TemporaryDirectory() as scratch:
-        rehearsal = rehearse(module, data, trainer, scratch)
-        accumulate = rehearsal.options.accumulate_grad_batches
-        size = accumulate * samples_in(next(rehearsal.batches()))
-        batches = rehearsal.batches()
-        held_out = take_samples(batches if rehearsal.validation is None else rehearsal.validation, HELD_OUT_SAMPLES)
-        steps = int(min(4 * screening_steps(size), rehearsal.horizon))
-        report = fork(
-            rehearsal.module,
-            list(itertools.islice(batches, steps * accumulate)),
-            held_out,
-            signals=signals,
-            start=start,
-            config=config,
-            rebuild=lambda overlay: rehearse(rebuild(overlay), data, trainer, scratch).module,
-            options=rehearsal.options,
-            trainer=rehearsal.trainer,
-        )
-    write_report(folder, report, signals)
-    show(report, folder)
-    return report
 
 
 def read_signals(folder: Path) -> Signals | None:
@@ -138,7 +73,7 @@ def write_report(
         _write_fix(folder, report.fix, fix)
     else:
         (folder / FIX).unlink(missing_ok=True)  # an earlier diagnosis may have found one
-    draw(report, folder / PICTURE)
+    write(folder / PICTURE, png(picture(report)))
     write_json(folder / VERDICT, content)
 
 
@@ -186,11 +121,6 @@ def summary(folder: Path, report: Report) -> str:
     if take is not None:
         lines.append(f"Take it:\n  {take}")
     return "\n".join(lines)
-
-
-def draw(report: Report, file: Path) -> None:
-    """Draw every fork's loss before and after as a PNG; also what TensorBoard is given."""
-    write(file, png(picture(report)))
 
 
 def show(report: Report, folder: Path) -> None:

@@ -1,13 +1,16 @@
 """What may be wrong with a network or its inputs, each as a change that would mend it."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import pytorch_lightning as pl
 
-from unstall.forks.changes import Config, network_settings, overlay_of, redrawn, with_relu
-from unstall.trials import scale_of_inputs, scaled
+from unstall.forks.changes import Config, merged, network_settings, overlay_of, redrawn, with_relu
+from unstall.forks.remedies import RATE, at_rates, climb
+from unstall.forks.subject import Subject
+from unstall.forks.tried import Findings, Fork
+from unstall.trials import Score, scale_of_inputs, scaled
 from unstall.watch import Cause
 
 Rebuild = Callable[[dict[str, Any]], pl.LightningModule]
@@ -67,3 +70,46 @@ def find_suspects(
         yield Suspect("initial weights as torch draws them", spoilt, redrawn(module))
     if "activation" not in settings and (changed := with_relu(module)) is not None:
         yield Suspect("ReLU in place of every sigmoid and tanh", Cause.VANISHING, changed)
+
+
+def try_suspects(
+    subject: Subject, findings: Findings, rates: Sequence[float], rebuild: Rebuild | None = None
+) -> Fork | None:
+    """Try every suspect at a few rates; then the best of them at half decades, for longer.
+
+    Args:
+        subject: The run.
+        findings: What its best learning rate comes to, and what was measured of its start.
+        rates: Learning rates worth a try.
+        rebuild: As for `find_suspects`.
+
+    Returns:
+        The best change; None if nothing is suspicious.
+    """
+    best, judge = findings.best, subject.judge
+    grid = sorted({*rates, 1e-3, 1e-2, 1e-1})
+
+    def run(suspect: Suspect, rates: Sequence[float], steps: int) -> list[Score]:
+        return subject.scores(at_rates(*rates), steps, suspect.module, suspect.transform)
+
+    def accuse(suspect: Suspect, rate: float, after: Score) -> Fork:
+        faster = overlay_of(subject.config, RATE, rate)
+        overlay = merged(suspect.setting, faster) if suspect.setting is not None and faster is not None else None
+        change = suspect.change if subject.is_own(rate) else f"{suspect.change}, learning rate {rate:.2g}"
+        return subject.note(change, best, after, overlay, suspect.cause)
+
+    found: list[tuple[Fork, float, Suspect]] = []
+    spoilt = Cause.DEAD_AT_START if findings.dead_at_start else Cause.BAD_SCALE
+    for suspect in find_suspects(subject.module, subject.first_batch, subject.config, rebuild, spoilt):
+        scores = run(suspect, grid, 2 * subject.short)
+        at = judge.best(scores)
+        found.append((accuse(suspect, grid[at], scores[at]), grid[at], suspect))
+    if not found:
+        return None
+    # By loss: what mends the accuracy and leaves the network sure of its mistakes is not the cause.
+    fork, rate, suspect = min(found, key=lambda item: item[0].after.loss)
+    if not fork.helps and fork.after.loss > best.loss:
+        return fork
+    raced = climb(rate, lambda rates: run(suspect, rates, subject.long), judge.safest)
+    rate, score = raced[judge.safest([score for _, score in raced])]
+    return accuse(suspect, rate, score)

@@ -3,8 +3,8 @@
 from dataclasses import dataclass, field
 from typing import Any
 
-from unstall.trials import Score
-from unstall.watch import Cause, Verdict
+from unstall.trials import Judge, Score
+from unstall.watch import Cause, Signals, Verdict
 
 
 @dataclass(frozen=True)
@@ -28,6 +28,56 @@ class Fork:
     cause: Cause = Cause.UNSURE
     helps: bool = False
     mends: bool = False
+
+
+@dataclass(frozen=True)
+class Findings:
+    """What a verdict is made of; None means: not tried.
+
+    Args:
+        signals: What was measured of the run.
+        judge: Compares the scores.
+        before: What the run comes to unchanged.
+        rate: The best of the other learning rates.
+        batch: The larger batch.
+        linear: What a linear model in the network's place comes to.
+        suspect: The best change of the network or its inputs.
+        fits_few: Whether the network learns a few samples by heart.
+    """
+
+    signals: Signals
+    judge: Judge
+    before: Score
+    rate: Fork
+    batch: Fork | None = None
+    linear: Score | None = None
+    suspect: Fork | None = None
+    fits_few: bool | None = None
+
+    @property
+    def best(self) -> Score:
+        """What the run comes to at the best of all learning rates."""
+        return self.judge.better_of(self.before, self.rate.after)
+
+    @property
+    def stuck(self) -> bool:
+        """Whether it learns nothing at any learning rate."""
+        return not self.judge.learned(self.best)
+
+    @property
+    def below_linear(self) -> bool:
+        """Whether a linear model does better."""
+        return self.linear is not None and self.judge.worse(self.best, self.linear)
+
+    @property
+    def dead_at_start(self) -> bool:
+        """Whether hardly a unit of some layer was alive at first."""
+        return (self.signals.dead_at_start or 0) > 0.9
+
+    @property
+    def badly_scaled(self) -> bool:
+        """Whether the first loss was far above the best constant prediction's."""
+        return (self.signals.initial_ratio or 1) > 2
 
 
 @dataclass(frozen=True)

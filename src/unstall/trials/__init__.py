@@ -6,8 +6,9 @@ question: *what would have happened if?*
 
 from unstall.trials.batches import blank, find_targets, first_samples, samples_in, scale_of_inputs, scaled, take_samples
 from unstall.trials.judge import HELPS, Judge, Score
+from unstall.trials.optimization import check_optimization
 from unstall.trials.rehearsal import Data, Rehearsal, quiet, rehearse, throwaway_trainer
-from unstall.trials.runner import check_optimization, race, unchanged_random_state
+from unstall.trials.runner import race, unchanged_random_state
 from unstall.trials.variants import Outcome, State, StepOptions, Variant
 
 __all__ = [

@@ -82,6 +82,10 @@ class Judge:
         """
         return min(self._candidates(scores), key=lambda i: scores[i].loss)
 
+    def better_of(self, *scores: Score) -> Score:
+        """Return the best of a few scores."""
+        return scores[self.best(scores)]
+
     def safest(self, scores: Sequence[Score]) -> int:
         """Return the index of the last score that is as good as the best one.
 

@@ -25,13 +25,18 @@ import torch
 from lightning_fabric.utilities.exceptions import MisconfigurationException
 from pytorch_lightning.loggers.logger import DummyLogger
 from pytorch_lightning.utilities import CombinedLoader
+from pytorch_lightning.utilities.model_helpers import is_overridden
 
 from unstall.errors import UsageError
-from unstall.trials.runner import check_optimization, race, unchanged_random_state
+from unstall.trials.optimization import check_optimization
+from unstall.trials.runner import race, unchanged_random_state
 from unstall.trials.variants import Outcome, StepOptions, Variant
 
-Data: TypeAlias = "pl.LightningDataModule | pl.LightningModule | Iterable[Any] | tuple[Iterable[Any], Iterable[Any]]"
-"""A data module; the module, if it has loaders of its own; training and validation loaders; or the first alone."""
+Data: TypeAlias = (
+    "pl.LightningDataModule | pl.LightningModule | Iterable[Any] | tuple[Iterable[Any], Iterable[Any]] | None"
+)
+"""What `Trainer.fit` takes: a data module; training and validation loaders, or the first alone; None (or the module
+itself) for the module's own loaders."""
 
 
 @dataclass(frozen=True)
@@ -83,15 +88,18 @@ def rehearse(
 
     Args:
         module: Any LightningModule.
-        data: Its data.
+        data: Its data; None: its own loaders.
         trainer: The one that will train; None: Lightning's defaults.
         scratch: A folder for whatever hooks write.
         device: Where to train; that of the trainer, or else of the module, if None.
 
     Raises:
-        UsageError: for manual optimization.
+        UsageError: for manual optimization, or where there is no training loader.
     """
     check_optimization(module)
+    data = module if data is None else data
+    if isinstance(data, pl.LightningModule | pl.LightningDataModule) and not is_overridden("train_dataloader", data):
+        raise UsageError(f"data={type(data).__name__}: it has no train_dataloader; give a data module or a loader")
     if device is None:
         device = module.device if trainer is None else trainer.strategy.root_device
     training, validation = _loaders(data, trainer)

@@ -14,19 +14,19 @@ import random
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from statistics import fmean
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import pytorch_lightning as pl
 import torch
-from pytorch_lightning.core.optimizer import _configure_optimizers, _configure_schedulers_automatic_opt
-from torch import Tensor, nn
+from torch import Tensor
 from torchmetrics import Metric
 
 from unstall.errors import UsageError
 from unstall.trials.batches import concatenated
+from unstall.trials.optimization import Optimization, check_optimization
 from unstall.trials.parallel import side_by_side
-from unstall.trials.variants import MIXED, Outcome, State, StepOptions, Variant
+from unstall.trials.variants import MIXED, Outcome, StepOptions, Variant
 
 
 def race(
@@ -75,17 +75,6 @@ def race(
     return [run(i) for i in range(len(variants))]
 
 
-def check_optimization(module: pl.LightningModule) -> None:
-    """Refuse a module that steps its optimizer itself: no rate of ours would reach it.
-
-    Raises:
-        UsageError: if `automatic_optimization` is off.
-    """
-    if not module.automatic_optimization:
-        name = type(module).__name__
-        raise UsageError(f"model={name}: manual optimization cannot be raced; set automatic_optimization = True")
-
-
 @contextmanager
 def unchanged_random_state() -> Iterator[None]:
     """Put the global generators of Python, NumPy and torch (CPU, CUDA, MPS) back where they were."""
@@ -119,24 +108,13 @@ class _Runner:
         for part in self.module.modules():
             if isinstance(part, pl.LightningModule):
                 part.log = self._record  # type: ignore[method-assign]  # without a fit loop there is nowhere to log to
-        start = variant.start
-        if start is not None:
-            self.module.load_state_dict(start.weights)
+        if variant.start is not None:
+            self.module.load_state_dict(variant.start.weights)
         if not self.module.training:
             self.module.train()
-        optimizers, schedulers, monitor = _configure_optimizers(cast(Any, self.module.configure_optimizers()))
-        if len(optimizers) != 1:
-            name = type(module).__name__
-            raise UsageError(f"model={name}: {len(optimizers)} optimizers cannot be raced; configure exactly one")
-        self.optimizer: torch.optim.Optimizer = optimizers[0]
-        self.schedules = _configure_schedulers_automatic_opt(schedulers, monitor)
-        if start is not None and start.optimizer is not None:
-            self.optimizer.load_state_dict(copy.deepcopy(dict(start.optimizer)))  # else steps would write into it
-            for schedule, state in zip(self.schedules, start.schedulers, strict=False):
-                schedule.scheduler.load_state_dict(copy.deepcopy(dict(state)))
+        self.optimization = Optimization(self.module, options, variant.start)
         if variant.learning_rate is not None:
-            self._set_learning_rate(variant.learning_rate)
-        self.scaler = torch.amp.GradScaler(device.type, enabled=options.precision == "16-mixed")
+            self.optimization.set_learning_rate(variant.learning_rate)
 
     def run(self, batches: Sequence[Any], held_out: Sequence[Any], keep_state: bool) -> Outcome:
         merge, accumulate = self.variant.merge, self.options.accumulate_grad_batches
@@ -147,7 +125,7 @@ class _Runner:
             losses.append(self._step(merged[step * accumulate : (step + 1) * accumulate], step * accumulate))
             if step % look_every == 0 and not torch.isfinite(losses[-1]):
                 break
-            self._schedule(step + 1)
+            self.optimization.move_schedules(step + 1)
         values = torch.stack(losses).tolist() if losses else []
         finite = all(map(math.isfinite, values))
         held_out_losses = self._evaluate(held_out) if finite else []
@@ -159,31 +137,11 @@ class _Runner:
             held_out_losses=held_out_losses,
             held_out_metrics={name: _mean(logged) for name, logged in self.logged.items()},
             finite=finite,
-            state=self._state() if keep_state and finite else None,
+            state=self.optimization.state(self.module.state_dict()) if keep_state and finite else None,
         )
 
     def _step(self, micro_batches: Sequence[Any], batch_idx: int) -> Tensor:
-        """One optimizer step; returns the mean loss of its batches before it."""
-        losses: list[Tensor] = []
-
-        def closure() -> Tensor:
-            losses.clear()
-            self.optimizer.zero_grad()
-            for i, batch in enumerate(micro_batches):
-                loss = self._loss(batch, batch_idx + i)
-                losses.append(loss.detach())
-                torch.autograd.backward(self.scaler.scale(loss / len(micro_batches)))
-            self.scaler.unscale_(self.optimizer)
-            self._clip()
-            return losses[-1]
-
-        if self.scaler.is_enabled():
-            closure()
-            self.scaler.step(self.optimizer)
-            self.scaler.update()
-        else:
-            self.optimizer.step(closure)  # type: ignore[arg-type]  # every optimizer takes a tensor
-        return torch.stack(losses).mean()
+        return self.optimization.step(lambda i: self._loss(micro_batches[i], batch_idx + i), len(micro_batches))
 
     def _loss(self, batch: Any, batch_idx: int) -> Tensor:
         module = self.module
@@ -200,40 +158,6 @@ class _Runner:
             raise UsageError(f"model={type(module).__name__}: the loss requires no gradient; unfreeze a parameter")
         return loss
 
-    def _clip(self) -> None:
-        limit = self.options.gradient_clip_val
-        if not limit:
-            return
-        parameters = [parameter for group in self.optimizer.param_groups for parameter in group["params"]]
-        if self.options.gradient_clip_algorithm == "value":
-            nn.utils.clip_grad_value_(parameters, limit)
-        else:
-            nn.utils.clip_grad_norm_(parameters, limit)
-
-    def _schedule(self, steps: int) -> None:
-        """Move the schedules on after so many steps; one that waits for a metric stays."""
-        for schedule in self.schedules:
-            period = 1 if schedule.interval == "step" else self.options.steps_per_epoch
-            if period and steps % (period * schedule.frequency) == 0 and not schedule.reduce_on_plateau:
-                schedule.scheduler.step()  # type: ignore[call-arg]
-
-    def _set_learning_rate(self, learning_rate: float) -> None:
-        """Scale all groups and schedules, as if the optimizer had been made with this rate."""
-        first = self.optimizer.param_groups[0]
-        if "max_lr" in first:
-            name = type(self.schedules[0].scheduler).__name__
-            raise UsageError(f"lr_scheduler={name} sets rates of its own (max_lr); leave it out to compare rates")
-        configured = float(first.get("initial_lr", first["lr"]))  # a schedule keeps the former
-        if configured == 0:
-            raise UsageError("lr=0 of the first parameter group: give a positive rate, to which others have a ratio")
-        factor = learning_rate / configured
-        for group in self.optimizer.param_groups:
-            for key in ("lr", "initial_lr"):
-                if key in group:
-                    group[key] = group[key] * factor
-        for schedule in self.schedules:
-            _scale(schedule.scheduler, factor)
-
     @torch.no_grad()
     def _evaluate(self, held_out: Sequence[Any]) -> list[float]:
         self.module.eval()
@@ -243,10 +167,6 @@ class _Runner:
                 part.reset()
                 part.sync_on_compute = False  # other processes may not come here
         return [self._loss(batch, i).item() for i, batch in enumerate(held_out)]
-
-    def _state(self) -> State:
-        schedulers = [schedule.scheduler.state_dict() for schedule in self.schedules]
-        return State(self.module.state_dict(), self.optimizer.state_dict(), schedulers)
 
     def _record(self, name: str, value: Any, *_: Any, **__: Any) -> None:
         if self.module.training:
@@ -261,10 +181,3 @@ class _Runner:
 
 def _mean(logged: list[Any] | Metric) -> float:
     return float(logged.compute()) if isinstance(logged, Metric) else fmean(map(float, logged))
-
-
-def _scale(scheduler: Any, factor: float) -> None:
-    if hasattr(scheduler, "base_lrs"):
-        scheduler.base_lrs = [base * factor for base in scheduler.base_lrs]
-    for part in getattr(scheduler, "_schedulers", ()):  # SequentialLR and ChainedScheduler hold others
-        _scale(part, factor)

@@ -117,8 +117,8 @@ class Diagnosis(Callback):
         if _is_rehearsal(trainer):
             return
         if self.verdict.cause != self._announced or self.verdict.cause == Cause.HEALTHY:
-            self._announce(trainer, pl_module, self.verdict)
-        self._keep(trainer, self.verdict, signals)
+            _announce(pl_module, self.verdict)
+        _keep(trainer, self.verdict, signals)
 
     def _judge(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         signals = self._read(trainer)
@@ -136,8 +136,8 @@ class Diagnosis(Callback):
         self._suspicion = verdict.cause
         if certain and self._announced is None and not _is_rehearsal(trainer):
             self._announced = verdict.cause
-            self._announce(trainer, pl_module, verdict)
-            self._keep(trainer, verdict, signals)
+            _announce(pl_module, verdict)
+            _keep(trainer, verdict, signals)
         if self.stop_hopeless:
             stop = certain and hopeless(signals, verdict, trainer.estimated_stepping_batches - trainer.global_step)
             if trainer.strategy.reduce_boolean_decision(stop, all=False):
@@ -151,20 +151,22 @@ class Diagnosis(Callback):
         together = trainer.accumulate_grad_batches * trainer.world_size
         return dataclasses.replace(signals, batch_size=signals.batch_size * together)
 
-    def _announce(self, trainer: pl.Trainer, pl_module: pl.LightningModule, verdict: Verdict) -> None:
-        remedy = f"; {verdict.remedy}" if verdict.remedy else ""
-        pl_module.print(f"Diagnosis at step {verdict.step}: {verdict.sentence}{remedy}.")
 
-    def _keep(self, trainer: pl.Trainer, verdict: Verdict, signals: Signals) -> None:
-        folder = trainer.log_dir  # a broadcast: on every rank
-        if not trainer.is_global_zero or folder is None or not trainer.loggers:
-            return
-        write_verdict(Path(folder), verdict, signals)
-        lines = [f"- {e.signal}: {e.value:.4g} (threshold {e.threshold:.4g})" for e in verdict.evidence]
-        text = "\n".join([f"**{verdict.sentence}.** {verdict.remedy}", "", *lines])
-        for logger in trainer.loggers:
-            if isinstance(logger, TensorBoardLogger):
-                logger.experiment.add_text("diagnosis", text, verdict.step)
+def _announce(pl_module: pl.LightningModule, verdict: Verdict) -> None:
+    remedy = f"; {verdict.remedy}" if verdict.remedy else ""
+    pl_module.print(f"Diagnosis at step {verdict.step}: {verdict.sentence}{remedy}.")
+
+
+def _keep(trainer: pl.Trainer, verdict: Verdict, signals: Signals) -> None:
+    folder = trainer.log_dir  # a broadcast: on every rank
+    if not trainer.is_global_zero or folder is None or not trainer.loggers:
+        return
+    write_verdict(Path(folder), verdict, signals)
+    lines = [f"- {e.signal}: {e.value:.4g} (threshold {e.threshold:.4g})" for e in verdict.evidence]
+    text = "\n".join([f"**{verdict.sentence}.** {verdict.remedy}", "", *lines])
+    for logger in trainer.loggers:
+        if isinstance(logger, TensorBoardLogger):
+            logger.experiment.add_text("diagnosis", text, verdict.step)
 
 
 def _is_rehearsal(trainer: pl.Trainer) -> bool:

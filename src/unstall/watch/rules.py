@@ -1,6 +1,6 @@
 """From numbers to a cause, with its evidence and a remedy.
 
-A verdict from signals alone is a suspicion; `forks.py` puts it to the test.
+A verdict from signals alone is a suspicion; `forks` puts it to the test.
 """
 
 import math

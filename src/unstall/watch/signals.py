@@ -69,6 +69,11 @@ class Signals:
         return self.validation_loss / self.training_loss if known else None  # type: ignore[operator]
 
 
+def over(numerator: float, denominator: float | None) -> float | None:
+    """Return the quotient; None, which is "not measured", where there is nothing to divide by."""
+    return numerator / denominator if denominator else None
+
+
 def entropy(counts: Sequence[float]) -> float:
     """Return the entropy (nats) of the class prior: the cross-entropy of the best constant prediction, H0."""
     total = sum(counts)

@@ -22,6 +22,8 @@ class UnitWatch:
         module: The network; its activation modules get forward hooks while the watch is on.
     """
 
+    KEPT = ("dead_at_start", "dead", "_watched")
+
     def __init__(self, module: nn.Module) -> None:
         self.activations = [
             part
@@ -32,7 +34,9 @@ class UnitWatch:
         ]
         self._handles: list[torch.utils.hooks.RemovableHandle] = []
         self._ranges: dict[tuple[int, int], tuple[Tensor, Tensor]] = {}
-        self.inputs = self.batches = 0
+        self.inputs = self.batches = self._watched = 0
+        self.dead_at_start: Tensor | None = None
+        self.dead: Tensor | None = None
 
     def start(self) -> None:
         """Forget what was seen and attach the hooks."""
@@ -47,6 +51,17 @@ class UnitWatch:
         self._handles = []
         shares = [(low == high).float().mean() for low, high in self._ranges.values()]
         return torch.stack(shares).max() if self.inputs > 1 else None
+
+    def after_batch(self) -> None:
+        """Keep the shares of the first batch and of the latest inputs, and detach and attach the hooks in time."""
+        if self.dead_at_start is None:
+            self.dead_at_start = self.stop() if self.inputs > 1 else None
+        elif self.inputs >= UNITS_WATCHED or self.batches == WATCH_BATCHES:
+            self.dead = self.stop()
+            self.inputs = self.batches = 0
+        if self._watched % WATCH_EVERY == WATCH_AT:
+            self.start()
+        self._watched += 1
 
     def _see(self, module: nn.Module, inputs: object, output: Tensor) -> None:
         if not module.training or not isinstance(output, Tensor) or output.ndim < 2:

@@ -1,6 +1,6 @@
 """The lesson's table: each experiment over several seeds, mean and spread. Writes ``docs/lesson.md`` and its picture.
 
-python benchmarks/lesson.py --seeds 5
+python benchmarks/experiments.py --seeds 5
 """
 
 import argparse
@@ -9,12 +9,10 @@ import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from statistics import fmean, stdev
 
-from unstall.callbacks import METRICS, read_metrics
-from unstall.demo import curves
-from unstall.figures import png
-from unstall.run import write
+from lesson.demo import curves
+from measuring import mean_and_deviation, table
+from unstall import png, read_metrics, write
 
 EXPERIMENTS = (
     "lr_too_high",
@@ -37,17 +35,13 @@ def train(experiment: str, seed: int, logs: Path) -> Path:
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     done = subprocess.run(command, env=environment, check=True, capture_output=True, text=True)
     folder = Path(done.stdout.splitlines()[-1])
-    print(
-        f"{experiment:16} seed {seed}: val/accuracy {read_metrics(folder / METRICS)[-1]['val/accuracy']:.4f}",
-        flush=True,
-    )
+    print(f"{experiment:16} seed {seed}: val/accuracy {last_row(folder)['val/accuracy']:.4f}", flush=True)
     return folder
 
 
-def spread(values: list[float], digits: int = 3) -> str:
-    """Mean and standard deviation over the seeds."""
-    deviation = stdev(values) if len(values) > 1 else 0.0
-    return f"{fmean(values):.{digits}f} ± {deviation:.{digits}f}"
+def last_row(folder: Path) -> dict[str, float]:
+    """A run's metrics after its last epoch."""
+    return read_metrics(folder / "metrics.csv")[-1]
 
 
 def main() -> None:
@@ -60,20 +54,20 @@ def main() -> None:
     cases = [(experiment, seed, options.logs) for experiment in EXPERIMENTS for seed in range(options.seeds)]
     with ThreadPoolExecutor(options.jobs) as pool:
         folders = dict(zip(cases, pool.map(lambda case: train(*case), cases), strict=True))
-    lines = [
-        f"Mean ± standard deviation over {options.seeds} seeds, one thread per training; "
-        "made by `python benchmarks/lesson.py`.",
-        "",
-        "| config | optimizer, rate, batch | train/loss | train/accuracy | val/accuracy, last epoch |",
-        "|---|---|---|---|---|",
-    ]
+    rows = []
     for experiment in EXPERIMENTS:
         runs = [folders[experiment, seed, options.logs] for seed in range(options.seeds)]
-        last = [read_metrics(folder / METRICS)[-1] for folder in runs]
+        last = [last_row(folder) for folder in runs]
         hyperparameters = dict(line.split(": ", 1) for line in (runs[0] / "hparams.yaml").read_text().splitlines())
-        columns = [spread([row[name] for row in last]) for name in ("train/loss", "train/accuracy", "val/accuracy")]
         settings = ", ".join(hyperparameters[name] for name in ("optimizer", "learning_rate", "batch_size"))
-        lines.append(f"| `{experiment}` | {settings} | {' | '.join(columns)} |")
+        names = "train/loss", "train/accuracy", "val/accuracy"
+        rows.append([f"`{experiment}`", settings, *(mean_and_deviation([row[name] for row in last]) for name in names)])
+    lines = [
+        f"Mean ± standard deviation over {options.seeds} seeds, one thread per training; "
+        "made by `python benchmarks/experiments.py`.",
+        "",
+        *table("| config | optimizer, rate, batch | train/loss | train/accuracy | val/accuracy, last epoch |", rows),
+    ]
     write(Path("docs/lesson.md"), "\n".join(lines) + "\n")
     write(Path("docs/lesson.png"), png(curves([folders[name, 0, options.logs] for name in PICTURED])))
     print("\n".join(lines))

@@ -12,7 +12,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from tensorboard.plugins.custom_scalar import layout_pb2
 from tensorboard.plugins.hparams import plugin_data_pb2
 
-from unstall.cli.program import main
+from unstall.cli.entry import main
 from unstall.runs.history import read_metrics
 
 MINE = """

@@ -11,7 +11,7 @@ import pytest
 import torch
 from PIL import Image
 
-from unstall.cli.program import main
+from unstall.cli.entry import main
 
 FIT = ["fit", "--data.data_dir=data", "--trainer.accelerator=cpu", "--trainer.max_epochs=1", "--data.batch_size=64"]
 OFF = "trainer: {callbacks: null, enable_progress_bar: false}"

@@ -10,19 +10,12 @@ import pytorch_lightning as pl
 import torch
 import torch.nn.functional as F
 import yaml
-from pytorch_lightning.loggers import TensorBoardLogger
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.plugins.hparams import plugin_data_pb2
-from torch import nn
-from torch.utils.data import DataLoader, TensorDataset
 
 from lesson.datamodule import MNISTDataModule
 from lesson.module import LitClassifier
 from lesson.network import MLP
-from unstall.runs.checkpoints import Checkpoints
-from unstall.runs.closing import closing_words
-from unstall.runs.curves import Curves
-from unstall.runs.history import History, read_metrics, write_metrics
 
 
 @pytest.fixture(scope="module")
@@ -147,84 +140,11 @@ def test_layout_graph_config_and_figures_are_there(trained: Path, events: EventA
     assert {info.name.tag for info in experiment.metric_infos} <= set(tags["scalars"])
 
 
-class Regression(pl.LightningModule):
-    """No labels, no accuracy, BatchNorm and a network that the graph's tracer cannot follow."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.layers = nn.Sequential(nn.Linear(3, 5), nn.BatchNorm1d(5), nn.Linear(5, 1))
-
-    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
-        if float(inputs.sum().detach()) == 12345:
-            raise AssertionError
-        output: torch.Tensor = self.layers(inputs)
-        return output
-
-    def training_step(self, batch: list[torch.Tensor], batch_idx: int) -> torch.Tensor:
-        loss = F.mse_loss(self(batch[0])[:, 0], batch[1])
-        self.log("train/loss", loss.detach(), on_step=False, on_epoch=True)
-        return loss
-
-    def configure_optimizers(self) -> torch.optim.Optimizer:
-        return torch.optim.SGD(self.parameters(), lr=0.01)
-
-
-@pytest.mark.filterwarnings("ignore:.*does not have many workers")
-@pytest.mark.filterwarnings("ignore:The number of training batches")
-def test_callbacks_leave_a_training_without_labels_as_it_is(tmp_path: Path) -> None:
-    inputs = torch.randn(40, 3, generator=torch.Generator().manual_seed(0))
-    weights = []
-    for callbacks in ([], [History(), Curves()]):
-        torch.manual_seed(0)
-        module = Regression()
-        trainer = pl.Trainer(
-            max_epochs=2,
-            callbacks=callbacks,
-            logger=TensorBoardLogger(str(tmp_path), name="x"),
-            enable_progress_bar=False,
-            enable_model_summary=False,
-            enable_checkpointing=False,
-            accelerator="cpu",
-        )
-        trainer.fit(module, DataLoader(TensorDataset(inputs, inputs.sum(1)), 16))
-        weights.append(module.state_dict())
-    for name, plain in weights[0].items():
-        assert torch.equal(plain, weights[1][name])
-    (file,) = tmp_path.rglob("metrics.csv")
-    table = read_metrics(file)
-    assert [row["samples_seen"] for row in table] == [40, 80]
-    assert "prior_loss" not in table[0]
-
-
-def test_metrics_table_survives_its_file(tmp_path: Path) -> None:
-    rows = [{"epoch": 0.0, "a": 1 / 3}, {"epoch": 1.0, "a": math.nan, "b": math.inf}]
-    write_metrics(tmp_path / "metrics.csv", rows)
-    first, second = read_metrics(tmp_path / "metrics.csv")
-    assert first == rows[0]
-    assert math.isnan(second["a"])
-    assert second["b"] == math.inf
-    assert read_metrics(tmp_path / "nowhere.csv") == []
-
-
-def test_closing_words_name_the_best_epoch_and_the_command(tmp_path: Path) -> None:
-    (tmp_path / "checkpoints").mkdir()
-    (tmp_path / "checkpoints" / "best.ckpt").touch()
-    rows = [{"epoch": e, "val/loss": loss, "val/accuracy": 0.5} for e, loss in enumerate([2.0, 1.0, 1.5])]
-    best, command = closing_words(rows, tmp_path, "unstall")
-    assert best == "best epoch 2 of 3: val/loss 1.0000, val/accuracy 0.5000"
-    assert command.endswith(f"unstall test --ckpt_path={tmp_path}/checkpoints/best.ckpt")
-    assert closing_words([], Path("r"), "unstall") == ["to test it:  unstall test --ckpt_path=r/checkpoints/last.ckpt"]
-    assert closing_words([], Path("r"), "unstall", testable=False) == []
-
-
-def test_best_score_is_remembered_in_a_moved_folder(tmp_path: Path) -> None:
-    old, new = Checkpoints("old/checkpoints", monitor="val/loss"), Checkpoints(tmp_path, monitor="val/loss")
-    old.best_model_score = torch.tensor(0.5)
-    old.best_model_path = old.kth_best_model_path = f"{old.dirpath}/best.ckpt"
-    old.best_k_models = {old.best_model_path: torch.tensor(0.5)}
-    new.load_state_dict(old.state_dict())
-    assert new.best_model_score is None  # no such file here
-    (tmp_path / "best.ckpt").write_bytes(b"")
-    new.load_state_dict(old.state_dict())
-    assert new.best_model_score == 0.5
-    assert list(new.best_k_models) == [str(tmp_path / "best.ckpt")] == [new.best_model_path]
+def test_the_run_holds_what_it_should_and_nothing_else(trained: Path) -> None:
+    names = {str(path.relative_to(trained)) for path in trained.rglob("*") if not path.name.startswith("events.")}
+    assert names == {
+        *("config.yaml", "hparams.yaml", "metrics.csv", "diagnosis.json", "confusion_matrix.png"),
+        *("checkpoints", "checkpoints/best.ckpt", "checkpoints/last.ckpt"),
+    } | ({"worst_mistakes.png"} & names)
+    assert [folder.name for folder in trained.parents[2].iterdir() if folder.name != "data"] == ["logs"]
+    assert torch.load(trained / "checkpoints/last.ckpt", weights_only=True)["epoch"] == 2

@@ -24,24 +24,7 @@ def main(args: list[str] | None = None) -> None:
     Args:
         args: The command line without the program's name; `sys.argv` if left out.
     """
-    # RMSprop's averages for inputs that are hardly ever other than zero decay into denormal numbers, and every epoch is
-    # slower than the one before. It only reaches threads made later: before the first parallel operation.
-    torch.set_flush_denormal(True)
-    if not torch.cuda.is_available():
-        # Every optimizer step asks torch for an accelerator, and Lightning has it look for the
-        # driver's library each time. An empty list of devices is an answer at once.
-        os.environ["CUDA_VISIBLE_DEVICES"] = ""
-    for name in ("pytorch_lightning", "lightning_fabric"):  # "Seed set to 0", "GPU available: False", tips
-        for logger in (name, f"{name}.utilities.rank_zero", f"{name}.utilities.seed"):
-            logging.getLogger(logger).setLevel(logging.WARNING)
-    # Lightning's own: it asks torch's pytrees the old way, and means well about loaders and folders.
-    warnings.filterwarnings("ignore", message=".isinstance.treespec, LeafSpec")
-    warnings.filterwarnings("ignore", message=".*does not have many workers")
-    warnings.filterwarnings("ignore", message=".*smaller than the logging interval")
-    warnings.filterwarnings("ignore", message="Checkpoint directory .* exists and is not empty")
-    # A user's own classes, as `python -m unstall` finds them. Not "": jsonargparse reads a config from its own folder.
-    if str(Path.cwd()) not in sys.path:
-        sys.path.insert(0, str(Path.cwd()))
+    prepare()
     args = sys.argv[1:] if args is None else args
     try:
         own = commands()
@@ -62,6 +45,28 @@ def main(args: list[str] | None = None) -> None:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS):
             raise
         fail(f"{error.filename or 'logs_dir'}: {error.strerror}; make room, or give another folder with --logs_dir")
+
+
+def prepare() -> None:
+    """Set up this process for commands, as far as that cannot wait for the first of them."""
+    # RMSprop's averages for inputs that are hardly ever other than zero decay into denormal numbers, and every epoch is
+    # slower than the one before. It only reaches threads made later: before the first parallel operation.
+    torch.set_flush_denormal(True)
+    if not torch.cuda.is_available():
+        # Every optimizer step asks torch for an accelerator, and Lightning has it look for the
+        # driver's library each time. An empty list of devices is an answer at once.
+        os.environ["CUDA_VISIBLE_DEVICES"] = ""
+    for name in ("pytorch_lightning", "lightning_fabric"):  # "Seed set to 0", "GPU available: False", tips
+        for logger in (name, f"{name}.utilities.rank_zero", f"{name}.utilities.seed"):
+            logging.getLogger(logger).setLevel(logging.WARNING)
+    # Lightning's own: it asks torch's pytrees the old way, and means well about loaders and folders.
+    warnings.filterwarnings("ignore", message=".isinstance.treespec, LeafSpec")
+    warnings.filterwarnings("ignore", message=".*does not have many workers")
+    warnings.filterwarnings("ignore", message=".*smaller than the logging interval")
+    warnings.filterwarnings("ignore", message="Checkpoint directory .* exists and is not empty")
+    # A user's own classes, as `python -m unstall` finds them. Not "": jsonargparse reads a config from its own folder.
+    if str(Path.cwd()) not in sys.path:
+        sys.path.insert(0, str(Path.cwd()))
 
 
 def fail(message: str) -> NoReturn:

@@ -16,7 +16,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from conftest import FIT
 from lesson.datamodule import MNISTDataModule
 from lesson.module import LitClassifier
-from unstall.cli.program import main
+from unstall.cli.entry import main
 from unstall.runs.history import read_metrics
 
 CPU = "--trainer.accelerator=cpu"

@@ -1,0 +1,1 @@
+"""A small network tells two spirals apart. Put your own network and data in its place."""

@@ -1,0 +1,109 @@
+"""From a module and its data, or from a run's folder, to a report: rehearse the fit, take its batches, fork it."""
+
+import itertools
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+
+from unstall.forks.changes import Config
+from unstall.forks.plan import fork
+from unstall.forks.report import read_signals, show, write_report
+from unstall.forks.subject import screening_steps
+from unstall.forks.suspects import Rebuild
+from unstall.forks.tried import Report
+from unstall.trials import Data, State, rehearse, samples_in, take_samples, unchanged_random_state
+from unstall.watch import Signals
+
+HELD_OUT_SAMPLES = 2000
+"""Enough for the standard error of an accuracy to stay below one point (binomial, at 90 %: 0.7)."""
+
+
+def diagnose_module(
+    module: pl.LightningModule,
+    data: Data = None,
+    trainer: pl.Trainer | None = None,
+    *,
+    signals: Signals | None = None,
+    start: State | None = None,
+    config: Config | None = None,
+    rebuild: Rebuild | None = None,
+) -> Report:
+    """Find out by forks what holds `trainer.fit(module, data)` back. Nothing that is given is changed.
+
+    Args:
+        module: At its initial weights.
+        data: What `Trainer.fit` takes: a data module; a training loader, or it and a validation loader; None for a
+            module with loaders of its own. Where there is nothing to validate on, the first batches are held out.
+        trainer: The one that would train: its accumulation, clipping, precision, device and number of steps are taken
+            into account. None: Lightning's defaults, on the module's device.
+        signals: What the fit's own callback measured; without them less is known about units and gradients.
+        start: Where the fit stands, from its checkpoint; without it forks start from the initial weights only.
+        config: The resolved configuration, in which settings are looked up by their usual names.
+        rebuild: Builds the module at its initial weights from the configuration with an overlay.
+
+    Raises:
+        UsageError: for manual optimization, several optimizers, or too little data.
+    """
+    with unchanged_random_state(), tempfile.TemporaryDirectory() as scratch:
+
+        def rebuilt(overlay: dict[str, Any]) -> pl.LightningModule:
+            assert rebuild is not None
+            return rehearse(rebuild(overlay), data, trainer, scratch).module
+
+        rehearsal = rehearse(module, data, trainer, scratch)
+        accumulate = rehearsal.options.accumulate_grad_batches
+        size = accumulate * samples_in(next(rehearsal.batches()))
+        batches = rehearsal.batches()
+        held_out = take_samples(batches if rehearsal.validation is None else rehearsal.validation, HELD_OUT_SAMPLES)
+        steps = int(min(4 * screening_steps(size), rehearsal.horizon))
+        return fork(
+            rehearsal.module,
+            list(itertools.islice(batches, steps * accumulate)),
+            held_out,
+            signals=signals,
+            start=start,
+            config=config,
+            rebuild=None if rebuild is None else rebuilt,
+            options=rehearsal.options,
+            trainer=rehearsal.trainer,
+        )
+
+
+def diagnose_run(
+    folder: Path,
+    module: pl.LightningModule,
+    data: Data,
+    trainer: pl.Trainer,
+    *,
+    config: Config,
+    rebuild: Rebuild,
+    checkpoint: Mapping[str, Any] | None = None,
+) -> Report:
+    """Find out by forks what holds the run in `folder` back, and write what was found there.
+
+    Args:
+        folder: The run's folder; its `diagnosis.json`, if there is one, holds what the run's callback measured.
+        module: The run's module at its initial weights: built from the run's configuration and seed.
+        data: The run's data, as for `diagnose_module`.
+        trainer: As the run's, without a logger.
+        config: The run's resolved configuration.
+        rebuild: Builds the module at its initial weights from the configuration with an overlay.
+        checkpoint: The run's last checkpoint; None if it has none yet.
+
+    Raises:
+        UsageError: for manual optimization, several optimizers, too little data, or a damaged `diagnosis.json`.
+    """
+    start = None
+    if checkpoint is not None:
+        optimizers = checkpoint.get("optimizer_states", [])
+        start = State(
+            checkpoint["state_dict"], optimizers[0] if optimizers else None, checkpoint.get("lr_schedulers", ())
+        )
+    signals = read_signals(folder)
+    report = diagnose_module(module, data, trainer, signals=signals, start=start, config=config, rebuild=rebuild)
+    write_report(folder, report, signals)
+    show(report, folder)
+    return report

@@ -1,0 +1,85 @@
+"""From what was tried to the cause, the fix and what is left open. Pure functions: nothing is trained here."""
+
+import math
+from collections.abc import Sequence
+
+from unstall.forks.tried import Findings, Fork, Report
+from unstall.trials import HELPS
+from unstall.watch import Cause, Evidence, Signals, Verdict, describe, name_cause
+
+
+def conclude(findings: Findings, forks: Sequence[Fork]) -> Report:
+    """Return the report on a run.
+
+    Args:
+        findings: What decides.
+        forks: All that was tried, in order.
+    """
+    cause, fix, question = decide(findings)
+    decisive, suspicion, signals = fix or findings.rate, name_cause(findings.signals), findings.signals
+    ratio = findings.judge.ratio(decisive.before, decisive.after)
+    evidence = (*suspicion.evidence, Evidence(f"error after / before: {decisive.change}", ratio, HELPS))
+    causes = [suspicion.cause, suspicion.runner_up, Cause.HEALTHY]
+    runner_up = next((other for other in causes if other not in (cause, None, Cause.UNSURE)), None)
+    sentence, remedy = describe(cause, signals)
+    verdict = Verdict(cause, confidence(ratio), runner_up, evidence, sentence, remedy, signals.step)
+    return Report(verdict, tuple(forks), fix, question)
+
+
+def decide(findings: Findings) -> tuple[Cause, Fork | None, str]:
+    """Return the cause, the smallest change that helps (if any does), and what the forks could not tell apart."""
+    judge, rate, batch, suspect = findings.judge, findings.rate, findings.batch, findings.suspect
+    if name_cause(findings.signals).cause == Cause.OVERFITTING:
+        return Cause.OVERFITTING, None, ""
+    if suspect is not None and suspect.mends:
+        return suspect.cause, suspect, ""
+    if rate.mends and rate.cause == Cause.TOO_HIGH and batch is not None and batch.helps:
+        fix = batch if judge.helps(rate.after, batch.after) else rate
+        question = (
+            "a rate too high for the batch and a batch too small for the rate are partly the same thing: "
+            f"{rate.change} brings the loss to {rate.after.loss:.3g}, {batch.change} to {batch.after.loss:.3g}"
+        )
+        return fix.cause, fix, question
+    for change in (rate, batch):
+        if change is not None and change.mends:
+            return change.cause, change, ""
+    if findings.stuck and findings.fits_few:
+        question = "labels unrelated to the inputs, or inputs that lack what the labels depend on"
+        return Cause.NOTHING_TO_LEARN, None, question
+    if findings.stuck:
+        return cause_of_no_fit(findings), None, ""
+    lesser = next((change for change in (suspect, rate, batch) if change is not None and change.helps), None)
+    if findings.below_linear:
+        return Cause.BELOW_BASELINE, lesser, ""
+    if lesser is not None:
+        question = f"whether {lesser.change} is worth it: it does better still, by less than five points"
+        return Cause.HEALTHY, lesser, question
+    return Cause.HEALTHY, None, f"what limits it next is {next_limit(findings.signals)}"
+
+
+def cause_of_no_fit(findings: Findings) -> Cause:
+    """Return why a network does not even learn a few samples by heart."""
+    if findings.dead_at_start:
+        return Cause.DEAD_AT_START
+    if findings.badly_scaled:
+        return Cause.BAD_SCALE
+    gradient_ratio = findings.signals.gradient_ratio
+    return Cause.VANISHING if gradient_ratio is not None and gradient_ratio < 0.01 else Cause.LOW_CAPACITY
+
+
+def next_limit(signals: Signals) -> str:
+    """Return, as a clause, what keeps a healthy run from doing better."""
+    training, validation = signals.training_loss, signals.validation_loss
+    if training is None or validation is None:
+        return "not known without a validation loss"
+    return Cause.OVERFITTING.value if validation > 1.25 * training else Cause.LOW_CAPACITY.value
+
+
+def confidence(ratio: float) -> float:
+    """Return how sure a verdict is, from 0.5 where `ratio`, the error after over before, is just what helps, to 0.98.
+
+    Args:
+        ratio: One that is not finite tells as much as a factor of two.
+    """
+    margin = abs(math.log2(max(ratio, 1e-6) / HELPS)) if math.isfinite(ratio) else 1.0
+    return round(0.98 - 0.48 * 2 ** (-4 * min(margin, 5)), 3)

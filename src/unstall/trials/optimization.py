@@ -1,0 +1,130 @@
+"""A module's optimizer with its schedules, gradient scaler and clipping: how one trial makes its steps."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from typing import Any, cast
+
+import pytorch_lightning as pl
+import torch
+from pytorch_lightning.core.optimizer import _configure_optimizers, _configure_schedulers_automatic_opt
+from torch import Tensor, nn
+
+from unstall.errors import UsageError
+from unstall.trials.variants import State, StepOptions
+
+
+class Optimization:
+    """What `configure_optimizers` returns, and what a trainer does with it.
+
+    Args:
+        module: whose parameters are optimized, on their device.
+        options: how a step is made.
+        start: continue from its optimizer and schedules, if it has any.
+
+    Raises:
+        UsageError: if the module does not configure exactly one optimizer.
+    """
+
+    def __init__(self, module: pl.LightningModule, options: StepOptions, start: State | None = None) -> None:
+        self.options = options
+        optimizers, schedulers, monitor = _configure_optimizers(cast(Any, module.configure_optimizers()))
+        if len(optimizers) != 1:
+            name = type(module).__name__
+            raise UsageError(f"model={name}: {len(optimizers)} optimizers cannot be raced; configure exactly one")
+        self.optimizer: torch.optim.Optimizer = optimizers[0]
+        self.schedules = _configure_schedulers_automatic_opt(schedulers, monitor)
+        if start is not None and start.optimizer is not None:
+            self.optimizer.load_state_dict(copy.deepcopy(dict(start.optimizer)))  # else steps would write into it
+            for schedule, state in zip(self.schedules, start.schedulers, strict=False):
+                schedule.scheduler.load_state_dict(copy.deepcopy(dict(state)))
+        self.scaler = torch.amp.GradScaler(module.device.type, enabled=options.precision == "16-mixed")
+
+    @property
+    def learning_rate(self) -> float:
+        """The configured rate of the first parameter group, before any schedule."""
+        group = self.optimizer.param_groups[0]
+        return float(group.get("initial_lr", group["lr"]))  # a schedule keeps the former
+
+    def set_learning_rate(self, learning_rate: float) -> None:
+        """Scale all groups and schedules, as if the optimizer had been made with this rate.
+
+        Raises:
+            UsageError: for a schedule with rates of its own, or a configured rate of 0.
+        """
+        if "max_lr" in self.optimizer.param_groups[0]:
+            name = type(self.schedules[0].scheduler).__name__
+            raise UsageError(f"lr_scheduler={name} sets rates of its own (max_lr); leave it out to compare rates")
+        if self.learning_rate == 0:
+            raise UsageError("lr=0 of the first parameter group: give a positive rate, to which others have a ratio")
+        factor = learning_rate / self.learning_rate
+        for group in self.optimizer.param_groups:
+            for key in ("lr", "initial_lr"):
+                if key in group:
+                    group[key] = group[key] * factor
+        for schedule in self.schedules:
+            _scale(schedule.scheduler, factor)
+
+    def step(self, loss_of: Callable[[int], Tensor], accumulate: int) -> Tensor:
+        """Make one step on the mean of `loss_of(0), ..., loss_of(accumulate - 1)`; return that mean before it."""
+        losses: list[Tensor] = []
+
+        def closure() -> Tensor:
+            losses.clear()
+            self.optimizer.zero_grad()
+            for i in range(accumulate):
+                loss = loss_of(i)
+                losses.append(loss.detach())
+                torch.autograd.backward(self.scaler.scale(loss / accumulate))
+            self.scaler.unscale_(self.optimizer)
+            self._clip()
+            return losses[-1]
+
+        if self.scaler.is_enabled():
+            closure()
+            self.scaler.step(self.optimizer)
+            self.scaler.update()
+        else:
+            self.optimizer.step(closure)  # type: ignore[arg-type]  # every optimizer takes a tensor
+        return torch.stack(losses).mean()
+
+    def move_schedules(self, steps: int) -> None:
+        """Move the schedules on after so many steps; one that waits for a metric stays."""
+        for schedule in self.schedules:
+            period = 1 if schedule.interval == "step" else self.options.steps_per_epoch
+            if period and steps % (period * schedule.frequency) == 0 and not schedule.reduce_on_plateau:
+                schedule.scheduler.step()  # type: ignore[call-arg]
+
+    def state(self, weights: dict[str, Any]) -> State:
+        """Return where the optimizer and its schedules are, beside the module's weights."""
+        schedulers = [schedule.scheduler.state_dict() for schedule in self.schedules]
+        return State(weights, self.optimizer.state_dict(), schedulers)
+
+    def _clip(self) -> None:
+        limit = self.options.gradient_clip_val
+        if not limit:
+            return
+        parameters = [parameter for group in self.optimizer.param_groups for parameter in group["params"]]
+        if self.options.gradient_clip_algorithm == "value":
+            nn.utils.clip_grad_value_(parameters, limit)
+        else:
+            nn.utils.clip_grad_norm_(parameters, limit)
+
+
+def check_optimization(module: pl.LightningModule) -> None:
+    """Refuse a module that steps its optimizer itself: no rate of ours would reach it.
+
+    Raises:
+        UsageError: if `automatic_optimization` is off.
+    """
+    if not module.automatic_optimization:
+        name = type(module).__name__
+        raise UsageError(f"model={name}: manual optimization cannot be raced; set automatic_optimization = True")
+
+
+def _scale(scheduler: Any, factor: float) -> None:
+    if hasattr(scheduler, "base_lrs"):
+        scheduler.base_lrs = [base * factor for base in scheduler.base_lrs]
+    for part in getattr(scheduler, "_schedulers", ()):  # SequentialLR and ChainedScheduler hold others
+        _scale(part, factor)

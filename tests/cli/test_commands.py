@@ -1,0 +1,64 @@
+"""Every command on somebody's own module and data, from the base config of this package alone."""
+
+import json
+from pathlib import Path
+
+import pytest
+import yaml
+
+from unstall.cli.commands import CLI
+from unstall.cli.entry import main
+
+WHAT_A_RUN_KEEPS = {"config.yaml", "hparams.yaml", "metrics.csv", "diagnosis.json", "checkpoints"}
+
+
+def last_line(capsys: pytest.CaptureFixture[str]) -> Path:
+    return Path(capsys.readouterr().out.splitlines()[-1])
+
+
+def test_fit_test_and_go_on(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    main(["fit", "-c", "mine.yaml", "--trainer.max_epochs=3"])
+    run = last_line(capsys)
+    assert run.parent == Path("logs/mine")
+    assert {file.name for file in run.iterdir() if "events" not in file.name} == WHAT_A_RUN_KEEPS
+    assert {file.name for file in (run / "checkpoints").iterdir()} == {"best.ckpt", "last.ckpt"}
+    main(["test", f"--ckpt_path={run}"])
+    assert last_line(capsys) == run
+    main(["fit", f"--ckpt_path={run}", "--trainer.max_epochs=4"])
+    assert last_line(capsys) == run
+    assert len((run / "metrics.csv").read_text().splitlines()) == 1 + 4
+
+
+def test_find_a_rate_and_train_with_it(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    main(["lr_find", "-c", "mine.yaml", "--steps=140", "--fit=true"])
+    run = last_line(capsys)
+    rate = yaml.safe_load((run / "lr_find.yaml").read_text())["model"]["init_args"]["lr"]
+    assert yaml.safe_load((run / "config.yaml").read_text())["model"]["init_args"]["lr"] == rate
+    assert yaml.safe_load((run / "hparams.yaml").read_text())["learning_rate"] == rate
+
+
+def test_a_stall_is_diagnosed_and_its_fix_is_a_config(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    main(["fit", "-c", "mine.yaml", "--model.lr=1e-7"])
+    run = last_line(capsys)
+    main(["diagnose", str(run)])
+    out = capsys.readouterr().out
+    assert Path(out.splitlines()[-1]) == run
+    assert json.loads((run / "diagnosis.json").read_text())["cause"] == "learning rate too low"
+    command = next(line for line in out.splitlines() if " fit -c " in line)
+    words = command.split()
+    main(words[words.index("fit") :])
+    assert yaml.safe_load((last_line(capsys) / "hparams.yaml").read_text())["learning_rate"] > 1e-4
+
+
+def test_without_a_model_the_setting_is_named(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as end:
+        main(["fit"])
+    assert end.value.code == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("unstall: error: ")
+    assert "model" in line
+    assert not (place / "logs").exists()
+
+
+def test_commands_are_lightnings_and_the_trainers() -> None:
+    assert set(CLI.subcommands()) == {"fit", "validate", "test", "predict", "lr_find", "diagnose"}

@@ -1,0 +1,83 @@
+"""Remedies are raced where they can be, and only there; rates go up as long as that is better."""
+
+import math
+from collections.abc import Callable
+
+import pytest
+
+from forks.blobs import CONFIG, Lit, blobs
+from unstall.forks.remedies import climb, try_in_place, try_larger_batch, try_rates
+from unstall.forks.subject import Subject
+from unstall.trials import Judge, Score, State, StepOptions
+from unstall.watch import Cause
+
+
+def scores(best: float) -> Callable[[list[float]], list[Score]]:
+    """What a race would come to if the loss grew with the decades between a rate and the best one."""
+    return lambda rates: [Score(1 + abs(math.log10(rate / best))) for rate in rates]
+
+
+@pytest.mark.parametrize(
+    ("best", "expected"),
+    [
+        (0.01, [0.032, 0.01, 0.0032, 0.001]),
+        (1e-4, [0.032, 0.01, 0.0032, 0.001]),
+        (0.1, [0.32, 0.1, 0.032, 0.01, 0.0032, 0.001]),
+        (1e3, [1.0, 0.32, 0.1, 0.032, 0.01, 0.0032, 0.001]),
+    ],
+)
+def test_rates_are_raced_upwards_until_one_is_too_high(best: float, expected: list[float]) -> None:
+    raced = climb(0.01, scores(best), Judge(2.3).safest)
+    assert [rate for rate, _ in raced] == expected
+    assert [score for _, score in raced] == scores(best)(expected)
+
+
+def test_rates_go_up_too_while_the_highest_has_the_lowest_loss() -> None:
+    known = {0.032: Score(0.31, 0.90), 0.01: Score(0.33, 0.91), 0.0032: Score(0.36, 0.89), 0.001: Score(0.5, 0.86)}
+    higher = {0.1: Score(0.26, 0.92), 0.32: Score(9.0, 0.1)}
+    raced = climb(0.01, lambda rates: [{**known, **higher}[rate] for rate in rates], Judge(2.3, 0.1, 2000).safest)
+    assert [rate for rate, _ in raced][:2] == [0.32, 0.1]
+
+
+def test_other_rates_are_screened_and_the_best_compared_for_longer() -> None:
+    subject = Subject(Lit(1e-3), *blobs(), config=CONFIG)
+    best, worth_a_try = try_rates(subject)
+    screened = [fork for fork in subject.forks if fork.change.endswith(f", {subject.short} steps")]
+    assert len(screened) == 6, "a decade apart, and not the run's own again"
+    assert best in subject.forks
+    assert best.before == subject.score
+    assert best.after.loss < 0.5 * subject.score.loss
+    assert best.cause == Cause.TOO_LOW
+    assert best.overlay is not None
+    rate = best.overlay["model"]["init_args"]["optimizer"]["init_args"]["lr"]
+    assert best.change == f"learning rate {rate:.2g}"
+    assert {rate, subject.rate} <= set(worth_a_try)
+    assert worth_a_try == sorted(worth_a_try)
+
+
+@pytest.mark.parametrize(("batch_size", "size"), [(4, 64), (32, 512), (64, 512), (65, None), (128, None)])
+def test_a_small_batch_is_enlarged_for_as_many_samples(batch_size: int, size: int | None) -> None:
+    subject = Subject(Lit(0.1), *blobs(batch_size), config=CONFIG)
+    found = try_larger_batch(subject)
+    assert (found is not None) == (size is not None)
+    if found is not None:
+        assert found.change == f"batch size {size}"
+        assert found.overlay == {"data": {"class_path": "tests.Data", "init_args": {"batch_size": size}}}
+        assert found.cause == Cause.BATCH_TOO_SMALL
+
+
+def test_batches_that_a_step_accumulates_count_as_one_and_few_are_not_merged() -> None:
+    training, held_out = blobs(32)
+    assert try_larger_batch(Subject(Lit(0.1), training, held_out, options=StepOptions(4))) is None
+    assert try_larger_batch(Subject(Lit(0.1), training[:20], held_out)) is None, "a single step of 16 batches"
+
+
+def test_in_place_means_from_where_the_run_stands() -> None:
+    subject = Subject(Lit(0.1), *blobs(64))
+    try_in_place(subject)
+    assert subject.forks == [], "nobody knows where it stands"
+    subject = Subject(Lit(0.1), *blobs(64), start=State(Lit(0.1, seed=3).state_dict()))
+    try_in_place(subject)
+    rates = [fork.change.split()[2] for fork in subject.forks]
+    assert rates == ["0.001", "0.01", "1"]
+    assert len({fork.before for fork in subject.forks}) == 1, "what the run comes to if it goes on"

@@ -1,0 +1,72 @@
+"""Curves, and that drawing them changes nothing."""
+
+from pathlib import Path
+
+import pytest
+import pytorch_lightning as pl
+import torch
+import torch.nn.functional as F
+from pytorch_lightning.loggers import TensorBoardLogger
+from torch import nn
+from torch.utils.data import DataLoader, TensorDataset
+
+from unstall.runs.curves import Curves, layout
+from unstall.runs.history import History, read_metrics
+
+
+class Regression(pl.LightningModule):
+    """No labels, no accuracy, BatchNorm and a network that the graph's tracer cannot follow."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(nn.Linear(3, 5), nn.BatchNorm1d(5), nn.Linear(5, 1))
+
+    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+        if float(inputs.sum().detach()) == 12345:
+            raise AssertionError
+        output: torch.Tensor = self.layers(inputs)
+        return output
+
+    def training_step(self, batch: list[torch.Tensor], batch_idx: int) -> torch.Tensor:
+        loss = F.mse_loss(self(batch[0])[:, 0], batch[1])
+        self.log("train/loss", loss.detach(), on_step=False, on_epoch=True)
+        return loss
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        return torch.optim.SGD(self.parameters(), lr=0.01)
+
+
+@pytest.mark.filterwarnings("ignore:.*does not have many workers")
+@pytest.mark.filterwarnings("ignore:The number of training batches")
+def test_callbacks_leave_a_training_without_labels_as_it_is(tmp_path: Path) -> None:
+    inputs = torch.randn(40, 3, generator=torch.Generator().manual_seed(0))
+    weights = []
+    for callbacks in ([], [History(), Curves()]):
+        torch.manual_seed(0)
+        module = Regression()
+        trainer = pl.Trainer(
+            max_epochs=2,
+            callbacks=callbacks,
+            logger=TensorBoardLogger(str(tmp_path), name="x"),
+            enable_progress_bar=False,
+            enable_model_summary=False,
+            enable_checkpointing=False,
+            accelerator="cpu",
+        )
+        trainer.fit(module, DataLoader(TensorDataset(inputs, inputs.sum(1)), 16))
+        weights.append(module.state_dict())
+    for name, plain in weights[0].items():
+        assert torch.equal(plain, weights[1][name])
+    (file,) = tmp_path.rglob("metrics.csv")
+    table = read_metrics(file)
+    assert [row["samples_seen"] for row in table] == [40, 80]
+    assert "prior_loss" not in table[0]
+
+
+def test_layout_pairs_training_and_validation_and_leaves_out_what_is_not_logged() -> None:
+    names = {"train/loss": "train_loss", "val/loss": "val_loss", "val/accuracy": "val_acc"}
+    over_steps, over_samples = layout(names).values()
+    assert over_steps["loss"] == ["Multiline", ["train_loss", "val_loss", "reference/prior_loss"]]
+    assert over_steps["accuracy"] == ["Multiline", ["val_acc", "reference/chance_accuracy"]]
+    assert over_samples["loss"] == ["Multiline", ["samples_seen/train_loss", "samples_seen/val_loss"]]
+    assert layout({"val/loss": "val_loss"})["training and validation"].keys() == {"loss"}

@@ -1,0 +1,42 @@
+import dataclasses
+import json
+import math
+from enum import Enum
+from pathlib import Path
+
+import pytest
+
+from unstall.runs.files import as_json, write, write_json
+
+
+def test_a_file_appears_complete_or_not_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = tmp_path / "metrics.csv"
+    write(file, "old")
+
+    def full(*_: object) -> int:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "write_bytes", full)
+        with pytest.raises(OSError, match="No space"):
+            write(file, "new")
+    assert file.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [file]
+
+
+class Colour(str, Enum):
+    RED = "red"
+
+
+@dataclasses.dataclass
+class Part:
+    colour: Colour
+    size: float
+
+
+def test_json_holds_plain_data_only(tmp_path: Path) -> None:
+    content = {"parts": (Part(Colour.RED, math.nan), [Part(Colour.RED, 1.5)]), "largest": math.inf}
+    plain = {"parts": [{"colour": "red", "size": None}, [{"colour": "red", "size": 1.5}]], "largest": None}
+    assert as_json(content) == plain
+    write_json(tmp_path / "new" / "a.json", content)
+    assert json.loads((tmp_path / "new" / "a.json").read_text()) == plain

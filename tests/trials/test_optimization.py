@@ -1,0 +1,189 @@
+"""Steps against the same written out: accumulated, clipped, scaled and scheduled."""
+
+import copy
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import pytest
+import pytorch_lightning as pl
+import torch
+from torch import Tensor, nn
+from torch.optim import SGD, Optimizer, lr_scheduler
+
+from unstall.errors import UsageError
+from unstall.trials.optimization import Optimization, check_optimization
+from unstall.trials.variants import StepOptions
+
+
+class Quadratic(pl.LightningModule):
+    """The loss is half the squared distance of two weights, in a group each, from a target."""
+
+    def __init__(self, schedule: str = "", rates: tuple[float, float] = (0.1, 0.01)) -> None:
+        super().__init__()
+        self.weights = nn.ParameterList([torch.zeros(1), torch.zeros(1)])
+        self.schedule, self.rates = schedule, rates
+
+    def loss(self, target: float) -> Tensor:
+        distances: list[Tensor] = [(weight - target).square().sum() / 2 for weight in self.weights]
+        return torch.stack(distances).sum()
+
+    def values(self) -> list[float]:
+        return [float(weight.detach()) for weight in self.weights]
+
+    def configure_optimizers(self) -> Any:
+        optimizer = SGD([{"params": [w], "lr": r} for w, r in zip(self.weights, self.rates, strict=True)])
+        return {"optimizer": optimizer, **SCHEDULES[self.schedule](optimizer)}
+
+
+def halving(optimizer: Optimizer, **when: Any) -> dict[str, Any]:
+    return {"lr_scheduler": {"scheduler": lr_scheduler.StepLR(optimizer, 1, gamma=0.5), **when}}
+
+
+def warm_up(optimizer: Optimizer) -> dict[str, Any]:
+    parts = [lr_scheduler.LinearLR(optimizer, 0.1), lr_scheduler.ExponentialLR(optimizer, 0.9)]
+    return {"lr_scheduler": lr_scheduler.SequentialLR(optimizer, parts, [5])}
+
+
+def plateau(optimizer: Optimizer) -> dict[str, Any]:
+    waiting = lr_scheduler.ReduceLROnPlateau(optimizer)
+    return {"lr_scheduler": {"scheduler": waiting, "monitor": "loss", "interval": "step"}}
+
+
+SCHEDULES: dict[str, Callable[[Optimizer], dict[str, Any]]] = {
+    "": lambda optimizer: {},
+    "step": partial(halving, interval="step"),
+    "every second step": partial(halving, interval="step", frequency=2),
+    "epoch": halving,
+    "warm-up": warm_up,
+    "plateau": plateau,
+    "cycle": lambda optimizer: {"lr_scheduler": lr_scheduler.OneCycleLR(optimizer, 0.3, total_steps=9)},
+}
+
+
+def rates_of(optimization: Optimization) -> list[float]:
+    return [group["lr"] for group in optimization.optimizer.param_groups]
+
+
+def test_a_step_is_on_the_mean_of_what_it_accumulates() -> None:
+    module = Quadratic()
+    targets = [1.0, 2.0, 6.0]
+    optimization = Optimization(module, StepOptions(accumulate_grad_batches=3))
+    loss = optimization.step(lambda i: module.loss(targets[i]), 3)
+    assert float(loss) == pytest.approx(sum(target**2 for target in targets) / 3)
+    assert module.values() == pytest.approx([0.1 * 3.0, 0.01 * 3.0])
+
+
+@pytest.mark.parametrize(("algorithm", "gradient"), [("norm", 0.5 / 2**0.5), ("value", 0.5)])
+def test_gradients_are_clipped_after_they_are_summed(algorithm: str, gradient: float) -> None:
+    module = Quadratic()
+    optimization = Optimization(module, StepOptions(2, 0.5, algorithm))
+    optimization.step(lambda i: module.loss(3.0), 2)
+    assert module.values() == pytest.approx([0.1 * gradient, 0.01 * gradient])
+
+
+def test_half_precision_steps_are_unscaled_before_they_are_clipped_and_left_out_if_they_overflow() -> None:
+    module = Quadratic()
+    optimization = Optimization(module, StepOptions(1, 0.5, "value", "16-mixed"))
+    assert optimization.scaler.is_enabled()
+    optimization.step(lambda i: module.loss(3.0), 1)
+    assert module.values() == pytest.approx([0.05, 0.005])
+    scale = optimization.scaler.get_scale()
+    optimization.step(lambda i: module.loss(3.0) * 1e38, 1)
+    assert module.values() == pytest.approx([0.05, 0.005])
+    assert optimization.scaler.get_scale() < scale
+
+
+def test_an_optimizer_may_call_for_the_loss_again() -> None:
+    class Newton(Quadratic):
+        def configure_optimizers(self) -> Any:
+            return torch.optim.LBFGS(self.parameters(), lr=1.0)
+
+    module = Newton()
+    calls: list[int] = []
+    loss = Optimization(module, StepOptions()).step(lambda i: calls.append(i) or module.loss(1.0), 1)  # type: ignore[func-returns-value]
+    assert len(calls) > 1
+    assert loss.numel() == 1
+    assert module.values() == pytest.approx([1.0, 1.0])
+
+
+@pytest.mark.parametrize(
+    ("schedule", "per_epoch", "factors"),
+    [
+        ("step", None, [1 / 2, 1 / 4, 1 / 8, 1 / 16]),
+        ("every second step", None, [1, 1 / 2, 1 / 2, 1 / 4]),
+        ("epoch", 3, [1, 1, 1 / 2, 1 / 2]),
+        ("epoch", None, [1, 1, 1, 1]),
+        ("plateau", None, [1, 1, 1, 1]),
+    ],
+)
+def test_schedules_move_when_a_fit_would_move_them(schedule: str, per_epoch: int | None, factors: list[float]) -> None:
+    optimization = Optimization(Quadratic(schedule), StepOptions(steps_per_epoch=per_epoch))
+    first = rates_of(optimization)[0]
+    seen = []
+    for steps in range(1, 5):
+        optimization.optimizer.step()
+        optimization.move_schedules(steps)
+        seen.append(rates_of(optimization)[0] / first)
+    assert seen == pytest.approx(factors)
+
+
+@pytest.mark.parametrize("schedule", ["", "step", "warm-up"])
+def test_another_rate_is_as_if_the_optimizer_had_been_made_with_it(schedule: str) -> None:
+    changed, made = (
+        Optimization(Quadratic(schedule, rates), StepOptions(steps_per_epoch=1)) for rates in [(0.1, 0.01), (0.3, 0.03)]
+    )
+    assert changed.learning_rate == 0.1
+    changed.set_learning_rate(0.3)
+    assert changed.learning_rate == pytest.approx(0.3)
+    for steps in range(1, 9):
+        assert rates_of(changed) == pytest.approx(rates_of(made))
+        for optimization in (changed, made):
+            optimization.optimizer.step()
+            optimization.move_schedules(steps)
+
+
+def test_what_goes_on_has_its_moments_and_schedule_and_leaves_those_it_came_from_alone() -> None:
+    class Heavy(Quadratic):
+        def configure_optimizers(self) -> Any:
+            optimizer = SGD(self.parameters(), lr=0.1, momentum=0.9)
+            schedule = lr_scheduler.StepLR(optimizer, 1, gamma=0.5)
+            return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+    def go(optimization: Optimization, module: Quadratic, first: int, last: int) -> None:
+        for steps in range(first, last):
+            optimization.step(lambda i: module.loss(1.0), 1)
+            optimization.move_schedules(steps + 1)
+
+    whole, module = Heavy(), Heavy()
+    go(Optimization(whole, StepOptions()), whole, 0, 6)
+    first = Optimization(module, StepOptions())
+    go(first, module, 0, 3)
+    state = first.state(copy.deepcopy(module.state_dict()))
+    kept = copy.deepcopy(state)
+    second = Heavy()
+    second.load_state_dict(state.weights)
+    go(Optimization(second, StepOptions(), state), second, 3, 6)
+    assert second.values() == whole.values()
+    assert state.optimizer == kept.optimizer
+    assert state.schedulers == kept.schedulers
+    assert state.weights == kept.weights
+
+
+def test_what_cannot_be_raced_is_refused() -> None:
+    with pytest.raises(UsageError, match="lr_scheduler=OneCycleLR sets rates of its own"):
+        Optimization(Quadratic("cycle"), StepOptions()).set_learning_rate(0.1)
+    with pytest.raises(UsageError, match="lr=0 of the first parameter group"):
+        Optimization(Quadratic(rates=(0.0, 0.1)), StepOptions()).set_learning_rate(0.1)
+
+    class Several(Quadratic):
+        def configure_optimizers(self) -> Any:
+            return [SGD([weight], lr=0.1) for weight in self.weights]
+
+    with pytest.raises(UsageError, match="model=Several: 2 optimizers"):
+        Optimization(Several(), StepOptions())
+    module = Quadratic()
+    check_optimization(module)
+    module.automatic_optimization = False
+    with pytest.raises(UsageError, match="model=Quadratic: manual optimization"):
+        check_optimization(module)
