@@ -1,4 +1,4 @@
-"""Runs of the version before the rooms: their class paths are translated; a config of today is told the present ones."""
+"""Runs of the version before the rooms: their class paths are translated; a config is told the present ones."""
 
 import csv
 import json

@@ -13,7 +13,7 @@ from unstall.cli.entry import main
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
 DOCS = [file.read_text() for file in (*ROOT.glob("docs/*.md"), ROOT / "benchmarks" / "README.md")]
-ROOMS = ("cli", "forks", "find", "watch", "trials", "runs", "data")
+ROOMS = ("cli", "forks", "find", "watch", "causes", "audit", "trials", "runs", "data")
 
 
 def block(name: str) -> str:
@@ -27,7 +27,7 @@ def test_the_tree_lists_every_room_and_every_module_of_the_lesson() -> None:
     rooms = {folder.name for folder in ROOT.glob("src/unstall/[!_]*/")}
     assert set(re.findall(r"^  (\w+)/ ", tree, re.MULTILINE)) == rooms
     instruments = tree.split("src/unstall/")[1]
-    assert [room for room in re.findall(r"^  (\w+)/ ", instruments, re.MULTILINE)] == list(ROOMS)
+    assert re.findall(r"^  (\w+)/ ", instruments, re.MULTILINE) == list(ROOMS)
 
 
 def test_its_python_uses_public_names() -> None:

@@ -92,7 +92,8 @@ __all__ = [
 ]
 _ROOMS = {
     "cli": "NoProfiler ProgressBar Trainer diagnose program run",
-    "data": "EpochSampler InMemoryDataset Mirror RandomState Wheel fetch global_seed in_memory_loader random_generator read_images",
+    "data": "EpochSampler InMemoryDataset Mirror RandomState Wheel fetch global_seed in_memory_loader random_generator "
+    "read_images",
     "errors": "UsageError",
     "find": "LearningRateSearch find_learning_rate",
     "forks": "Fork Report fork screening_steps",

@@ -2,15 +2,17 @@
 
 import itertools
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
 
+from unstall.causes import Finding
 from unstall.forks.changes import Config
+from unstall.forks.examination import read_findings
 from unstall.forks.plan import fork
-from unstall.forks.report import read_signals, show, write_report
+from unstall.forks.report import VERDICT, read_signals, show, write_report
 from unstall.forks.subject import screening_steps
 from unstall.forks.suspects import Rebuild
 from unstall.forks.tried import Report
@@ -30,6 +32,7 @@ def diagnose_module(
     start: State | None = None,
     config: Config | None = None,
     rebuild: Rebuild | None = None,
+    findings: Sequence[Finding] = (),
 ) -> Report:
     """Find out by forks what holds `trainer.fit(module, data)` back. Nothing that is given is changed.
 
@@ -43,6 +46,7 @@ def diagnose_module(
         start: Where the fit stands, from its checkpoint; without it forks start from the initial weights only.
         config: The resolved configuration, in which settings are looked up by their usual names.
         rebuild: Builds the module at its initial weights from the configuration with an overlay.
+        findings: Faults that the fit's own callback has found.
 
     Raises:
         UsageError: for manual optimization, several optimizers, or too little data.
@@ -69,6 +73,7 @@ def diagnose_module(
             rebuild=None if rebuild is None else rebuilt,
             options=rehearsal.options,
             trainer=rehearsal.trainer,
+            findings=findings,
         )
 
 
@@ -103,7 +108,8 @@ def diagnose_run(
             checkpoint["state_dict"], optimizers[0] if optimizers else None, checkpoint.get("lr_schedulers", ())
         )
     signals = read_signals(folder)
-    report = diagnose_module(module, data, trainer, signals=signals, start=start, config=config, rebuild=rebuild)
+    known: dict[str, Any] = {"config": config, "rebuild": rebuild, "findings": read_findings(folder / VERDICT)}
+    report = diagnose_module(module, data, trainer, signals=signals, start=start, **known)
     write_report(folder, report, signals)
     show(report, folder)
     return report

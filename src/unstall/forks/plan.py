@@ -10,9 +10,11 @@ from typing import Any
 import pytorch_lightning as pl
 import torch
 
+from unstall.causes import Finding
 from unstall.errors import UsageError
 from unstall.forks.baselines import fits_few_samples, try_linear_model
 from unstall.forks.changes import Config
+from unstall.forks.examination import accuse, examine, suspect
 from unstall.forks.remedies import try_in_place, try_larger_batch, try_rates
 from unstall.forks.subject import Subject
 from unstall.forks.suspects import Rebuild, try_suspects
@@ -34,6 +36,7 @@ def fork(
     options: StepOptions | None = None,
     device: torch.device | None = None,
     trainer: pl.Trainer | None = None,
+    findings: Sequence[Finding] = (),
 ) -> Report:
     """Find out by trial what holds a run back. Nothing that is given is changed.
 
@@ -49,6 +52,7 @@ def fork(
         options: How a step is made, as in the run's trainer.
         device: Where to train; where the module is, if None.
         trainer: What `self.trainer` is to the module meanwhile.
+        findings: Faults that the run's own callback has found.
 
     Raises:
         UsageError: for manual optimization, several optimizers, or too few batches.
@@ -59,6 +63,12 @@ def fork(
     subject = Subject(
         module, batches, held_out, signals, start, config or {}, options or StepOptions(), device, trainer
     )
+    examined = examine(subject, findings)
+    return accuse(subject, examined) or suspect(subject, examined, _try_all(subject, rebuild))
+
+
+def _try_all(subject: Subject, rebuild: Rebuild | None) -> Report:
+    """Try what may help any run: other rates, a larger batch, another start; and what it should reach at least."""
     measured = subject.signals, subject.judge, subject.score
     rate, rates = try_rates(subject)
     findings = Findings(*measured, rate, try_larger_batch(subject))

@@ -66,6 +66,7 @@ def write_report(
         "sentence": verdict.sentence,
         "remedy": report.fix.change if report.fix is not None else verdict.remedy,
         "open_question": report.open_question,
+        "findings": [{"fault": each.fault, "sentence": each.where, "remedy": each.change} for each in report.findings],
         "step": verdict.step,
         "signals": signals,
     }

@@ -84,7 +84,7 @@ class Subject:
     @cached_property
     def control(self) -> Outcome:
         """The unchanged copy."""
-        return self.race([Variant()], self._training(self.long), self.held_out)[0]
+        return self.race([Variant()], self.training(self.long), self.held_out)[0]
 
     @cached_property
     def signals(self) -> Signals:
@@ -104,10 +104,15 @@ class Subject:
 
     @cached_property
     def first_batch(self) -> Any:
-        """The first batch as the network sees it: a transfer hook may scale it."""
+        """The first batch as the network sees it."""
+        return self.as_seen(self.batches[:1])[0]
+
+    def as_seen(self, batches: Sequence[Any]) -> list[Any]:
+        """Return batches as the network sees them: a transfer hook may scale them."""
         module, device = self.module, self.device or self.module.device
-        batch = module.transfer_batch_to_device(module.on_before_batch_transfer(self.batches[0], 0), device, 0)
-        return module.on_after_batch_transfer(batch, 0)
+        before = [module.on_before_batch_transfer(batch, 0) for batch in batches]
+        moved = [module.transfer_batch_to_device(batch, device, 0) for batch in before]
+        return [module.on_after_batch_transfer(batch, 0) for batch in moved]
 
     def race(
         self,
@@ -116,9 +121,10 @@ class Subject:
         held_out: Sequence[Any] = (),
         module: pl.LightningModule | None = None,
         keep_state: bool = False,
+        options: StepOptions | None = None,
     ) -> list[Outcome]:
         """Race variants of the module, or of another in its place, as the run's trainer would train them."""
-        how: dict[str, Any] = {"options": self.options, "device": self.device, "trainer": self.trainer}
+        how: dict[str, Any] = {"options": options or self.options, "device": self.device, "trainer": self.trainer}
         return race(module or self.module, variants, batches, held_out, keep_state=keep_state, **how)
 
     def scores(
@@ -129,7 +135,7 @@ class Subject:
         transform: Callable[[Any], Any] = lambda batch: batch,
     ) -> list[Score]:
         """Race variants on the run's first batches; `transform` is what is done to each, held out or not."""
-        training = [transform(batch) for batch in self._training(steps)]
+        training = [transform(batch) for batch in self.training(steps)]
         held_out = [transform(batch) for batch in self.held_out]
         return [Score.of(outcome) for outcome in self.race(variants, training, held_out, module)]
 
@@ -154,7 +160,8 @@ class Subject:
         available = max(1, len(self.batches) // self.options.accumulate_grad_batches)
         return min(count * screening_steps(self.batch_size), available)
 
-    def _training(self, steps: int) -> Sequence[Any]:
+    def training(self, steps: int) -> Sequence[Any]:
+        """Return the training batches of so many steps."""
         return self.batches[: steps * self.options.accumulate_grad_batches]
 
     def _loss_of_constant(self) -> float:

@@ -3,6 +3,9 @@
 from dataclasses import dataclass, field
 from typing import Any
 
+import pytorch_lightning as pl
+
+from unstall.causes import Fault, Finding
 from unstall.trials import Judge, Score
 from unstall.watch import Cause, Signals, Verdict
 
@@ -19,15 +22,17 @@ class Fork:
         cause: What the change would mend.
         helps: Whether it makes a difference that matters.
         mends: Whether the difference is one between a stall and a healthy run.
+        module: The changed copy, untrained; None where the change is a setting.
     """
 
     change: str
     before: Score
     after: Score
     overlay: dict[str, Any] | None = field(default=None, repr=False)
-    cause: Cause = Cause.UNSURE
+    cause: Cause | Fault = Cause.UNSURE
     helps: bool = False
     mends: bool = False
+    module: pl.LightningModule | None = field(default=None, repr=False, compare=False)
 
 
 @dataclass(frozen=True)
@@ -89,9 +94,11 @@ class Report:
         forks: What was tried, in order.
         fix: The smallest change that helps, or None.
         open_question: What the forks could not tell apart; empty if nothing.
+        findings: The faults that one step, or the course of the run, showed.
     """
 
     verdict: Verdict
     forks: tuple[Fork, ...]
     fix: Fork | None
     open_question: str = ""
+    findings: tuple[Finding, ...] = ()

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Sequence
 
+from unstall.causes import Fault
 from unstall.forks.tried import Findings, Fork, Report
 from unstall.trials import HELPS
 from unstall.watch import Cause, Evidence, Signals, Verdict, describe, name_cause
@@ -21,12 +22,13 @@ def conclude(findings: Findings, forks: Sequence[Fork]) -> Report:
     evidence = (*suspicion.evidence, Evidence(f"error after / before: {decisive.change}", ratio, HELPS))
     causes = [suspicion.cause, suspicion.runner_up, Cause.HEALTHY]
     runner_up = next((other for other in causes if other not in (cause, None, Cause.UNSURE)), None)
+    assert isinstance(cause, Cause)
     sentence, remedy = describe(cause, signals)
     verdict = Verdict(cause, confidence(ratio), runner_up, evidence, sentence, remedy, signals.step)
     return Report(verdict, tuple(forks), fix, question)
 
 
-def decide(findings: Findings) -> tuple[Cause, Fork | None, str]:
+def decide(findings: Findings) -> tuple[Cause | Fault, Fork | None, str]:
     """Return the cause, the smallest change that helps (if any does), and what the forks could not tell apart."""
     judge, rate, batch, suspect = findings.judge, findings.rate, findings.batch, findings.suspect
     if name_cause(findings.signals).cause == Cause.OVERFITTING:

@@ -4,7 +4,18 @@ In: a module, its data, the trainer that would fit it. Out: what became of each 
 question: *what would have happened if?*
 """
 
-from unstall.trials.batches import blank, find_targets, first_samples, samples_in, scale_of_inputs, scaled, take_samples
+from unstall.trials.batches import (
+    blank,
+    concatenated,
+    find_targets,
+    first_samples,
+    samples_in,
+    scale_of_inputs,
+    scaled,
+    select,
+    take_samples,
+    with_inputs,
+)
 from unstall.trials.judge import HELPS, Judge, Score
 from unstall.trials.optimization import check_optimization
 from unstall.trials.rehearsal import Data, Rehearsal, quiet, rehearse, throwaway_trainer
@@ -23,6 +34,7 @@ __all__ = [
     "Variant",
     "blank",
     "check_optimization",
+    "concatenated",
     "find_targets",
     "first_samples",
     "quiet",
@@ -31,7 +43,9 @@ __all__ = [
     "samples_in",
     "scale_of_inputs",
     "scaled",
+    "select",
     "take_samples",
     "throwaway_trainer",
     "unchanged_random_state",
+    "with_inputs",
 ]

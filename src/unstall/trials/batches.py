@@ -56,6 +56,11 @@ def first_samples(batches: Sequence[Any], count: int) -> Any:
     return apply_to_collection(concatenated(batches[:count]), Tensor, lambda tensor: tensor[:count])
 
 
+def select(batch: Any, indices: Tensor) -> Any:
+    """Return the batch of these samples."""
+    return apply_to_collection(batch, Tensor, lambda tensor: tensor[indices.to(tensor.device)])
+
+
 def with_inputs(batch: Any, change: Callable[[Tensor], Tensor]) -> Any:
     """Return the batch with its first floating-point tensor changed, which are the inputs by custom."""
     if isinstance(batch, Mapping):

@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +13,14 @@ from pytorch_lightning.loggers import TensorBoardLogger
 from pytorch_lightning.loggers.logger import DummyLogger
 from torch import Tensor
 
+from unstall.audit import Observation, observe
+from unstall.causes import COURSE_FAULTS, FAULTS, Fault, Finding, find
 from unstall.errors import UsageError
 from unstall.runs import as_json, logged_as, write_json
 from unstall.trials import find_targets
 from unstall.watch.causes import Cause
+from unstall.watch.conclusion import conclude
+from unstall.watch.course import CourseRecord, clip_norm
 from unstall.watch.meter import Meter
 from unstall.watch.rules import Verdict, hopeless, name_cause
 from unstall.watch.signals import Signals
@@ -27,8 +32,9 @@ EARLY_READINGS = 25, 50
 class Diagnosis(Callback):
     """Says why a run stalls, while it trains: under `diagnosis/` in TensorBoard, and in `diagnosis.json`.
 
-    Works for any LightningModule with automatic optimization, and without a logger. It costs no forward or backward
-    pass, and a look at the weights every 20 steps. A healthy run gets one line at its end.
+    Works for any LightningModule with automatic optimization, and without a logger. Before the first step a copy of the
+    module makes one on the first batch, and what is put together wrong is said at once. From then on it costs no
+    forward or backward pass, and a look at the weights every 20 steps. A healthy run gets one line at its end.
 
     Args:
         monitor: Name of the logged validation loss; `val_loss` and its like are found, too.
@@ -46,8 +52,12 @@ class Diagnosis(Callback):
         self.meter: Meter | None = None
         self.verdict: Verdict | None = None
         self._state: dict[str, Any] | None = None
-        self._suspicion: Cause | None = None
-        self._announced: Cause | None = None
+        self.course: CourseRecord | None = None
+        self.observation: Observation | None = None
+        self.audited: list[Finding] = []
+        self.findings: list[Finding] = []
+        self._suspicion: Cause | Fault | None = None
+        self._announced: Cause | Fault | None = None
         self._batches = 0
         self._stepped = False
 
@@ -63,25 +73,53 @@ class Diagnosis(Callback):
         """Note the initial weights."""
         self.verdict = self._suspicion = self._announced = None
         self._batches, self._stepped = 0, False
+        self.observation, self.audited, self.findings = None, [], []
         if self.meter is not None:
             self.meter.watch.stop()
         weights = any(weight.requires_grad for weight in pl_module.parameters())
         if not pl_module.automatic_optimization or len(trainer.optimizers) != 1 or not weights:
-            self.meter = None
+            self.meter = self.course = None
             return
         group = trainer.optimizers[0].param_groups[0]
         momentum = float(group.get("momentum") or group.get("betas", (0.0,))[0])
         self.meter = Meter(pl_module, momentum=momentum)
+        self.course = CourseRecord(trainer.optimizers[0], clip_norm(trainer))
         if self._state is not None:
             self.meter.load_state_dict(self._state)
             self._state = None
+
+    def on_train_batch_start(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
+    ) -> None:
+        """Before the first step, see whether the module is put together right."""
+        if self.meter is None or self._batches:
+            return
+        try:
+            self.observation = observe(pl_module, batch, trainer.optimizers, trainer)
+        except Exception:  # a step that does not work on a copy: nothing is said of it
+            self.observation = None
+            return
+        self.audited = find(FAULTS, self.observation)
+        reference = self.observation.reference
+        if reference is not None:
+            self.meter.losses.kind, self.meter.losses.class_weights = reference.kind, reference.weights
+        for finding in self.audited:
+            if finding.fault.certain and not _is_rehearsal(trainer):
+                pl_module.print(f"Before the first step: {finding.where}; {finding.change}.")
+
+    def on_before_backward(self, trainer: pl.Trainer, pl_module: pl.LightningModule, loss: Tensor) -> None:
+        """Look for gradients that are still there."""
+        if self.course is not None:
+            self.course.before_backward(trainer.accumulate_grad_batches)
 
     def on_before_optimizer_step(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, optimizer: torch.optim.Optimizer
     ) -> None:
         """Note the weights before a step."""
         if self.meter is not None:
+            assert self.course is not None
             self.meter.before_step()
+            self.course.before_step(self.meter.path.looking)
             self._stepped = True
 
     def on_train_batch_end(
@@ -93,7 +131,9 @@ class Diagnosis(Callback):
             return
         if trainer.accumulate_grad_batches > 1:
             loss = loss * trainer.accumulate_grad_batches  # Lightning hands out the loss divided by it
-        self.meter.after_batch(loss, find_targets(batch), stepped=self._stepped)
+        self.meter.after_batch(loss, self._targets(batch), stepped=self._stepped)
+        assert self.course is not None
+        self.course.after_batch(batch, self.meter.losses.non_finite_step is not None)
         self._stepped = False
         self._batches += 1
         if self._batches % self.every_n_steps == 0 or self._batches in EARLY_READINGS:
@@ -113,16 +153,16 @@ class Diagnosis(Callback):
             return
         self.meter.watch.stop()
         signals = self._read(trainer)
-        self.verdict = name_cause(signals)
+        self.verdict = self._conclude(trainer, signals)
         if _is_rehearsal(trainer):
             return
         if self.verdict.cause != self._announced or self.verdict.cause == Cause.HEALTHY:
             _announce(pl_module, self.verdict)
-        _keep(trainer, self.verdict, signals)
+        _keep(trainer, self.verdict, signals, self.findings)
 
     def _judge(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         signals = self._read(trainer)
-        verdict = name_cause(signals)
+        verdict = self._conclude(trainer, signals)
         if not _is_rehearsal(trainer):
             values = {
                 f"diagnosis/{name}": float(value)
@@ -137,11 +177,27 @@ class Diagnosis(Callback):
         if certain and self._announced is None and not _is_rehearsal(trainer):
             self._announced = verdict.cause
             _announce(pl_module, verdict)
-            _keep(trainer, verdict, signals)
+            _keep(trainer, verdict, signals, self.findings)
         if self.stop_hopeless:
             stop = certain and hopeless(signals, verdict, trainer.estimated_stepping_batches - trainer.global_step)
             if trainer.strategy.reduce_boolean_decision(stop, all=False):
                 trainer.should_stop = True
+
+    def _conclude(self, trainer: pl.Trainer, signals: Signals) -> Verdict:
+        assert self.meter is not None
+        assert self.course is not None
+        repeats = bool(vars(trainer).get("overfit_batches"))  # Lightning sets it without declaring it
+        course = self.course.read(self.meter.losses, self.meter.path, repeats)
+        found = [*find(COURSE_FAULTS, course), *self.audited]
+        self.findings = sorted(found, key=lambda finding: not finding.fault.certain)
+        return conclude(name_cause(signals), signals, self.findings)
+
+    def _targets(self, batch: Any) -> Tensor | None:
+        """Return what the loss compares with, if that was seen; else what looks like it."""
+        if self.observation is None:
+            return find_targets(batch)
+        reference = self.observation.reference
+        return None if reference is None else reference.targets(batch)
 
     def _read(self, trainer: pl.Trainer) -> Signals:
         assert self.meter is not None
@@ -157,11 +213,11 @@ def _announce(pl_module: pl.LightningModule, verdict: Verdict) -> None:
     pl_module.print(f"Diagnosis at step {verdict.step}: {verdict.sentence}{remedy}.")
 
 
-def _keep(trainer: pl.Trainer, verdict: Verdict, signals: Signals) -> None:
+def _keep(trainer: pl.Trainer, verdict: Verdict, signals: Signals, findings: Sequence[Finding]) -> None:
     folder = trainer.log_dir  # a broadcast: on every rank
     if not trainer.is_global_zero or folder is None or not trainer.loggers:
         return
-    write_verdict(Path(folder), verdict, signals)
+    write_verdict(Path(folder), verdict, signals, findings)
     lines = [f"- {e.signal}: {e.value:.4g} (threshold {e.threshold:.4g})" for e in verdict.evidence]
     text = "\n".join([f"**{verdict.sentence}.** {verdict.remedy}", "", *lines])
     for logger in trainer.loggers:
@@ -174,7 +230,8 @@ def _is_rehearsal(trainer: pl.Trainer) -> bool:
     return any(isinstance(logger, DummyLogger) for logger in trainer.loggers)
 
 
-def write_verdict(folder: Path, verdict: Verdict, signals: Signals) -> None:
+def write_verdict(folder: Path, verdict: Verdict, signals: Signals, findings: Sequence[Finding] = ()) -> None:
     """Write `diagnosis.json` with the same keys as after forks, which are none yet."""
-    content = {**as_json(verdict), "forks": [], "fix": None, "verified": None, "signals": signals}
+    found = [{"fault": each.fault, "sentence": each.where, "remedy": each.change} for each in findings]
+    content = {**as_json(verdict), "findings": found, "forks": [], "fix": None, "verified": None, "signals": signals}
     write_json(folder / "diagnosis.json", content)

@@ -77,17 +77,20 @@ class Meter:
         )
 
     def state_dict(self) -> dict[str, Any]:
-        """Return plain numbers, lists and tensors, under the names that the parts keep.
+        """Return plain numbers, lists and tensors: what each part names in `KEPT`, where old checkpoints have it, too.
 
         The window of `path_efficiency` starts anew after a resume.
         """
         self.losses.flush()
         parts = self.losses, self.path, self.watch
-        return {name: getattr(part, name) for part in parts for name in part.KEPT} | {"initial": self.path.initial}
+        kept = {name: getattr(part, name) for part in parts for name in part.KEPT}
+        return kept | {name: getattr(self.losses, name) for name in self.losses.NEW} | {"initial": self.path.initial}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on from what `state_dict` returned."""
         for part in (self.losses, self.path, self.watch):
             for name in part.KEPT:
                 setattr(part, name, state[name])
+        for name in self.losses.NEW:
+            setattr(self.losses, name, state.get(name, getattr(self.losses, name)))
         self.path.go_on_from(state["initial"])

@@ -39,15 +39,15 @@ class WeightPath:
         self._gains: deque[tuple[Tensor, Tensor]] = deque(maxlen=window)
         self._gradient_squares: tuple[Tensor, Tensor] | None = None
         self._complete_efficiency: float | None = None
-        self._looked = self._sampled = False
+        self._looked = self.looking = False
         self._length: Tensor | float = 0.0
         self._looks = 0
 
     @torch.no_grad()
     def before_step(self) -> None:
         """Look at the weights before every `stride`-th step; gradients must be there, and unscaled."""
-        self._sampled = self.step % self.stride == 0
-        if not self._sampled:
+        self.looking = self.step % self.stride == 0
+        if not self.looking:
             return
         if self._looked:
             self._increments.append(_distance(self.weights, self.snapshot))
@@ -64,20 +64,26 @@ class WeightPath:
     @torch.no_grad()
     def after_step(self, loss: Tensor) -> None:
         """Count the step; after a look, note what it should have gained of the batch's loss, and the gradients."""
-        if self._sampled:
+        if self.looking:
             pairs = [(w, s, w.grad) for w, s in zip(self.weights, self.snapshot, strict=True) if w.grad is not None]
             dots = [torch.sum((w - s) * gradient) for w, s, gradient in pairs]
             if dots:
                 self._gains.append((-torch.stack(dots).sum(), loss.detach()))
             if self.ends is not None and self.ends[0].grad is not None and self.ends[1].grad is not None:
                 self._gradient_squares = self.ends[0].grad.square().mean(), self.ends[1].grad.square().mean()
-            self._sampled = False
+            self.looking = False
         self.step += 1
 
     def go_on_from(self, initial: Sequence[Tensor]) -> None:
         """Measure from these weights instead; the window of `efficiency()` starts anew."""
         torch._foreach_copy_(self.initial, [weight.to(self.initial[0].device) for weight in initial])
         self._increments, self._looked = [], False
+
+    @torch.no_grad()
+    def size_share(self) -> float | None:
+        """Return the norm of the weights over that of the initial ones. Synchronises."""
+        start = float(_norm(self.initial))
+        return float(_norm(self.weights)) / start if start else None
 
     def move(self) -> float:
         """Return the distance from the initial weights over their norm."""

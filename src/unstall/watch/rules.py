@@ -6,6 +6,7 @@ A verdict from signals alone is a suspicion; `forks` puts it to the test.
 import math
 from dataclasses import dataclass
 
+from unstall.causes import Fault
 from unstall.watch.causes import EARLIEST, STALLS, Cause, describe
 from unstall.watch.signals import Signals
 
@@ -67,7 +68,7 @@ class Verdict:
     """What the signals say.
 
     Args:
-        cause: The most likely cause, or UNSURE.
+        cause: The most likely cause, or UNSURE; or a fault that one batch showed.
         confidence: From 0.5 at a threshold to 0.95 far from all: about the share of right verdicts there
             (`benchmarks/diagnosis_report.py`).
         runner_up: The next most likely cause; for UNSURE the first two are in `candidates`.
@@ -78,9 +79,9 @@ class Verdict:
         candidates: The causes between which an UNSURE verdict cannot decide.
     """
 
-    cause: Cause
+    cause: Cause | Fault
     confidence: float
-    runner_up: Cause | None
+    runner_up: Cause | Fault | None
     evidence: tuple[Evidence, ...]
     sentence: str
     remedy: str
@@ -90,7 +91,7 @@ class Verdict:
     @property
     def stalled(self) -> bool:
         """Whether something stands in the way of training itself."""
-        return self.cause in STALLS
+        return self.cause in STALLS or isinstance(self.cause, Fault)
 
 
 def _above(signal: str, threshold: float, width: float = 1.0) -> Condition:

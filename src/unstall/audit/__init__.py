@@ -1,0 +1,23 @@
+"""What one batch can tell.
+
+In: a module just before its first step, and a batch. Out: what its loss compares, who learns, what depends on what. The
+question: *is it put together right?*
+"""
+
+from unstall.audit.comparison import ACTIVATIONS, Comparison
+from unstall.audit.observation import Observation, compared_in, observe
+from unstall.audit.record import Call, Recording, Site, tensors_in
+from unstall.audit.reference import Reference
+
+__all__ = [
+    "ACTIVATIONS",
+    "Call",
+    "Comparison",
+    "Observation",
+    "Recording",
+    "Reference",
+    "Site",
+    "compared_in",
+    "observe",
+    "tensors_in",
+]

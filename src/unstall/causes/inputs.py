@@ -1,0 +1,126 @@
+"""The batch: what the first layers are given, and the labels."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from torch import Tensor
+
+from unstall.audit import Observation
+from unstall.causes.cause import Fault, Shown
+
+
+def not_finite(seen: Observation) -> Shown:
+    """Numbers that are not finite, in what the first layers are given or in the targets."""
+    compared = seen.comparison
+    named = [("inputs", tensor) for tensor in _floating(seen)]
+    if compared is not None and compared.target.is_floating_point():
+        named.append(("targets", compared.target))
+    for name, tensor in named:
+        count = int((~tensor.isfinite()).sum())
+        if count:
+            return {"site": None, "count": count, "what": name, "all": tensor.numel()}
+    return None
+
+
+def constant(seen: Observation) -> Shown:
+    """All inputs are the same number."""
+    tensors = list(_floating(seen))
+    if not tensors or any(tensor.numel() < 2 or bool((tensor != tensor.flatten()[0]).any()) for tensor in tensors):
+        return None
+    return {"site": None, "value": float(tensors[0].flatten()[0])}
+
+
+def all_alike(seen: Observation) -> Shown:
+    """All samples of the batch have the same inputs, and not the same targets."""
+    tensors = [tensor for tensor in seen.inputs if tensor.ndim and len(tensor) == seen.samples]
+    if (seen.samples or 0) < 4 or not tensors or len(tensors) < len(seen.inputs):
+        return None
+    return {"site": None, "samples": seen.samples} if all(bool((t == t[:1]).all()) for t in tensors) else None
+
+
+def far_from_unit_scale(seen: Observation) -> Shown:
+    """Inputs whose size is far from 1, where initial weights are made for 1."""
+    for tensor in _floating(seen):
+        size = float(tensor.square().mean().sqrt())
+        if size > 10 or 0 < size < 0.02:
+            return {"site": None, "size": size}
+    return None
+
+
+def features_of_different_scales(seen: Observation) -> Shown:
+    """Columns of a table whose spreads differ by a factor of a thousand: the largest hides the others."""
+    for tensor in _floating(seen):
+        if tensor.ndim != 2 or len(tensor) < 8 or tensor.shape[1] < 2:
+            continue
+        spread = tensor.std(0)
+        spread = spread[spread > 0]
+        if len(spread) > 1 and float(spread.max() / spread.median()) > 1000:
+            return {"site": None, "smallest": float(spread.min()), "largest": float(spread.max())}
+    return None
+
+
+def one_label(seen: Observation) -> Shown:
+    """All samples of a batch have the same label."""
+    compared = seen.comparison
+    if compared is None or (seen.samples or 0) < 16 or not compared.likelihood:
+        return None
+    labels = compared.labels if compared.labels is not None else compared.target
+    if len(labels) != seen.samples or bool((labels != labels[:1]).any()):
+        return None
+    return {"site": None, "samples": seen.samples, "label": labels[0].flatten().tolist()[0]}
+
+
+def _floating(seen: Observation) -> Iterator[Tensor]:
+    return (tensor.detach() for tensor in seen.inputs if tensor.is_floating_point() and tensor.numel())
+
+
+INPUT_FAULTS = (
+    Fault(
+        "numbers that are not finite",
+        not_finite,
+        "{count} of {all} numbers in the {what} are not finite",
+        "fill or drop them before training",
+        "torch.nan_to_num(inputs)",
+        certain=True,
+        mend="inputs",
+    ),
+    Fault(
+        "constant inputs",
+        constant,
+        "Every input is {value:g}: there is nothing in them to learn from",
+        "look at how they are loaded; a cast to integers turns all of 0 to 1 into 0",
+        certain=True,
+    ),
+    Fault(
+        "inputs that are all alike",
+        all_alike,
+        "All {samples} samples of the batch have the same inputs",
+        "look at how they are loaded",
+        certain=True,
+    ),
+    Fault(
+        "inputs far from unit scale",
+        far_from_unit_scale,
+        "The inputs have a size of {size:.3g} (root mean square), and initial weights are made for 1",
+        "standardise them with the mean and standard deviation of the training set",
+        "inputs = (inputs - mean) / std",
+        mend="inputs",
+    ),
+    Fault(
+        "features on scales of their own",
+        features_of_different_scales,
+        "The spreads of the inputs' features go from {smallest:.2g} to {largest:.2g}: the largest hides the others",
+        "standardise each feature",
+        "inputs = (inputs - mean) / std",
+        mend="inputs",
+    ),
+    Fault(
+        "a batch of one class",
+        one_label,
+        "All {samples} samples of the batch have the label {label}",
+        "shuffle the training data, or look at how the labels are made",
+        "DataLoader(..., shuffle=True)",
+        mend="order",
+    ),
+)

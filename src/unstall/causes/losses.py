@@ -1,0 +1,186 @@
+"""What a loss does with prediction and target: shapes, ranges, signs and scales that do not fit."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from unstall.audit import ACTIVATIONS, Observation
+from unstall.causes.cause import Fault, Shown
+
+SHAPES = {"squeeze", "unsqueeze", "view", "reshape", "flatten", "getitem", "transpose", "permute", "clamp", "clip"}
+"""What may stand between an activation and a loss without changing a value within the activation's range."""
+
+
+def labels_beyond_one_unit(seen: Observation) -> Shown:
+    """Whole numbers as targets, more of them than one unit with a likelihood can tell apart."""
+    compared = seen.comparison
+    if compared is None or compared.units != 1 or not compared.likelihood:
+        return None
+    target = compared.target.float()
+    distinct = torch.unique(target)
+    whole = bool((target == target.round()).all()) and float(target.max()) > 1 and float(target.min()) >= 0
+    if not whole or len(distinct) > 1000:
+        return None
+    return {"site": compared.site, "highest": int(target.max()), "classes": int(target.max()) + 1}
+
+
+def target_out_of_range(seen: Observation) -> Shown:
+    """Targets that the last activation can never return."""
+    compared = seen.comparison
+    if compared is None or compared.labels is not None or not compared.target.is_floating_point():
+        return None
+    activation = compared.activation
+    if activation is not None:
+        after = compared.path[compared.path.index(activation) + 1 :]
+        if any(call.name not in SHAPES for call in after) and not (
+            compared.logarithm and activation.name in ("softmax", "sigmoid")
+        ):
+            return None
+        low, high = ACTIVATIONS[activation.name]
+        name = activation.name
+    elif compared.loss.startswith("binary_cross_entropy"):
+        low, high, name = 0.0, 1.0, compared.loss
+    else:
+        return None
+    least, most = float(compared.target.min()), float(compared.target.max())
+    slack = 0.05 * (high - low) if high - low < 10 else 0.05
+    if least >= low - slack and most <= high + slack:
+        return None
+    site = compared.site if activation is None else activation.site or compared.site
+    return {"site": site, "activation": name, "low": low, "high": high, "least": least, "most": most}
+
+
+def broadcast(seen: Observation) -> Shown:
+    """A difference of (N, 1) and (N) is (N, N): every prediction is compared with every target."""
+    compared = seen.comparison
+    if compared is None or compared.likelihood or compared.loss == "mul":
+        return None
+    prediction, target = tuple(compared.prediction.shape), tuple(compared.target.shape)
+    if (
+        prediction == target
+        or not prediction
+        or not target
+        or 1 in (compared.prediction.numel(), compared.target.numel())
+    ):
+        return None
+    result = _broadcast_size(prediction, target)
+    if result is None or result <= max(compared.prediction.numel(), compared.target.numel()):
+        return None
+    return {"site": compared.site, "prediction": prediction, "target": target}
+
+
+def wrong_sign(seen: Observation) -> Shown:
+    """The loss of nearly every sample falls as the prediction moves away from its target."""
+    if seen.toward_target is None or seen.toward_target > 0.1 or seen.comparison is None or (seen.samples or 0) < 4:
+        return None
+    return {"site": seen.comparison.site, "share": 1 - seen.toward_target}
+
+
+def classes_as_numbers(seen: Observation) -> Shown:
+    """The square or absolute difference to class labels: its gradient vanishes where a probability is far off."""
+    compared = seen.comparison
+    if compared is None or compared.likelihood or not _of_zeros_and_ones(compared.target):
+        return None
+    if compared.loss not in ("mse_loss", "l1_loss", "smooth_l1_loss", "huber_loss", "sub"):
+        return None
+    if compared.target.numel() != compared.prediction.numel():
+        return None
+    return {"site": compared.site, "loss": "difference" if compared.loss == "sub" else compared.loss}
+
+
+def target_far_off(seen: Observation) -> Shown:
+    """Targets much larger than what the network returns at first: most of the training is spent on their size."""
+    compared = seen.comparison
+    if compared is None or compared.likelihood or compared.activation is not None:
+        return None
+    if not compared.target.is_floating_point() or compared.target.numel() < 2:
+        return None
+    size = float(compared.target.square().mean().sqrt())
+    spread, predicted = float(compared.target.std()), float(compared.prediction.detach().square().mean().sqrt())
+    if not size > 20 * max(predicted, 1.0) or spread == 0:
+        return None
+    return {"site": compared.site, "size": size, "spread": spread, "predicted": predicted}
+
+
+def summed(seen: Observation) -> Shown:
+    """A sum over the batch: its gradient, and with it the step, grows with the batch."""
+    if not seen.summed or (seen.samples or 0) < 8 or seen.comparison is None:
+        return None
+    return {"site": seen.comparison.site, "samples": seen.samples}
+
+
+def _of_zeros_and_ones(target: Tensor) -> bool:
+    return bool(((target == 0) | (target == 1)).all()) and len(torch.unique(target)) == 2
+
+
+def _broadcast_size(left: tuple[int, ...], right: tuple[int, ...]) -> int | None:
+    size = 1
+    for a, b in zip(((1,) * 8 + left)[-8:], ((1,) * 8 + right)[-8:], strict=True):
+        if a != b and 1 not in (a, b):
+            return None
+        size *= max(a, b)
+    return size
+
+
+LOSS_FAULTS = (
+    Fault(
+        "more classes than outputs",
+        labels_beyond_one_unit,
+        "The labels go up to {highest}, and one unit can tell 0 from 1",
+        "give the network {classes} outputs and use cross_entropy",
+        "F.cross_entropy(logits, labels)",
+        certain=True,
+        mend="output",
+    ),
+    Fault(
+        "targets out of the output's range",
+        target_out_of_range,
+        "The targets go from {least:.4g} to {most:.4g}, and {activation} returns {low:g} to {high:g}",
+        "leave the last activation out, or bring the targets into its range",
+        certain=True,
+        mend="output",
+    ),
+    Fault(
+        "shapes that broadcast",
+        broadcast,
+        "The prediction is {prediction} and the target {target}: each prediction is compared with every target, and "
+        "only the mean can be learned",
+        "give both the same shape",
+        "F.mse_loss(prediction.squeeze(1), target)",
+        certain=True,
+        mend="output",
+    ),
+    Fault(
+        "loss of the wrong sign",
+        wrong_sign,
+        "The loss falls as the prediction gets worse, for {share:.0%} of the samples",
+        "put a minus before it",
+        "loss = -log_likelihood.mean()",
+        certain=True,
+        mend="output",
+    ),
+    Fault(
+        "classes compared as numbers",
+        classes_as_numbers,
+        "The targets are classes, and the loss is a {loss}, which hardly moves an output that is far off",
+        "use a cross-entropy of logits",
+        "F.cross_entropy(logits, labels)",
+        mend="output",
+    ),
+    Fault(
+        "targets of another scale than the output",
+        target_far_off,
+        "The targets have a size of {size:.3g} (spread {spread:.3g}), and the network returns {predicted:.2g} at first",
+        "standardise them with the mean and standard deviation of the training set",
+        "targets = (targets - mean) / std",
+        mend="output",
+    ),
+    Fault(
+        "a sum where a mean is meant",
+        summed,
+        "The loss is a sum over the {samples} samples of a batch: the step grows with the batch",
+        "take the mean",
+        "loss.mean()",
+    ),
+)

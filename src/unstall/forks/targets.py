@@ -1,0 +1,204 @@
+"""What the targets ask for: a loss of the last layer's own output that fits them, and a yardstick for any loss."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import pytorch_lightning as pl
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from unstall.audit import Comparison, Observation, Recording, compared_in, tensors_in
+from unstall.trials import unchanged_random_state
+
+
+@dataclass(frozen=True)
+class Task:
+    """What a network is to learn, read off its targets.
+
+    Args:
+        kind: `classes`: one of several; `binary`: zeros and ones, each for itself; `numbers`: everything else.
+        part: Which tensor of a batch holds the targets, in the order of `tensors_in`.
+        weight: Name of the last layer's weight.
+        classes: How many there are; 0 if the targets are no classes.
+        mean: Of the numbers, per column.
+        spread: Their standard deviation.
+    """
+
+    kind: Literal["classes", "binary", "numbers"]
+    part: int
+    weight: str
+    classes: int = 0
+    mean: Tensor | None = None
+    spread: Tensor | None = None
+
+    def targets(self, batch: Any) -> Tensor:
+        """Return class numbers `(batch, ...)`, or numbers `(batch, columns)`."""
+        held = list(tensors_in(batch))[self.part]
+        if self.kind != "classes":
+            return held.reshape(len(held), -1).float()
+        if held.ndim > 1 and held.shape[1] == self.classes:
+            return held.argmax(1)
+        return held.reshape(
+            len(held), *held.shape[2:] if held.ndim > 1 and held.shape[1] == 1 else held.shape[1:]
+        ).long()
+
+    def loss(self, logits: Tensor, batch: Any) -> Tensor:
+        """Return the usual loss of such targets: cross-entropy, or the squares of standardised numbers."""
+        targets = self.targets(batch)
+        if self.kind == "classes":
+            return F.cross_entropy(logits, targets)
+        if self.kind == "binary":
+            return F.binary_cross_entropy_with_logits(logits.reshape(targets.shape), targets)
+        assert self.mean is not None
+        assert self.spread is not None
+        return F.mse_loss(logits.reshape(targets.shape), (targets - self.mean) / self.spread)
+
+
+def task_of(module: pl.LightningModule, seen: Observation, batches: Sequence[Any]) -> Task | None:
+    """Return what the targets ask for; None if they are computed, or if the last layer's weight is not the module's.
+
+    Args:
+        module: Whose step was observed.
+        seen: What it showed.
+        batches: Of training, as the step gets them.
+    """
+    compared = seen.comparison
+    if compared is None or compared.layer is None:
+        return None
+    shapes = {tuple(tensor.shape) for tensor in compared.layer.inputs}
+    names = [name for name, weight in module.named_parameters() if weight.ndim > 1 and tuple(weight.shape) in shapes]
+    wanted = (compared.target if compared.labels is None else compared.labels).detach().flatten()
+    part = next((i for i, held in enumerate(tensors_in(batches[0])) if _holds(held, wanted, compared)), None)
+    if part is None or not names:
+        return None
+    held = torch.cat([list(tensors_in(batch))[part].detach().cpu() for batch in batches])
+    if compared.labels is not None:
+        return Task("classes", part, names[-1], compared.logits.shape[1])
+    whole = bool((held == held.round()).all()) and float(held.min()) >= 0
+    if (
+        whole
+        and compared.units == 1
+        and 1 < float(held.max()) < 1000
+        and (compared.likelihood or not held.is_floating_point())
+    ):
+        return Task("classes", part, names[-1], int(held.max()) + 1)
+    if whole and float(held.max()) <= 1 and held.numel() == len(held) * max(1, compared.units):
+        return Task("binary", part, names[-1])
+    columns = held.reshape(len(held), -1).float()
+    return Task("numbers", part, names[-1], 0, columns.mean(0), columns.std(0).clamp(min=1e-12))
+
+
+def _holds(held: Tensor, wanted: Tensor, compared: Comparison) -> bool:
+    if compared.labels is not None and held.ndim > 1 and held.shape == compared.logits.shape:
+        held = held.argmax(1)
+    return held.numel() == wanted.numel() and torch.equal(held.detach().flatten().to(wanted), wanted)
+
+
+class Wrapped(pl.LightningModule):
+    """A module within another that changes something about its steps or its optimizer."""
+
+    def __init__(self, inner: pl.LightningModule) -> None:
+        super().__init__()
+        self.inner = inner
+
+    def on_before_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
+        return self.inner.on_before_batch_transfer(batch, dataloader_idx)
+
+    def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:
+        return self.inner.transfer_batch_to_device(batch, device, dataloader_idx)
+
+    def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
+        return self.inner.on_after_batch_transfer(batch, dataloader_idx)
+
+    def training_step(self, batch: Any, batch_idx: int) -> Any:
+        return self.inner.training_step(batch, batch_idx)
+
+    def configure_optimizers(self) -> Any:
+        return self.inner.configure_optimizers()
+
+
+class AsTargetsAsk(Wrapped):
+    """The same network up to its last layer, whose output is compared with the targets as they ask.
+
+    Args:
+        inner: The module; its own loss is computed, and not used.
+        task: What its targets ask for. Where the last layer has too few outputs for the classes, it is drawn anew.
+    """
+
+    def __init__(self, inner: pl.LightningModule, task: Task) -> None:
+        super().__init__(copy.deepcopy(inner))
+        self.task = task
+        place, _, _ = task.weight.rpartition(".")
+        layer = self.inner.get_submodule(place)
+        if task.kind == "classes" and isinstance(layer, nn.Linear) and layer.out_features < task.classes:
+            parent, _, name = place.rpartition(".")
+            wider = nn.Linear(layer.in_features, task.classes, device=layer.weight.device)
+            setattr(self.inner.get_submodule(parent), name, wider)
+
+    def training_step(self, batch: Any, batch_idx: int) -> Tensor:
+        """Return the loss that the targets ask for."""
+        weight = self.inner.get_parameter(self.task.weight)
+        with Recording() as recording, suppress(Exception):  # its own loss may not take another number of outputs
+            self.inner.training_step(batch, batch_idx)
+        made = [call for call in recording.calls if any(tensor is weight for tensor in call.inputs)]
+        return self.task.loss(made[-1].outputs[0], batch)
+
+
+@torch.no_grad()
+def quality(
+    module: pl.LightningModule, weights: Mapping[str, Any], held_out: Sequence[Any], task: Task
+) -> float | None:
+    """Return the share of right answers, or of the targets' variance that is explained, whatever the module's loss.
+
+    Args:
+        module: Any, with these weights.
+        weights: A state dict of it.
+        held_out: Batches as the step gets them.
+        task: What the targets ask for.
+
+    Returns:
+        At most 1; None if the module's answers could not be seen.
+    """
+    module = copy.deepcopy(module)
+    module.load_state_dict(weights)
+    module.eval()
+    for part in module.modules():
+        if isinstance(part, pl.LightningModule):
+            part.log = part.log_dict = lambda *_, **__: None  # type: ignore[method-assign,assignment]
+    answers, targets = [], []
+    with unchanged_random_state():
+        for batch in held_out:
+            compared = compared_in(module, batch)
+            if compared is None:
+                return None
+            answers.append(_answers(compared, task))
+            targets.append(task.targets(batch))
+    right, found = torch.cat(targets), torch.cat(answers)
+    if right.numel() != found.numel():
+        return None
+    found = found.reshape(right.shape)
+    if task.kind != "numbers":
+        return float((found == right).float().mean())
+    spread = (right - right.mean(0)).square().sum()
+    if isinstance(module, AsTargetsAsk):
+        assert task.mean is not None
+        assert task.spread is not None
+        found = found * task.spread + task.mean
+    return float(1 - (found - right).square().sum() / spread) if spread else None
+
+
+def _answers(compared: Comparison, task: Task) -> Tensor:
+    output = compared.output.detach()
+    if task.kind == "numbers":
+        return compared.prediction.detach().reshape(len(output), -1)
+    if task.kind == "classes" and output.ndim > 1 and output.shape[1] == task.classes:
+        return output.argmax(1)
+    if compared.loss == "binary_cross_entropy_with_logits":
+        output = output.sigmoid()
+    return output.round() if task.kind == "classes" else (output > 0.5).float().reshape(len(output), -1)

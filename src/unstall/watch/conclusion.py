@@ -1,0 +1,60 @@
+"""What is said of a run in the end: what one batch showed, and what only time could tell."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from unstall.causes import Finding
+from unstall.watch.causes import EARLIEST, Cause
+from unstall.watch.rules import Verdict
+from unstall.watch.signals import Signals
+
+LEARNED = 0.5
+"""Share of the loss of the best constant prediction below which a run has learned so much that what is put together
+wrong in it does not keep it down."""
+
+POOR = 0.8
+"""The same above which a suspicious fault is named although no symptom shows."""
+
+AT_CHANCE = 0.95
+"""The same above which nothing was learned, as for `Judge.learned`."""
+
+CERTAIN, LIKELY = 0.97, 0.6
+"""How sure a fault is that is wrong by construction, and one that is only suspicious beside a stall. On the reported
+stalls and programs of `benchmarks/stalls.py` no repaired one showed a certain fault."""
+
+
+def conclude(verdict: Verdict, signals: Signals, findings: Sequence[Finding]) -> Verdict:
+    """Return the verdict on a run of which one batch and the signals are known.
+
+    A certain fault is the cause of whatever stalls; a suspicious one is likelier than a symptom. "Healthy" is said only
+    of a run that is better than the best constant prediction, if one is known.
+
+    Args:
+        verdict: What the signals say.
+        signals: What was measured.
+        findings: What one batch showed, the certain faults first.
+    """
+    ratio = signals.loss / signals.baseline if signals.baseline and signals.loss is not None else None
+    learned = ratio is not None and 0 <= ratio < LEARNED
+    poor = verdict.stalled or verdict.cause == Cause.UNSURE or (ratio is not None and not 0 <= ratio < POOR)
+    first = findings[0] if findings else None
+    if first is not None and not learned and (first.fault.certain or (poor and signals.step >= EARLIEST)):
+        return replace(
+            verdict,
+            cause=first.fault,
+            confidence=CERTAIN if first.fault.certain else LIKELY,
+            runner_up=verdict.cause if verdict.stalled else None,
+            sentence=first.where,
+            remedy=first.change,
+            candidates=(),
+        )
+    if verdict.cause != Cause.HEALTHY or signals.step < EARLIEST:
+        return verdict
+    if ratio is None:
+        sentence = "Nothing wrong shows, but nothing is known that the loss could be compared with"
+    elif 0 <= ratio < AT_CHANCE:
+        return verdict
+    else:
+        sentence = f"The loss is no better than that of the best constant prediction ({signals.baseline:.3g})"
+    unsure = replace(verdict, cause=Cause.UNSURE, confidence=0.5, runner_up=None, sentence=sentence)
+    return replace(unsure, remedy="`unstall diagnose` tries what could help")

@@ -1,0 +1,97 @@
+"""Keeps a record of what happens around the steps: rates in force, clipping, gradients and batches out of order."""
+
+from __future__ import annotations
+
+from statistics import fmean
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from torch import Tensor
+
+from unstall.audit import tensors_in
+from unstall.causes import Course
+from unstall.watch.losses import LossHistory
+from unstall.watch.path import WeightPath
+
+FIRST = 4
+"""Batches, and backward passes, in which order is looked at."""
+
+
+class CourseRecord:
+    """What `Course` is made of. It costs a sum of floats a step; gradients are looked at with the weights.
+
+    Args:
+        optimizer: The fit's.
+        clip: The limit of the gradient's norm, if the trainer clips by norm.
+    """
+
+    def __init__(self, optimizer: torch.optim.Optimizer, clip: float | None) -> None:
+        self.optimizer, self.clip = optimizer, clip
+        first = optimizer.param_groups[0]
+        self.rate = float(first.get("initial_lr", first["lr"]))
+        self.steps, self.rates, self.backwards = 0, 0.0, 0
+        self.norms: list[Tensor] = []
+        self.sums: list[float] = []
+        self.leftover = self.zeroed = False
+        self.not_finite: int | None = None
+
+    def before_backward(self, accumulated: int) -> None:
+        """Look for gradients of an earlier step, unless they are accumulated on purpose."""
+        if 0 < self.backwards < FIRST and accumulated == 1:
+            self.leftover |= any(bool(gradient.any()) for gradient in self._gradients())
+        self.backwards += 1
+
+    def before_step(self, look: bool) -> None:
+        """Note the rate in force; where the weights are looked at, the gradient's norm, too."""
+        self.steps += 1
+        self.rates += float(self.optimizer.param_groups[0]["lr"])
+        if self.steps == 1:
+            self.zeroed = not any(bool(gradient.any()) for gradient in self._gradients())
+        if look and self.clip:
+            self.norms.append(torch.nn.utils.get_total_norm(self._gradients()))
+
+    def after_batch(self, batch: Any, look_for_bad_numbers: bool) -> None:
+        """Compare the first batches; once a loss was not finite, look at the data, too."""
+        if len(self.sums) < FIRST:
+            self.sums.append(sum(float(part.double().sum()) for part in tensors_in(batch)))
+        if look_for_bad_numbers and not self.not_finite:
+            floating = [part for part in tensors_in(batch) if part.is_floating_point()]
+            self.not_finite = sum(part.numel() - int(part.isfinite().sum()) for part in floating)
+
+    def read(self, losses: LossHistory, path: WeightPath, repeats: bool) -> Course:
+        """Return what is known. Synchronises.
+
+        Args:
+            losses: Of the run.
+            path: Of its weights.
+            repeats: Whether batches are meant to be the same, as under `overfit_batches`.
+        """
+        counts: list[int] = [] if losses.class_weights else losses.class_counts or []
+        total = sum(counts)
+        shares = [min(1.0, float(self.clip or 0.0) / max(norm, 1e-30)) for norm in map(float, self.norms)]
+        same = len(self.sums) == FIRST and len(set(self.sums)) == 1 and not repeats
+        return Course(
+            rate=self.rate,
+            rate_share=self.rates / self.steps / self.rate if self.steps and self.rate else None,
+            last_rate=float(self.optimizer.param_groups[0]["lr"]),
+            clip_share=fmean(shares) if shares else None,
+            decay=max(float(group.get("weight_decay", 0.0)) for group in self.optimizer.param_groups),
+            size_share=path.size_share(),
+            leftover=self.leftover,
+            zeroed=self.zeroed,
+            repeated=same,
+            label_spread=losses.label_spread(),
+            commonest=max(counts) / total if len(counts) > 1 and total else None,
+            not_finite=self.not_finite,
+        )
+
+    def _gradients(self) -> list[Tensor]:
+        held = (weight for group in self.optimizer.param_groups for weight in group["params"])
+        return [weight.grad for weight in held if weight.grad is not None]
+
+
+def clip_norm(trainer: pl.Trainer) -> float | None:
+    """Return the limit of the gradient's norm; None where a trainer clips otherwise or not at all."""
+    by_norm = (trainer.gradient_clip_algorithm or "norm") == "norm"
+    return float(trainer.gradient_clip_val) if by_norm and trainer.gradient_clip_val else None
