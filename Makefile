@@ -4,28 +4,34 @@ PYTHON ?= python3
 BIN     = $(VENV)/bin
 READY   = $(VENV)/.ready
 
-.PHONY: demo test test-fast check tensorboard benchmark clean
+.PHONY: demo test test-fast check tensorboard benchmark fork clean
 
 demo: $(READY)            ## train the lesson's runs and compare them
 	$(BIN)/unstall demo
 
-test: $(READY)            ## all tests; real MNIST is fetched once
+test: $(READY)            ## all tests
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist worksteal -q
 
-test-fast: $(READY)       ## without those that train on real MNIST or start processes
+test-fast: $(READY)       ## without the slow ones, which train in full or start processes
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist worksteal -q -m 'not slow'
 
 check: $(READY)           ## ruff and mypy
-	$(BIN)/ruff check .
-	$(BIN)/ruff format --check .
-	$(BIN)/mypy
+	$(BIN)/python -m ruff check .
+	$(BIN)/python -m ruff format --check .
+	$(BIN)/python -m mypy
 
 tensorboard: $(READY)     ## look at all runs in logs/
-	$(BIN)/tensorboard --logdir logs
+	$(BIN)/python -m tensorboard.main --logdir logs
 
 benchmark: $(READY)       ## how fast it is, beside what people would use instead
 	$(BIN)/python -m pip install -q --disable-pip-version-check -e '.[benchmark]' || true
 	$(BIN)/python benchmarks/throughput.py
+
+# From where this was cloned, so that `copier update` finds what is new there; FROM=$PWD takes this clone as it is.
+FROM ?= $(or $(shell git remote get-url origin 2> /dev/null),$(CURDIR))
+fork: $(READY)            ## a project of your own: make fork TO=../galaxies
+	@test -n '$(TO)' || { echo 'TO: give the folder of your project: make fork TO=../galaxies' >&2; exit 2; }
+	$(BIN)/python -m copier copy --trust $(FROM) $(TO)
 
 clean:                    ## remove the environment, not the data or the runs
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache

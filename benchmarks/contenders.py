@@ -248,15 +248,10 @@ def racing(epochs: int) -> None:
     gate().send(race=rows)
 
 
+OFF = [f"--trainer.{part}=false" for part in ("logger", "enable_checkpointing", "enable_progress_bar")]
 RUNS: dict[str, Callable[..., None]] = {
     "ours": partial(fit, "--trainer.callbacks+=contenders.Turns"),
-    "no_callbacks": partial(
-        fit,
-        "--trainer.callbacks=contenders.Turns",
-        "--trainer.logger=false",
-        "--trainer.enable_checkpointing=false",
-        "--trainer.enable_progress_bar=false",
-    ),
+    "no_callbacks": partial(fit, "--trainer.callbacks=contenders.Turns", *OFF),
     "medium": medium,
     "bare": bare,
     "bare_torch": partial(bare, make_optimizer=TORCHS),

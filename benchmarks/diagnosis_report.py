@@ -7,6 +7,7 @@ import math
 import statistics
 from collections.abc import Callable
 from itertools import pairwise
+from typing import Any
 
 from labels import FORKS, Run, accepted, group, key, last, read, truths
 from measuring import ROOT, replace_tables, share, table
@@ -28,9 +29,16 @@ CLASSES: dict[str, tuple[tuple[str, ...], tuple[Cause, ...]]] = {
 }
 
 
+def cause_in(signals: dict[str, Any]) -> Cause:
+    """Return our verdict on signals."""
+    cause = name_cause(Signals(**signals)).cause
+    assert isinstance(cause, Cause)  # a fault is found in a batch, not in signals
+    return cause
+
+
 def ours(run: Run) -> set[Cause]:
     """Return our verdict at the end of the run."""
-    return {name_cause(Signals(**last(run))).cause}
+    return {cause_in(last(run))}
 
 
 DEAD = {Cause.DEAD_AT_START, Cause.DEAD_FROM_RATE}
@@ -126,7 +134,7 @@ def detection(run: Run, truth: set[str]) -> int | None:
     """Return the step of the first two successive readings whose verdict is the same and right."""
     before = None
     for step, signals in run["readings"].items():
-        cause = name_cause(Signals(**signals)).cause
+        cause = cause_in(signals)
         if cause == before and cause in accepted(truth) & STALLS:
             return int(step)
         before = cause

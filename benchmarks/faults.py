@@ -1,6 +1,7 @@
 """Which of the tool's words count as right, and which as near, for what is wrong with a stalled run. One place."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 NAMES: dict[str, tuple[str, ...]] = {
     "last_activation": (
@@ -34,6 +35,7 @@ NAMES: dict[str, tuple[str, ...]] = {
     "constant inputs": ("constant inputs", "inputs that are all alike"),
     "not finite": ("numbers that are not finite",),
     "order": ("training data sorted by class", "a batch of one class"),
+    "repeated": ("the same batch again",),
     "balance": ("one class makes up nearly all",),
     "labels": ("nothing to learn",),
     "not held": ("parameters that no optimizer holds", "an optimizer of other parameters"),
@@ -54,6 +56,7 @@ NAMES: dict[str, tuple[str, ...]] = {
     "optimizer": ("an optimizer that does not suit",),
     "schedule": ("a schedule that takes the step away",),
     "clipping": ("gradients clipped away",),
+    "zeroing": ("gradients that add up", "gradients zeroed before the step"),
     "weight decay": ("weight decay too strong",),
     "dropout": ("dropout too high",),
     "regularisation": ("weight decay too strong", "dropout too high"),
@@ -77,6 +80,8 @@ NEAR: dict[str, tuple[str, ...]] = {
     "inputs": ("targets", "init"),
     "constant inputs": ("inputs", "no gradient"),
     "not finite": ("divergence",),
+    "order": ("repeated",),
+    "repeated": ("order", "constant inputs"),
     "mixed": ("labels",),
     "not held": ("unregistered", "cut", "no gradient"),
     "unregistered": ("not held", "cut", "no gradient"),
@@ -126,21 +131,20 @@ def judge(said: str, kinds: Sequence[str], near: Sequence[str] = ()) -> str:
         raise ValueError(f"{said}: no kind of fault has this name; add it to NAMES in {__file__}")
     if said in called(kinds):
         return "right"
-    return "near" if said in called([*near, *(other for kind in kinds for other in NEAR.get(kind, ()))]) else "misleading"
+    half = called([*near, *(other for kind in kinds for other in NEAR.get(kind, ()))])
+    return "near" if said in half else "misleading"
 
 
-def kinds_of(entry: dict[str, object]) -> list[str]:
+def kinds_of(entry: Mapping[str, Any]) -> list[str]:
     """Return the kinds of fault of a program, with the direction of rate and batch size where the correction tells it.
 
     Args:
         entry: Of data/programs.yaml.
     """
-    before, after = dict(entry["faulty"]), dict(entry.get("fixed") or {})  # type: ignore[call-overload]
-    kinds = list(map(str, entry["faults"]))  # type: ignore[call-overload]
+    before, after, kinds = entry["faulty"], entry.get("fixed") or {}, entry["faults"]
+    rate, size = "learning_rate", "batch_size"
     if "lr" in after and "optimizer" not in after:
         rate = "rate too low" if after["lr"] > before["lr"] else "rate too high"
-        kinds = [rate if kind == "learning_rate" else kind for kind in kinds]
     if "batch_size" in after:
         size = "batch too small" if after["batch_size"] > before["batch_size"] else "batch too large"
-        kinds = [size if kind == "batch_size" else kind for kind in kinds]
-    return kinds
+    return [{"learning_rate": rate, "batch_size": size}.get(kind, kind) for kind in kinds]

@@ -417,9 +417,8 @@ class WithHoles(Samples):
 
     def parts(self) -> tuple[Batch, Batch]:
         x, y, drawn = tumours()
-        if not self.fixed:
-            x[torch.randint(0, 400, (6,), generator=drawn), torch.randint(0, 30, (6,), generator=drawn)] = math.nan
-        return _divided(x, y, 400)
+        x[torch.randint(0, 400, (6,), generator=drawn), torch.randint(0, 30, (6,), generator=drawn)] = math.nan
+        return _divided(x.nan_to_num() if self.fixed else x, y, 400)
 
 
 def tumours() -> tuple[Tensor, Tensor, torch.Generator]:

@@ -13,6 +13,7 @@ import random
 import tempfile
 from collections.abc import Callable
 from statistics import fmean
+from typing import Any
 
 import pytorch_lightning as pl
 import torch
@@ -87,16 +88,10 @@ def steepest(rates: list[float], losses: list[float]) -> float:
 
 def lightning_suggestion(module: pl.LightningModule, loader: Loader) -> tuple[float, int]:
     """What a user of `Tuner.lr_find` with its defaults gets, and the steps that it took."""
+    names = "logger", "enable_checkpointing", "enable_model_summary", "enable_progress_bar"
+    off: dict[str, Any] = dict.fromkeys(names, False)
     with tempfile.TemporaryDirectory() as scratch, quiet():
-        trainer = pl.Trainer(
-            accelerator="cpu",
-            max_epochs=100,
-            default_root_dir=scratch,
-            logger=False,
-            enable_checkpointing=False,
-            enable_model_summary=False,
-            enable_progress_bar=False,
-        )
+        trainer = pl.Trainer(accelerator="cpu", max_epochs=100, default_root_dir=scratch, **off)
         finder = Tuner(trainer).lr_find(module, loader, update_attr=False)
         assert finder is not None
         return finder.suggestion() or 1e-8, len(finder.results["lr"])

@@ -170,15 +170,13 @@ def draw(measured: dict[str, Any], file: Path) -> None:
     names = [name for name in CONTENDERS if name in results and not name.startswith("no_")]
     later = [results[name]["seconds"][1:] for name in names]
     middle = [median(seconds) for seconds in later]
-    errors = [
-        [m - min(s) for m, s in zip(middle, later, strict=True)],
-        [max(s) - m for m, s in zip(middle, later, strict=True)],
-    ]
+    below = [m - min(s) for m, s in zip(middle, later, strict=True)]
+    above = [max(s) - m for m, s in zip(middle, later, strict=True)]
     figure = Figure(figsize=(8, 0.5 * len(names) + 1), layout="constrained")
     axes = figure.subplots()
     labels = [CONTENDERS[name].replace("`", "").replace("... ", "ours, ").split(" (")[0] for name in names]
     colours = ["tab:blue" if name in ("ours", "medium") else "tab:grey" for name in names]
-    axes.barh(labels, middle, xerr=errors, color=colours, height=0.6)
+    axes.barh(labels, middle, xerr=[below, above], color=colours, height=0.6)
     axes.invert_yaxis()
     axes.set_xlabel("seconds per epoch (median and range)")
     axes.spines[["top", "right"]].set_visible(False)

@@ -1,5 +1,6 @@
 """What the README says is so: its files exist, its example trains, its commands are commands."""
 
+import importlib.util
 import re
 import sys
 from pathlib import Path
@@ -73,3 +74,13 @@ def test_its_own_network_trains(
     assert folder.parent.name == "mine"
     main(["test", f"--ckpt_path={folder}"])
     assert "test/accuracy" in capsys.readouterr().out
+
+
+def test_the_table_of_causes_is_what_the_code_says(capsys: pytest.CaptureFixture[str]) -> None:
+    spec = importlib.util.spec_from_file_location("causes_table", ROOT / "benchmarks" / "causes.py")
+    assert spec is not None
+    assert spec.loader is not None
+    script = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(script)
+    script.main()
+    assert (ROOT / "docs" / "causes.md").read_text() == capsys.readouterr().out

@@ -7,6 +7,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:  # for type checkers and editors; a test holds the three lists to one another
+    from unstall.causes import COURSE_FAULTS, FAULTS, Fault, Finding
     from unstall.cli import NoProfiler, ProgressBar, Trainer, diagnose, program, run
     from unstall.data import (
         EpochSampler,
@@ -41,12 +42,16 @@ if TYPE_CHECKING:  # for type checkers and editors; a test holds the three lists
     from unstall.watch import STALLS, Cause, Diagnosis, Meter, Signals, Verdict, name_cause
 
 __all__ = [
+    "COURSE_FAULTS",
+    "FAULTS",
     "STALLS",
     "Cause",
     "Checkpoints",
     "Curves",
     "Diagnosis",
     "EpochSampler",
+    "Fault",
+    "Finding",
     "Fork",
     "History",
     "InMemoryDataset",
@@ -91,6 +96,7 @@ __all__ = [
     "write",
 ]
 _ROOMS = {
+    "causes": "COURSE_FAULTS FAULTS Fault Finding",
     "cli": "NoProfiler ProgressBar Trainer diagnose program run",
     "data": "EpochSampler InMemoryDataset Mirror RandomState Wheel fetch global_seed in_memory_loader random_generator "
     "read_images",

@@ -148,8 +148,8 @@ def test_resumed_run_still_measures_from_its_initial_weights(tmp_path: Path) -> 
     assert resumed.meter is not None
     assert resumed.meter.read().step == whole.meter.read().step == 500
     assert len(resumed.meter.losses.validation_losses) == 4
-    assert resumed.meter.losses.class_counts is not None
-    assert sum(resumed.meter.losses.class_counts) == 16_000
+    assert resumed.meter.losses.targets.class_counts is not None
+    assert sum(resumed.meter.losses.targets.class_counts) == 16_000
 
 
 def test_accumulated_batches_are_measured_as_one_step(tmp_path: Path) -> None:

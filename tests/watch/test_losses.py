@@ -6,8 +6,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from unstall.watch.losses import LABELS_COUNTED, LossHistory
+from unstall.watch.losses import LossHistory
 from unstall.watch.signals import Signals, entropy
+from unstall.watch.targets import LABELS_COUNTED
 
 
 def noted(*losses: float, targets: Tensor | None = None) -> LossHistory:
@@ -44,14 +45,14 @@ def test_labels_are_counted_over_all_calls_but_those_that_are_masked() -> None:
     history.flush()
     history.after_batch(torch.tensor(2.0), torch.tensor([1, 0]))
     assert history.read().baseline == pytest.approx(entropy([3, 1, 0, 1]))
-    assert history.class_counts == [3, 1, 0, 1]
+    assert history.targets.class_counts == [3, 1, 0, 1]
     assert history.read().batch_size == 4
 
 
 def test_enough_labels_are_enough() -> None:
     history = noted(*[2.0] * 5, targets=torch.zeros(LABELS_COUNTED // 2, dtype=torch.long))
     history.flush()
-    assert history.class_counts == [LABELS_COUNTED]
+    assert history.targets.class_counts == [LABELS_COUNTED]
 
 
 def test_what_the_loss_falls_by_is_compared_with_what_the_steps_should_have_gained() -> None:

@@ -282,9 +282,9 @@ def _cut(recording: Recording, loss: Tensor) -> Call | None:
 
 
 def _twins(module: nn.Module) -> Iterator[str]:
-    """Yield the layers whose units all have the same weights, one unit aside."""
+    """Yield the layers whose units all have the same weights and the same gradient, if they have any."""
     for name, weight in module.named_parameters():
-        if weight.ndim < 2 or len(weight) < 2 or weight.grad is None:
+        if weight.ndim < 2 or len(weight) < 2 or weight.grad is None or not weight.grad.any():
             continue
         both = weight.detach().flatten(1), weight.grad.flatten(1)
         if all(bool((rows == rows[:1]).all()) for rows in both):

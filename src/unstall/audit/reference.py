@@ -57,7 +57,12 @@ def reference_of(comparison: Comparison, parts: Sequence[Tensor]) -> Reference |
         one_hot = kind == "classes" and tensor.shape == comparison.logits.shape
         held = tensor.argmax(1) if one_hot else tensor
         if held.numel() == wanted.numel() and torch.equal(held.flatten().to(wanted.dtype), wanted):
-            return Reference(kind, part, one_hot, tuple(weights.tolist()) if weights is not None else ())
+            return Reference(
+                kind,
+                part,
+                one_hot,
+                () if weights is None or bool((weights == weights[0]).all()) else tuple(weights.tolist()),
+            )
     return None
 
 

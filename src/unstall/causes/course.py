@@ -24,6 +24,7 @@ class Course:
         label_spread: Mean entropy of the labels within a batch, over that of as many labels drawn from all.
         commonest: Share of the commonest label.
         not_finite: How many numbers of a batch were not finite, once a loss was not.
+        still_falling: Share by which the latest losses were below those just before them when the training ended.
     """
 
     rate: float | None = None
@@ -38,6 +39,7 @@ class Course:
     label_spread: float | None = None
     commonest: float | None = None
     not_finite: int | None = None
+    still_falling: float | None = None
 
 
 def schedule(seen: Course) -> Shown:
@@ -89,6 +91,11 @@ def imbalanced(seen: Course) -> Shown:
 def not_finite(seen: Course) -> Shown:
     """Numbers that are not finite in a batch."""
     return {"count": seen.not_finite} if seen.not_finite else None
+
+
+def too_few_epochs(seen: Course) -> Shown:
+    """A loss that fell by a tenth within the latest fifty batches, when the training ended."""
+    return {"share": seen.still_falling} if (seen.still_falling or 0) > 0.1 else None
 
 
 COURSE_FAULTS = (
@@ -158,5 +165,12 @@ COURSE_FAULTS = (
         "{share:.1%} of the labels are the same: always giving that answer is right so often",
         "weight the classes in the loss, or draw the rare ones more often, and look at recall instead of accuracy",
         "F.cross_entropy(logits, labels, weight=1 / shares)",
+    ),
+    Fault(
+        "too few epochs",
+        too_few_epochs,
+        "The loss was still falling when the training ended, by {share:.0%} within the latest batches",
+        "train for more epochs",
+        "--trainer.max_epochs=...",
     ),
 )

@@ -70,7 +70,10 @@ def base_configs() -> list[str]:
 
 def commands() -> dict[str, Callable[[], Callable[[list[str]], None]]]:
     """Return how to load each command that an installed project has registered."""
-    return {entry.name: entry.load for entry in entry_points(group="unstall.commands")}
+    found = entry_points(group="unstall.commands")
+    # This distribution brings a command as an example: another project's of the same name takes its place.
+    ours = sorted(found, key=lambda entry: entry.dist is None or entry.dist.name != "unstall")
+    return {entry.name: entry.load for entry in ours}
 
 
 def renamed() -> dict[str, str]:

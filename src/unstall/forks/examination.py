@@ -17,7 +17,7 @@ from unstall.forks.subject import Subject
 from unstall.forks.targets import Task, task_of
 from unstall.forks.tried import Fork, Report
 from unstall.forks.verdict import confidence
-from unstall.watch import Cause, LossHistory, Verdict, name_cause
+from unstall.watch import Cause, TargetCounts, Verdict, name_cause
 
 UNTRIED = 0.9
 """How sure a fault is that is wrong by construction, where no change from outside could prove it."""
@@ -112,22 +112,17 @@ def _report(subject: Subject, examined: Examination, finding: Finding, fix: Fork
 
 def _course(seen: Observation, batches: Sequence[Any]) -> Course:
     """Return what the batches show when they are looked at one after another."""
-    losses, not_finite = LossHistory(), 0
+    counts, not_finite = TargetCounts(), 0
+    reference = seen.reference
     for batch in batches:
-        targets = None if seen.reference is None else seen.reference.targets(batch)
-        classes = seen.reference is not None and seen.reference.kind == "classes"
-        losses.after_batch(torch.zeros(()), targets if classes else None)
+        targets = None if reference is None or reference.kind != "classes" else reference.targets(batch)
+        if targets is not None:
+            counts.after_batch(targets)
         floating = [part for part in tensors_in(batch) if part.is_floating_point()]
         not_finite = max(not_finite, sum(part.numel() - int(part.isfinite().sum()) for part in floating))
-    losses.flush()
-    weighted = seen.reference is not None and seen.reference.weights
-    counts: list[int] = [] if weighted else losses.class_counts or []
-    total = sum(counts)
-    return Course(
-        label_spread=losses.label_spread(),
-        commonest=max(counts) / total if len(counts) > 1 and total else None,
-        not_finite=not_finite,
-    )
+    counts.flush()
+    counts.class_weights = () if reference is None else reference.weights
+    return Course(label_spread=counts.label_spread(), commonest=counts.commonest, not_finite=not_finite)
 
 
 def _optimizers(configured: Any) -> list[torch.optim.Optimizer]:

@@ -6,19 +6,19 @@ In: the losses, weights and gradients of ordinary steps. Out: signals, and the c
 
 from unstall.watch.callback import Diagnosis
 from unstall.watch.causes import STALLS, Cause, describe
-from unstall.watch.losses import LossHistory
 from unstall.watch.meter import Meter
 from unstall.watch.rules import Evidence, Verdict, name_cause
 from unstall.watch.signals import Signals
+from unstall.watch.targets import TargetCounts
 
 __all__ = [
     "STALLS",
     "Cause",
     "Diagnosis",
     "Evidence",
-    "LossHistory",
     "Meter",
     "Signals",
+    "TargetCounts",
     "Verdict",
     "describe",
     "name_cause",

@@ -29,6 +29,7 @@ EARLY_READINGS = 25, 50
 """Steps at which signals are read besides the regular ones: a blow-up shows by then (`docs/diagnosis.md`)."""
 
 
+# Over 150 lines, because the hooks of a callback are its methods.
 class Diagnosis(Callback):
     """Says why a run stalls, while it trains: under `diagnosis/` in TensorBoard, and in `diagnosis.json`.
 
@@ -102,7 +103,8 @@ class Diagnosis(Callback):
         self.audited = find(FAULTS, self.observation)
         reference = self.observation.reference
         if reference is not None:
-            self.meter.losses.kind, self.meter.losses.class_weights = reference.kind, reference.weights
+            targets = self.meter.losses.targets
+            targets.kind, targets.class_weights = reference.kind, reference.weights
         for finding in self.audited:
             if finding.fault.certain and not _is_rehearsal(trainer):
                 pl_module.print(f"Before the first step: {finding.where}; {finding.change}.")
@@ -153,7 +155,7 @@ class Diagnosis(Callback):
             return
         self.meter.watch.stop()
         signals = self._read(trainer)
-        self.verdict = self._conclude(trainer, signals)
+        self.verdict = self._conclude(trainer, signals, ended=True)
         if _is_rehearsal(trainer):
             return
         if self.verdict.cause != self._announced or self.verdict.cause == Cause.HEALTHY:
@@ -183,14 +185,21 @@ class Diagnosis(Callback):
             if trainer.strategy.reduce_boolean_decision(stop, all=False):
                 trainer.should_stop = True
 
-    def _conclude(self, trainer: pl.Trainer, signals: Signals) -> Verdict:
+    def _conclude(self, trainer: pl.Trainer, signals: Signals, ended: bool = False) -> Verdict:
         assert self.meter is not None
         assert self.course is not None
-        repeats = bool(vars(trainer).get("overfit_batches"))  # Lightning sets it without declaring it
-        course = self.course.read(self.meter.losses, self.meter.path, repeats)
-        found = [*find(COURSE_FAULTS, course), *self.audited]
+        repeats = not self._more_than_a_batch(trainer)
+        course = self.course.read(self.meter.losses, self.meter.path, repeats, ended)
+        found = [*self.audited, *find(COURSE_FAULTS, course)]
         self.findings = sorted(found, key=lambda finding: not finding.fault.certain)
         return conclude(name_cause(signals), signals, self.findings)
+
+    def _more_than_a_batch(self, trainer: pl.Trainer) -> bool:
+        """Return whether there are more samples than in a batch, as far as the data set says."""
+        samples = getattr(getattr(trainer.train_dataloader, "dataset", None), "__len__", lambda: 0)()
+        overfits = bool(vars(trainer).get("overfit_batches"))  # Lightning sets it without declaring it
+        seen = None if self.observation is None else self.observation.samples
+        return not overfits and seen is not None and samples > seen
 
     def _targets(self, batch: Any) -> Tensor | None:
         """Return what the loss compares with, if that was seen; else what looks like it."""

@@ -59,16 +59,15 @@ class CourseRecord:
             floating = [part for part in tensors_in(batch) if part.is_floating_point()]
             self.not_finite = sum(part.numel() - int(part.isfinite().sum()) for part in floating)
 
-    def read(self, losses: LossHistory, path: WeightPath, repeats: bool) -> Course:
+    def read(self, losses: LossHistory, path: WeightPath, repeats: bool, ended: bool) -> Course:
         """Return what is known. Synchronises.
 
         Args:
             losses: Of the run.
             path: Of its weights.
             repeats: Whether batches are meant to be the same, as under `overfit_batches`.
+            ended: Whether the training has.
         """
-        counts: list[int] = [] if losses.class_weights else losses.class_counts or []
-        total = sum(counts)
         shares = [min(1.0, float(self.clip or 0.0) / max(norm, 1e-30)) for norm in map(float, self.norms)]
         same = len(self.sums) == FIRST and len(set(self.sums)) == 1 and not repeats
         return Course(
@@ -81,9 +80,10 @@ class CourseRecord:
             leftover=self.leftover,
             zeroed=self.zeroed,
             repeated=same,
-            label_spread=losses.label_spread(),
-            commonest=max(counts) / total if len(counts) > 1 and total else None,
+            label_spread=losses.targets.label_spread(),
+            commonest=losses.targets.commonest,
             not_finite=self.not_finite,
+            still_falling=losses.falls_by() if ended else None,
         )
 
     def _gradients(self) -> list[Tensor]:

@@ -82,15 +82,17 @@ class Meter:
         The window of `path_efficiency` starts anew after a resume.
         """
         self.losses.flush()
-        parts = self.losses, self.path, self.watch
+        parts = self.losses, self.losses.targets, self.path, self.watch
         kept = {name: getattr(part, name) for part in parts for name in part.KEPT}
-        return kept | {name: getattr(self.losses, name) for name in self.losses.NEW} | {"initial": self.path.initial}
+        targets = self.losses.targets
+        return kept | {name: getattr(targets, name) for name in targets.NEW} | {"initial": self.path.initial}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on from what `state_dict` returned."""
-        for part in (self.losses, self.path, self.watch):
+        for part in (self.losses, self.losses.targets, self.path, self.watch):
             for name in part.KEPT:
                 setattr(part, name, state[name])
-        for name in self.losses.NEW:
-            setattr(self.losses, name, state.get(name, getattr(self.losses, name)))
+        targets = self.losses.targets
+        for name in targets.NEW:
+            setattr(targets, name, state.get(name, getattr(targets, name)))
         self.path.go_on_from(state["initial"])

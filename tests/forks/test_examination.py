@@ -1,0 +1,88 @@
+"""Faults that one step or a look at the batches shows, and what becomes of each when it is mended."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from forks.blobs import Batch, Lit, blobs
+from unstall.causes import FAULTS
+from unstall.forks.examination import examine, read_findings
+from unstall.forks.plan import fork
+from unstall.forks.subject import Subject
+from unstall.runs import write_json
+from unstall.watch import Cause
+
+
+class WrongSign(Lit):
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        return self.network(batch[0]).log_softmax(1).gather(1, batch[1][:, None]).mean()  # type: ignore[no-any-return]
+
+
+class OnlyTheHead(Lit):
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        return torch.optim.SGD(self.network[-1].parameters(), lr=self.rate)
+
+
+def test_a_certain_fault_is_the_cause_with_the_line_and_a_fix_that_was_measured() -> None:
+    report = fork(WrongSign(0.1), *blobs())
+    assert report.verdict.cause == "loss of the wrong sign"
+    assert "test_examination.py" in report.verdict.sentence
+    assert report.fix is not None
+    assert report.fix.helps
+    assert report.fix.module is not None
+    before, after = report.fix.before.accuracy, report.fix.after.accuracy
+    assert before is not None
+    assert after is not None
+    assert before < 0.2 < 0.8 < after
+    assert report.verdict.confidence > 0.9
+
+
+def test_a_fault_that_nothing_from_outside_mends_is_named_without_a_fork() -> None:
+    report = fork(OnlyTheHead(1e-6), *blobs())
+    assert report.verdict.cause == "parameters that no optimizer holds"
+    assert "network.0.weight" in report.verdict.sentence
+    assert report.fix is None
+
+
+def test_a_suspicion_is_put_to_the_test() -> None:
+    batches, held_out = blobs()
+    order = torch.cat([labels for _, labels in batches]).argsort()
+    inputs, labels = torch.cat([x for x, _ in batches])[order], torch.cat([y for _, y in batches])[order]
+    in_order = list(zip(inputs.split(32), labels.split(32), strict=True))
+    report = fork(Lit(0.1), in_order, held_out)
+    assert report.verdict.cause == "training data sorted by class"
+    assert report.fix is not None
+    assert "shuffled" in report.fix.change
+
+
+def test_nothing_shows_in_a_sound_module() -> None:
+    batches, held_out = blobs()
+    examined = examine(Subject(Lit(0.1), batches, held_out))
+    assert [finding for finding in examined.findings if finding.fault.certain] == []
+    assert examined.task is not None
+    assert examined.task.kind == "classes"
+
+
+def test_numbers_that_are_not_finite_are_found_in_any_batch() -> None:
+    batches, held_out = blobs()
+    batches[7][0][3, 4] = torch.nan
+    report = fork(Lit(0.1), batches, held_out)
+    assert report.verdict.cause == "numbers that are not finite"
+
+
+def test_what_the_runs_own_callback_found_is_taken_up(tmp_path: Path) -> None:
+    assert read_findings(tmp_path / "diagnosis.json") == []
+    kept = {"fault": FAULTS[0], "sentence": "It is so", "remedy": "mend it"}
+    write_json(tmp_path / "diagnosis.json", {"findings": [kept, {**kept, "fault": "of another version"}]})
+    (finding,) = read_findings(tmp_path / "diagnosis.json")
+    assert (finding.fault, finding.where, finding.change) == (FAULTS[0], "It is so", finding.change)
+    batches, held_out = blobs()
+    assert finding in examine(Subject(Lit(0.1), batches, held_out), [finding]).findings
+
+
+@pytest.mark.parametrize("rate", [1e-6, 30.0])
+def test_a_rate_is_still_a_rate(rate: float) -> None:
+    expected = Cause.TOO_LOW if rate < 1 else Cause.TOO_HIGH
+    assert fork(Lit(rate), *blobs()).verdict.cause == expected

@@ -1,0 +1,90 @@
+"""What the targets ask for, and a yardstick for modules whose losses cannot be compared."""
+
+from typing import Any
+
+import pytest
+import pytorch_lightning as pl
+import torch
+from torch import Tensor, nn
+
+from unstall.audit import observe
+from unstall.forks.targets import AsTargetsAsk, quality, task_of
+
+X = torch.randn(64, 3, generator=torch.Generator().manual_seed(0))
+LABELS = (X[:, 0] > 0).long() + (X[:, 1] > 0).long()
+NUMBERS = 40 + 10 * X[:, :1]
+
+
+class Lit(pl.LightningModule):
+    """A linear layer, what comes after it, and a loss."""
+
+    def __init__(self, outputs: int, loss: Any) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.net = nn.Linear(3, outputs)
+        self.loss = loss
+
+    def training_step(self, batch: Any, batch_idx: int) -> Tensor:
+        loss: Tensor = self.loss(self.net(batch[0]), batch[1])
+        return loss
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        return torch.optim.SGD(self.parameters(), lr=0.1)
+
+
+def one_sigmoid(logits: Tensor, labels: Tensor) -> Tensor:
+    return nn.functional.binary_cross_entropy_with_logits(logits.squeeze(1), labels.float())
+
+
+def squares_of_sigmoid(logits: Tensor, numbers: Tensor) -> Tensor:
+    return nn.functional.mse_loss(logits.sigmoid(), numbers)
+
+
+CASES: list[tuple[str, Lit, Tensor]] = [
+    ("classes", Lit(3, nn.functional.cross_entropy), LABELS),
+    ("classes", Lit(1, one_sigmoid), LABELS),
+    ("binary", Lit(1, squares_of_sigmoid), (LABELS > 0).float()[:, None]),
+    ("numbers", Lit(1, squares_of_sigmoid), NUMBERS),
+    ("numbers", Lit(1, lambda out, numbers: (out - numbers[:, 0]).abs().mean()), NUMBERS),
+]
+
+
+@pytest.mark.parametrize(("kind", "module", "targets"), CASES)
+def test_the_task_is_read_off_the_targets_and_learned_with_their_loss(kind: str, module: Lit, targets: Tensor) -> None:
+    batch = [X, targets]
+    task = task_of(module, observe(module, batch), [batch])
+    assert task is not None
+    assert (task.kind, task.part, task.weight) == (kind, 1, "net.weight")
+    changed = AsTargetsAsk(module, task)
+    before = {name: weight.clone() for name, weight in module.state_dict().items()}
+    optimizer = torch.optim.Adam(changed.parameters(), lr=0.1)
+    for _ in range(150):
+        optimizer.zero_grad()
+        changed.training_step(batch, 0).backward()
+        optimizer.step()
+    reached = quality(changed, changed.state_dict(), [batch], task)
+    assert reached is not None
+    assert reached > 0.8
+    assert all(before[name].equal(weight) for name, weight in module.state_dict().items())
+
+
+def test_quality_is_accuracy_and_the_share_of_variance_explained() -> None:
+    module, batch = Lit(3, nn.functional.cross_entropy), [X, LABELS]
+    task = task_of(module, observe(module, batch), [batch])
+    assert task is not None
+    halves = [[X[:40], LABELS[:40]], [X[40:], LABELS[40:]]]
+    expected = float((module.net(X).argmax(1) == LABELS).float().mean())
+    assert quality(module, module.state_dict(), halves, task) == pytest.approx(expected)
+    module, batch = Lit(1, nn.functional.mse_loss), [X, NUMBERS]
+    task = task_of(module, observe(module, batch), [batch])
+    assert task is not None
+    residual = (module.net(X) - NUMBERS).detach()
+    expected = 1 - float(residual.square().sum() / (NUMBERS - NUMBERS.mean()).square().sum())
+    found = quality(module, module.state_dict(), [[X[:40], NUMBERS[:40]], [X[40:], NUMBERS[40:]]], task)
+    assert found == pytest.approx(expected, rel=1e-4)
+
+
+def test_targets_that_are_computed_have_no_task() -> None:
+    module = Lit(1, lambda out, numbers: nn.functional.mse_loss(out, numbers.flip(0) * 2))
+    batch = [X, NUMBERS]
+    assert task_of(module, observe(module, batch), [batch]) is None

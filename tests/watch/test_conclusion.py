@@ -1,0 +1,54 @@
+"""What is said in the end: faults of one batch, symptoms, and health that is earned."""
+
+from dataclasses import replace
+
+import pytest
+
+from unstall.causes import FAULTS, Finding
+from unstall.watch.causes import Cause
+from unstall.watch.conclusion import SPEAK, conclude
+from unstall.watch.rules import Verdict
+from unstall.watch.signals import Signals
+
+CERTAIN = Finding(next(fault for fault in FAULTS if fault.certain), "It is wrong", "mend it")
+SUSPICIOUS = Finding(next(fault for fault in FAULTS if not fault.certain), "It may be wrong", "look")
+STALLED = Verdict(Cause.TOO_LOW, 0.94, None, (), "The rate is too low", "raise it", 500)
+HEALTHY = replace(STALLED, cause=Cause.HEALTHY, sentence="Training is healthy", remedy="")
+
+
+def at(loss: float, baseline: float | None = 1.0, step: int = 500) -> Signals:
+    return Signals(step=step, loss=loss, initial_loss=1.0, baseline=baseline, loss_ratio=loss / (baseline or 1.0))
+
+
+def test_a_certain_fault_is_the_cause_of_a_stall_and_of_what_looks_healthy() -> None:
+    for verdict in (STALLED, HEALTHY):
+        said = conclude(verdict, at(0.99), [CERTAIN, SUSPICIOUS])
+        assert (said.cause, said.sentence, said.confidence) == (CERTAIN.fault, "It is wrong", 0.97)
+        assert said.stalled
+    assert conclude(STALLED, at(0.99), [CERTAIN]).runner_up == Cause.TOO_LOW
+
+
+def test_a_suspicion_is_said_beside_a_stall_only() -> None:
+    assert conclude(STALLED, at(0.99), [SUSPICIOUS]).cause == SUSPICIOUS.fault
+    assert conclude(HEALTHY, at(0.99), [SUSPICIOUS]).cause == SUSPICIOUS.fault  # at chance, whatever the signals say
+    assert conclude(HEALTHY, at(0.6), [SUSPICIOUS]).cause == Cause.HEALTHY
+
+
+def test_a_run_that_learned_is_not_accused() -> None:
+    assert conclude(HEALTHY, at(0.1), [CERTAIN, SUSPICIOUS]).cause == Cause.HEALTHY
+
+
+@pytest.mark.parametrize(("loss", "baseline"), [(0.99, 1.0), (-3.0, 1.0), (0.1, None), (float("nan"), 1.0)])
+def test_healthy_is_earned(loss: float, baseline: float | None) -> None:
+    said = conclude(HEALTHY, at(loss, baseline), [])
+    assert said.cause == Cause.UNSURE
+    assert said.confidence == 0.5
+    assert conclude(HEALTHY, at(0.9), []).cause == Cause.HEALTHY
+    assert conclude(HEALTHY, at(0.9, step=30), []).cause == Cause.UNSURE
+
+
+def test_below_a_certain_confidence_nothing_is_said_of_a_stall() -> None:
+    quiet = conclude(replace(STALLED, confidence=SPEAK - 0.01), at(0.99), [])
+    assert (quiet.cause, quiet.runner_up) == (Cause.UNSURE, Cause.TOO_LOW)
+    assert "perhaps: the rate is too low" in quiet.sentence
+    assert conclude(STALLED, at(0.99), []) == STALLED
