@@ -35,7 +35,13 @@ def test_a_suspicion_is_said_beside_a_stall_only() -> None:
 
 
 def test_a_run_that_learned_is_not_accused() -> None:
-    assert conclude(HEALTHY, at(0.1), [CERTAIN, SUSPICIOUS]).cause == Cause.HEALTHY
+    assert conclude(HEALTHY, at(0.1), [SUSPICIOUS]).cause == Cause.HEALTHY
+    said = conclude(HEALTHY, at(0.1), [CERTAIN])  # nor called healthy
+    assert (said.cause, said.runner_up, said.sentence) == (
+        Cause.UNSURE,
+        CERTAIN.fault,
+        "It learns, and yet: it is wrong",
+    )
 
 
 @pytest.mark.parametrize(("loss", "baseline"), [(0.99, 1.0), (-3.0, 1.0), (0.1, None), (float("nan"), 1.0)])

@@ -5,9 +5,10 @@ question: *is it put together right?*
 """
 
 from unstall.audit.comparison import ACTIVATIONS, Comparison
-from unstall.audit.observation import Observation, compared_in, observe
+from unstall.audit.observation import Observation, observe
 from unstall.audit.record import Call, Recording, Site, tensors_in
 from unstall.audit.reference import Reference
+from unstall.audit.stand_in import compared_in
 
 __all__ = [
     "ACTIVATIONS",

@@ -111,8 +111,9 @@ class Comparison:
     @property
     def likelihood(self) -> bool:
         """Whether the loss is a log-likelihood of classes: `cross_entropy` and its like, or the same by hand."""
-        by_name = self.loss in ("cross_entropy", "nll_loss", "kl_div") or self.loss.startswith("binary_cross")
-        return by_name or (self.loss not in LOSSES and self.logarithm is not None)
+        if self.loss in LOSSES:
+            return self.loss in ("cross_entropy", "nll_loss", "kl_div") or self.loss.startswith("binary_cross")
+        return self.logarithm is not None or any(call.name in ("log_softmax", "logsigmoid") for call in self.path)
 
 
 def find_comparison(
@@ -135,7 +136,7 @@ def find_comparison(
         predictions = [tensor for tensor in sides if id(tensor) in learned]
         targets = [tensor for tensor in sides if id(tensor) in given and id(tensor) not in learned]
         if known is not None and not targets:  # a consistency loss: both sides are learned, or neither is of the batch
-            targets = [tensor for tensor in sides[1:2] if tensor not in predictions[:1]] if predictions else []
+            targets = [tensor for tensor in sides[1:2] if tensor is not predictions[0]] if predictions else []
         if predictions and targets:
             path, layer = _path(recording, predictions[0], parameters, learned)
             logits = path[0].inputs[_index(path[0], learned, parameters)] if path else predictions[0]

@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any
 
 import pytorch_lightning as pl
 import torch
 from lightning_utilities.core.apply_func import apply_to_collection
-from pytorch_lightning.loggers.logger import DummyLogger
 from torch import Tensor, nn
 
 from unstall.audit.comparison import Comparison, find_comparison
 from unstall.audit.record import Call, Recording, tensors_in
 from unstall.audit.reference import Reference, reference_of
+from unstall.audit.stand_in import StandIn
 from unstall.trials import unchanged_random_state
 
 CUTS = (
@@ -105,7 +104,7 @@ def observe(
     own = dict(module.named_parameters())
     not_held = tuple(name for name, weight in own.items() if weight.requires_grad and id(weight) not in held)
     foreign = len(held - {id(weight) for weight in own.values()})
-    subject = _Subject(module, trainer)
+    subject = StandIn(module, trainer)
     with unchanged_random_state(), torch.inference_mode(False), torch.enable_grad():
         recording, loss = subject.step(batch)
         weights = dict(subject.module.named_parameters())
@@ -144,56 +143,7 @@ def observe(
         )
 
 
-def compared_in(module: pl.LightningModule, batch: Any) -> Comparison | None:
-    """Return what the loss of a module compares, seen in one step of the module itself, in whatever mode it is."""
-    with Recording() as recording:
-        output = module.training_step(batch, 0)
-    loss = output["loss"] if isinstance(output, Mapping) else output
-    weights: list[Tensor] = list(module.parameters())
-    return find_comparison(recording, loss, list(tensors_in(batch)), weights) if isinstance(loss, Tensor) else None
-
-
-class _WithoutLoggers:
-    """A trainer that answers as the fit's own does, and has no logger that a step could write to."""
-
-    def __init__(self, trainer: pl.Trainer) -> None:
-        self._trainer = trainer
-        self.logger = DummyLogger()
-        self.loggers = [self.logger]
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._trainer, name)
-
-
-class _Subject:
-    """A copy of a module that logs nothing."""
-
-    def __init__(self, module: pl.LightningModule, trainer: pl.Trainer | None) -> None:
-        self.module = copy.deepcopy(module).train()
-        for part in self.module.modules():
-            if isinstance(part, pl.LightningModule):
-                part.log = part.log_dict = lambda *_, **__: None  # type: ignore[method-assign,assignment]
-        self.module.trainer = None if trainer is None else cast(pl.Trainer, _WithoutLoggers(trainer))
-
-    def step(self, batch: Any) -> tuple[Recording, Tensor]:
-        """Return the calls and the loss of a training step."""
-        with Recording() as recording:
-            output = self.module.training_step(batch, 0)
-        loss = output["loss"] if isinstance(output, Mapping) else output
-        if not isinstance(loss, Tensor):
-            raise TypeError(f"training_step returned {type(loss).__name__}")
-        return recording, loss
-
-    @contextmanager
-    def evaluating(self) -> Iterator[None]:
-        """Evaluation mode, and the same random numbers each time."""
-        self.module.eval()
-        with unchanged_random_state(), torch.no_grad():
-            torch.manual_seed(0)
-            yield
-
-
-def _in_evaluation(subject: _Subject, batch: Any, samples: int | None) -> tuple[bool | None, bool | None, float | None]:
+def _in_evaluation(subject: StandIn, batch: Any, samples: int | None) -> tuple[bool | None, bool | None, float | None]:
     """Return whether the loss is a sum, whether samples are mixed, and the loss in evaluation mode."""
 
     def step(change: Callable[[Tensor], Tensor]) -> tuple[Tensor | None, float]:
@@ -206,24 +156,31 @@ def _in_evaluation(subject: _Subject, batch: Any, samples: int | None) -> tuple[
             comparison = find_comparison(recording, loss, list(tensors_in(changed)), weights)
             return (None if comparison is None else comparison.prediction), float(loss)
 
-    try:
+    prediction: Tensor | None = None
+    loss = summed = None
+    with suppress(Exception):  # a step that does not work in evaluation mode, or on half a batch: nothing is said of it
         prediction, loss = step(lambda tensor: tensor)
-        if samples is None or samples < 4 or not loss:
-            return None, None, loss
+    if samples is None or samples < 4 or not loss:
+        return None, None, loss
+    with suppress(Exception):
         half = samples // 2
         halves = [step(lambda tensor: tensor[:half])[1], step(lambda tensor: tensor[half : 2 * half])[1]]
         whole = loss if samples == 2 * half else step(lambda tensor: tensor[: 2 * half])[1]
         summed = abs(sum(halves) - whole) < 0.01 * abs(whole)
+    with suppress(Exception):
         other, _ = step(lambda tensor: torch.cat([tensor[:-1], tensor[:1]]))
-    except Exception:  # a module that does not take such a batch in evaluation mode: nothing is said of it
-        return None, None, None
+        return summed, _differs(prediction, other, samples), loss
+    return summed, None, loss
+
+
+def _differs(prediction: Tensor | None, other: Tensor | None, samples: int) -> bool | None:
+    """Return whether predictions differ for all samples but the last, whose data were exchanged; None if unknown."""
     if prediction is None or other is None or prediction.shape != other.shape or not prediction.is_floating_point():
-        return summed, None, loss
+        return None
     if prediction.ndim == 0 or len(prediction) != samples or samples in prediction.shape[1:]:
-        return summed, None, loss  # a matrix of similarities depends on all samples by design
+        return None  # a matrix of similarities depends on all samples by design
     change = (prediction[:-1] - other[:-1]).abs().max()
-    scale = prediction.abs().max().clamp(min=1e-12)
-    return summed, bool(change > 1e-3 * scale), loss
+    return bool(change > 1e-3 * prediction.abs().max().clamp(min=1e-12))
 
 
 def _dropped(call: Call) -> float:

@@ -48,6 +48,10 @@ class Fault(str):
         fault.example, fault.certain, fault.mend = example, certain, mend
         return fault
 
+    def __getnewargs__(self) -> tuple[Any, ...]:  # type: ignore[override]
+        """What a copy is made of."""
+        return str(self), self.check, self.sentence, self.remedy, self.example, self.certain, self.mend
+
     @property
     def value(self) -> str:
         """Its name, as of a `Cause`."""

@@ -40,8 +40,8 @@ def conclude(verdict: Verdict, signals: Signals, findings: Sequence[Finding]) ->
     """
     ratio = signals.loss / signals.baseline if signals.baseline and signals.loss is not None else None
     learned = ratio is not None and 0 <= ratio < LEARNED
-    unsure = verdict.cause == Cause.UNSURE and ratio is None
-    poor = verdict.stalled or unsure or (ratio is not None and not 0 <= ratio < POOR)
+    unknown = verdict.cause == Cause.UNSURE and ratio is None
+    poor = verdict.stalled or unknown or (ratio is not None and not 0 <= ratio < POOR)
     first = findings[0] if findings else None
     early = verdict.cause == Cause.HEALTHY and signals.step < EARLIEST
     if first is not None and not learned and (first.fault.certain or poor or early):
@@ -54,6 +54,9 @@ def conclude(verdict: Verdict, signals: Signals, findings: Sequence[Finding]) ->
             remedy=first.change,
             candidates=(),
         )
+    if first is not None and first.fault.certain and verdict.cause == Cause.HEALTHY:
+        sentence = f"It learns, and yet: {first.where[0].lower()}{first.where[1:]}"
+        return replace(verdict, cause=Cause.UNSURE, runner_up=first.fault, sentence=sentence, remedy=first.change)
     if verdict.stalled and verdict.confidence < SPEAK:
         sentence = f"Not sure, perhaps: {verdict.sentence[0].lower()}{verdict.sentence[1:]}"
         remedy = "`unstall diagnose` can tell"

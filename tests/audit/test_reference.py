@@ -1,0 +1,38 @@
+"""Which constant prediction a loss is compared with."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from audit.modules import LABELS, NUMBERS, ONES, Lit, X
+from unstall.audit import Reference, observe
+
+WEIGHTS = torch.tensor([1.0, 2.0, 3.0])
+ONE_HOT = F.one_hot(LABELS, 3).float()
+
+
+@pytest.mark.parametrize(
+    ("outputs", "loss", "targets", "expected"),
+    [
+        (3, F.cross_entropy, LABELS, Reference("classes", 1)),
+        (3, F.cross_entropy, ONE_HOT, Reference("classes", 1, one_hot=True)),
+        (3, lambda out, y: F.cross_entropy(out, y, WEIGHTS), LABELS, Reference("classes", 1, False, (1.0, 2.0, 3.0))),
+        (3, lambda out, y: F.cross_entropy(out, y, WEIGHTS[:1].expand(3)), LABELS, Reference("classes", 1)),
+        (3, lambda out, y: F.cross_entropy(out, y, label_smoothing=0.1), LABELS, None),
+        (3, lambda out, y: F.cross_entropy(out, y, reduction="sum"), LABELS, None),
+        (3, lambda out, y: F.mse_loss(out.softmax(1), F.one_hot(y, 3).float()), LABELS, None),
+        (1, F.binary_cross_entropy_with_logits, ONES, Reference("binary", 1)),
+        (1, lambda out, y: F.mse_loss(out[:, 0], y), NUMBERS, Reference("squares", 1)),
+        (1, lambda out, y: (out[:, 0] - y).square().mean(), NUMBERS, Reference("squares", 1)),
+        (1, lambda out, y: (out[:, 0] - y).abs().mean(), NUMBERS, None),
+        (1, lambda out, y: F.mse_loss(out[:, 0], y.log1p().nan_to_num()), NUMBERS, None),
+    ],
+)
+def test_reference(outputs: int, loss: object, targets: Tensor, expected: Reference | None) -> None:
+    assert observe(Lit(outputs, loss), [X, targets]).reference == expected  # type: ignore[arg-type]
+
+
+def test_targets_are_taken_from_where_they_lie() -> None:
+    assert torch.equal(Reference("classes", 1, one_hot=True).targets([X, ONE_HOT]), LABELS)  # type: ignore[arg-type]
+    assert Reference("classes", 2).targets([X, ONE_HOT]) is None
