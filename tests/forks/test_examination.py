@@ -72,6 +72,13 @@ def test_numbers_that_are_not_finite_are_found_in_any_batch() -> None:
     assert report.verdict.cause == "numbers that are not finite"
 
 
+def test_a_suspicion_that_no_fork_can_test_is_not_called_healthy() -> None:
+    batches, held_out = blobs()
+    rare = [[x, (y == 0).long() * (x[:, 0] > 0)] for x, y in batches]
+    report = fork(Lit(1.0), rare, [[x, (y == 0).long() * (x[:, 0] > 0)] for x, y in held_out])
+    assert (report.verdict.cause, report.verdict.runner_up) == (Cause.UNSURE, "one class makes up nearly all")
+
+
 def test_what_the_runs_own_callback_found_is_taken_up(tmp_path: Path) -> None:
     assert read_findings(tmp_path / "diagnosis.json") == []
     kept = {"fault": FAULTS[0], "sentence": "It is so", "remedy": "mend it"}

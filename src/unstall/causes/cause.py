@@ -48,7 +48,7 @@ class Fault(str):
         fault.example, fault.certain, fault.mend = example, certain, mend
         return fault
 
-    def __getnewargs__(self) -> tuple[Any, ...]:  # type: ignore[override]
+    def __getnewargs__(self) -> tuple[Any, ...]:
         """What a copy is made of."""
         return str(self), self.check, self.sentence, self.remedy, self.example, self.certain, self.mend
 

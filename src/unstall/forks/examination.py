@@ -83,7 +83,13 @@ def suspect(subject: Subject, examined: Examination, report: Report) -> Report:
         tried = try_findings(subject, suspicious, examined.seen, examined.task)
         if tried is not None:
             return _report(subject, examined, *tried)
-    return replace(report, forks=tuple(subject.forks), findings=examined.findings)
+    untried = next((finding for finding in suspicious if not finding.fault.mend), None)
+    verdict = report.verdict
+    if untried is not None and verdict.cause == Cause.HEALTHY:
+        sentence = f"Not sure: {untried.where[0].lower()}{untried.where[1:]}"
+        verdict = replace(verdict, cause=Cause.UNSURE, confidence=0.5, runner_up=untried.fault)
+        verdict = replace(verdict, sentence=sentence, remedy=untried.change)
+    return replace(report, verdict=verdict, forks=tuple(subject.forks), findings=examined.findings)
 
 
 def read_findings(file: Path) -> list[Finding]:
