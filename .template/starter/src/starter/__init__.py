@@ -1,1 +1,1 @@
-"""A small network tells two spirals apart. Put your own network and data in its place."""
+"""A small network tells two half-moons apart. Put your own network and data in its place."""

@@ -1,4 +1,4 @@
-"""The data: two spirals that wind around each other, drawn on the spot."""
+"""The data: two half-moons that reach into each other, drawn on the spot."""
 
 import math
 
@@ -12,23 +12,22 @@ from unstall import InMemoryDataset, UsageError, global_seed, in_memory_loader, 
 
 Batch = tuple[Tensor, Tensor]
 
-TURNS = 1.0
 SHARES = {"train": 0.6, "val": 0.2, "test": 0.2}
 
 
-class SpiralsDataModule(pl.LightningDataModule):
-    """Points of the plane, float32 `(B, 2)` within about one unit of the origin, and their spiral, int64 `(B,)`.
+class MoonsDataModule(pl.LightningDataModule):
+    """Points of the plane, float32 `(B, 2)` around the origin, and the moon each belongs to, int64 `(B,)`.
 
     Args:
         samples: How many points, for training, validation and test together; the global seed says which.
-        noise: Standard deviation of each coordinate about its spiral; half a gap between the two is 0.17.
+        noise: Standard deviation of each coordinate; the moons are half circles of radius 1.
         batch_size: Points a step, in each process.
 
     Raises:
         UsageError: An argument is out of range.
     """
 
-    def __init__(self, samples: int = 5000, noise: float = 0.03, batch_size: int = 64) -> None:
+    def __init__(self, samples: int = 5000, noise: float = 0.25, batch_size: int = 64) -> None:
         super().__init__()
         if samples < 10:
             raise UsageError(f"samples={samples} is too few to divide: give at least 10")
@@ -45,11 +44,11 @@ class SpiralsDataModule(pl.LightningDataModule):
 
     def setup(self, stage: str | None = None) -> None:
         """Draw the points and divide them; the same seed gives the same ones at every stage."""
-        random = random_generator("spirals", global_seed())
+        random = random_generator("moons", global_seed())
         labels = random.integers(2, size=self.samples)
-        radius = np.sqrt(random.random(self.samples))  # so that the points are as dense outside as inside
-        angle = 2 * math.pi * TURNS * radius + math.pi * labels
-        points = radius * np.stack([np.cos(angle), np.sin(angle)]) + random.normal(0, self.noise, (2, self.samples))
+        angle = random.uniform(0, math.pi, self.samples)
+        moon = np.stack([np.cos(angle) - 0.5, np.sin(angle) - 0.25])  # the second is the first, turned by half a circle
+        points = (1 - 2 * labels) * moon + random.normal(0, self.noise, (2, self.samples))
         first = 0
         for part, share in SHARES.items():
             last = first + round(share * self.samples)

@@ -8,7 +8,7 @@ import pytest
 from unstall import read_metrics, run
 
 CONFIGS = Path(__file__).parents[2] / "configs"
-BASE = CONFIGS / "spirals.yaml"
+BASE = CONFIGS / "moons.yaml"
 
 
 def fit(config: Path, folder: Path, *options: str) -> dict[str, float]:

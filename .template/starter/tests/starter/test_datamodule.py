@@ -5,18 +5,18 @@ import pytorch_lightning as pl
 import torch
 from torch import Tensor
 
-from starter.datamodule import TURNS, SpiralsDataModule
+from starter.datamodule import MoonsDataModule
 from unstall import UsageError
 
 
-def points(data: SpiralsDataModule, part: str) -> tuple[Tensor, Tensor]:
+def points(data: MoonsDataModule, part: str) -> tuple[Tensor, Tensor]:
     inputs, labels = zip(*getattr(data, f"{part}_dataloader")(), strict=True)
     return torch.cat(inputs), torch.cat(labels)
 
 
-def ready(seed: int = 0, noise: float = 0.03) -> SpiralsDataModule:
+def ready(seed: int = 0, noise: float = 0.25) -> MoonsDataModule:
     pl.seed_everything(seed, verbose=False)
-    data = SpiralsDataModule(samples=500, noise=noise)
+    data = MoonsDataModule(samples=500, noise=noise)
     data.setup()
     return data
 
@@ -27,11 +27,12 @@ def test_parts_are_disjoint_and_complete() -> None:
     assert len(torch.cat(parts).unique(dim=0)) == 500
 
 
-def test_points_lie_on_their_spiral() -> None:
+def test_points_lie_on_their_moon() -> None:
     inputs, labels = points(ready(noise=0.0), "train")
-    radius = inputs.norm(dim=1)
-    angle = 2 * math.pi * TURNS * radius + math.pi * labels
-    torch.testing.assert_close(inputs, torch.stack([radius * angle.cos(), radius * angle.sin()], dim=1))
+    side = 1 - 2 * labels
+    centre = torch.stack([-0.5 * side, -0.25 * side], dim=1)
+    torch.testing.assert_close((inputs - centre).norm(dim=1), torch.ones(300))
+    assert bool((side * (inputs - centre)[:, 1] > -1e-6).all())  # the upper half of one circle, the lower of the other
     assert 100 < int(labels.sum()) < 200
 
 
@@ -51,4 +52,4 @@ def test_the_seed_says_which_points_and_each_epoch_has_its_order() -> None:
 @pytest.mark.parametrize("setting", [{"samples": 3}, {"noise": -1.0}, {"noise": math.nan}, {"batch_size": 0}])
 def test_settings_out_of_range_are_refused(setting: dict[str, float]) -> None:
     with pytest.raises(UsageError, match=next(iter(setting))):
-        SpiralsDataModule(**setting)  # type: ignore[arg-type]
+        MoonsDataModule(**setting)  # type: ignore[arg-type]
