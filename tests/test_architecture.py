@@ -1,6 +1,7 @@
 """The house: imports point down the list of rooms, rooms are entered by their faces, and nothing grows too long."""
 
 import ast
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -131,12 +132,14 @@ def test_nothing_is_too_long(file: Path) -> None:
 
 
 def test_the_lesson_reads_in_twenty_minutes() -> None:
-    assert sum(len(file.read_text().splitlines()) for file in SOURCE.glob("lesson/*.py")) <= LONGEST_LESSON
+    tree = (ROOT / "README.md").read_text().split("## What is where")[1].split("```")[1]
+    ours = ["__init__.py", *re.findall(r"\w+\.py", tree)]  # a module that somebody adds is theirs
+    assert sum(len((SOURCE / "lesson" / name).read_text().splitlines()) for name in ours) <= LONGEST_LESSON
 
 
 @pytest.mark.parametrize("file", MODULES, ids=name_of)
 def test_every_module_is_tested_in_a_file_of_its_name(file: Path) -> None:
-    if file.stem == "errors":  # an exception, seen in every room
+    if file.stem == "errors" or "lesson" in file.parts:  # seen in every room; and what somebody adds there is theirs
         return
     room = file.parent.name
     test = TESTS / room / f"test_{file.stem}.py"
