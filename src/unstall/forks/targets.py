@@ -57,7 +57,7 @@ class Task:
             return F.binary_cross_entropy_with_logits(logits.reshape(targets.shape), targets)
         assert self.mean is not None
         assert self.spread is not None
-        return F.mse_loss(logits.reshape(targets.shape), (targets - self.mean) / self.spread)
+        return F.mse_loss(logits.reshape(targets.shape), (targets - self.mean.to(targets)) / self.spread.to(targets))
 
 
 def task_of(module: pl.LightningModule, seen: Observation, batches: Sequence[Any]) -> Task | None:
@@ -189,7 +189,7 @@ def quality(
     if isinstance(module, AsTargetsAsk):
         assert task.mean is not None
         assert task.spread is not None
-        found = found * task.spread + task.mean
+        found = found * task.spread.to(found) + task.mean.to(found)
     return float(1 - (found - right).square().sum() / spread) if spread else None
 
 

@@ -11,7 +11,7 @@ import torch
 from pytorch_lightning.callbacks import Callback
 from pytorch_lightning.loggers import TensorBoardLogger
 from pytorch_lightning.loggers.logger import DummyLogger
-from torch import Tensor
+from torch import Tensor, nn
 
 from unstall.audit import Observation, observe
 from unstall.causes import COURSE_FAULTS, FAULTS, Fault, Finding, find
@@ -24,6 +24,9 @@ from unstall.watch.course import CourseRecord, clip_norm
 from unstall.watch.meter import Meter
 from unstall.watch.rules import Verdict, hopeless, name_cause
 from unstall.watch.signals import Signals
+
+LARGEST = 2**31
+"""Bytes of weights and buffers of which a copy is made before the first step; a larger module is not observed."""
 
 EARLY_READINGS = 25, 50
 """Steps at which signals are read besides the regular ones: a blow-up shows by then (`docs/diagnosis.md`)."""
@@ -94,6 +97,9 @@ class Diagnosis(Callback):
     ) -> None:
         """Before the first step, see whether the module is put together right."""
         if self.meter is None or self._batches:
+            return
+        tensors = (*pl_module.parameters(), *pl_module.buffers())
+        if any(nn.parameter.is_lazy(tensor) for tensor in tensors) or sum(t.nbytes for t in tensors) > LARGEST:
             return
         try:
             self.observation = observe(pl_module, batch, trainer.optimizers, trainer)
