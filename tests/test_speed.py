@@ -138,4 +138,5 @@ def test_help_imports_nothing_that_it_does_not_need() -> None:
         "rich",
         "yaml",
     }
-    assert new <= of_the_command_line | ours_or_lightnings | {"lightning_utilities", "matplotlib", "PIL", "numpy"}
+    named_by_a_config = {"lesson", "lightning_utilities", "matplotlib", "PIL", "numpy"}
+    assert new <= of_the_command_line | ours_or_lightnings | named_by_a_config
