@@ -8,6 +8,7 @@ from torch import Tensor
 from audit.modules import LABELS, NUMBERS, ONES, Lit, X
 from unstall.audit import Reference, observe
 
+SECOND = (X[:, 1:2] > 0.3).float()
 WEIGHTS = torch.tensor([1.0, 2.0, 3.0])
 ONE_HOT = F.one_hot(LABELS, 3).float()
 
@@ -27,6 +28,22 @@ ONE_HOT = F.one_hot(LABELS, 3).float()
         (1, lambda out, y: (out[:, 0] - y).square().mean(), NUMBERS, Reference("squares", 1)),
         (1, lambda out, y: (out[:, 0] - y).abs().mean(), NUMBERS, None),
         (1, lambda out, y: F.mse_loss(out[:, 0], y.log1p().nan_to_num()), NUMBERS, None),
+        # however it is written
+        (3, lambda out, y: F.cross_entropy(out, y, reduction="none").mean(), LABELS, Reference("classes", 1)),
+        (3, lambda out, y: -out.softmax(1).gather(1, y[:, None]).log().mean(), LABELS, Reference("classes", 1)),
+        (3, lambda out, y: -out.log_softmax(1)[range(32), y].mean(), LABELS, Reference("classes", 1)),
+        (3, lambda out, y: (out.logsumexp(1) - out[range(32), y]).mean(), LABELS, Reference("classes", 1)),
+        (1, lambda out, t: F.binary_cross_entropy(out.sigmoid(), t), ONES, Reference("binary", 1)),
+        (1, lambda out, t: (F.softplus(out) - t * out).mean(), ONES, Reference("binary", 1)),
+        (2, F.binary_cross_entropy_with_logits, torch.cat([ONES, SECOND], 1), Reference("binary", 1)),
+        (3, lambda out, y: F.mse_loss(out.softmax(1), y), ONE_HOT, Reference("squares", 1)),
+        # more than the comparison, or less
+        (3, lambda out, y: F.cross_entropy(out, y) - 5, LABELS, None),
+        (3, lambda out, y: F.cross_entropy(out, y) + out.square().mean(), LABELS, None),
+        (3, lambda out, y: 2 * F.cross_entropy(out, y), LABELS, None),
+        (1, lambda out, y: F.mse_loss(out[:, 0], y).sqrt(), NUMBERS, None),
+        (1, lambda out, t: F.binary_cross_entropy_with_logits(out, t, pos_weight=WEIGHTS[1:2]), ONES, None),
+        (3, lambda out, y: -(1 - out.softmax(1).gather(1, y[:, None])).mean(), LABELS, None),
     ],
 )
 def test_reference(outputs: int, loss: object, targets: Tensor, expected: Reference | None) -> None:

@@ -1,7 +1,6 @@
 """What comes out of the last layer, wrong in several ways and right in as many."""
 
 from collections.abc import Callable
-from typing import Any
 
 import pytest
 import torch
@@ -9,17 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from audit.modules import LABELS, ONES, Lit, X
-from unstall.audit import observe
-from unstall.causes import FAULTS, find
-
-WITH_LOGITS = F.binary_cross_entropy_with_logits
-Loss = Callable[[Tensor, Tensor], Tensor]
-
-
-def faults(module: Lit, *batch: Tensor, optimizers: Any = ()) -> set[str]:
-    found = find(FAULTS, observe(module, list(batch), optimizers))
-    assert all(finding.where and finding.change for finding in found)
-    return {str(finding.fault) for finding in found}
+from causes.modules import Loss, faults
 
 
 def by_hand(make: Loss) -> Loss:

@@ -1,6 +1,5 @@
 """The batch."""
 
-from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -9,17 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from audit.modules import LABELS, Lit, X
-from unstall.audit import observe
-from unstall.causes import FAULTS, find
-
-Loss = Callable[[Tensor, Tensor], Tensor]
-
-
-def faults(module: Lit, *batch: Tensor, optimizers: Any = ()) -> set[str]:
-    found = find(FAULTS, observe(module, list(batch), optimizers))
-    assert all(finding.where and finding.change for finding in found)
-    return {str(finding.fault) for finding in found}
-
+from causes.modules import faults
 
 BROKEN = X.clone()
 BROKEN[3, 1] = torch.nan

@@ -1,6 +1,5 @@
 """Who learns."""
 
-from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -8,16 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from audit.modules import LABELS, Lit, X
-from unstall.audit import observe
-from unstall.causes import FAULTS, find
-
-Loss = Callable[[Tensor, Tensor], Tensor]
-
-
-def faults(module: Lit, *batch: Tensor, optimizers: Any = ()) -> set[str]:
-    found = find(FAULTS, observe(module, list(batch), optimizers))
-    assert all(finding.where and finding.change for finding in found)
-    return {str(finding.fault) for finding in found}
+from causes.modules import faults
 
 
 class Listed(Lit):

@@ -1,25 +1,12 @@
 """What a loss does with prediction and target, wrong and right."""
 
-from collections.abc import Callable
-from typing import Any
-
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from audit.modules import LABELS, NUMBERS, ONES, Lit, X
-from unstall.audit import observe
-from unstall.causes import FAULTS, find
-
-WITH_LOGITS = F.binary_cross_entropy_with_logits
-Loss = Callable[[Tensor, Tensor], Tensor]
-
-
-def faults(module: Lit, *batch: Tensor, optimizers: Any = ()) -> set[str]:
-    found = find(FAULTS, observe(module, list(batch), optimizers))
-    assert all(finding.where and finding.change for finding in found)
-    return {str(finding.fault) for finding in found}
+from causes.modules import Loss, faults
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,7 @@ In: a module just before its first step, and a batch. Out: what its loss compare
 question: *is it put together right?*
 """
 
-from unstall.audit.comparison import ACTIVATIONS, Comparison
+from unstall.audit.comparison import ACTIVATIONS, LOSSES, SHAPES, Comparison
 from unstall.audit.observation import Observation, observe
 from unstall.audit.record import Call, Recording, Site, tensors_in
 from unstall.audit.reference import Reference
@@ -12,6 +12,8 @@ from unstall.audit.stand_in import compared_in
 
 __all__ = [
     "ACTIVATIONS",
+    "LOSSES",
+    "SHAPES",
     "Call",
     "Comparison",
     "Observation",

@@ -6,14 +6,14 @@ its input, and a loss written by hand is found like `cross_entropy`.
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
-from unstall.audit.record import Call, Recording, Site
+from unstall.audit.flow import Flow
+from unstall.audit.record import Call, Site
 
 LOSSES = {
     "cross_entropy": "logits",
@@ -39,6 +39,20 @@ ACTIVATIONS = {
 }
 """Activations with their ranges (torch's documentation; the least values of GELU and SiLU, rounded down)."""
 
+SHAPES = {
+    *("squeeze", "unsqueeze", "view", "reshape", "flatten", "unflatten", "getitem", "transpose", "permute", "movedim"),
+    *("T", "mT", "contiguous", "float", "double", "to", "clamp", "clip", "clamp_min", "dropout"),
+}
+"""What leaves values as they are, or within the range of an activation before."""
+
+CASTS = {"long", "int", "bool", "half", "bfloat16", "type", "one_hot"}
+
+LOGARITHMS = ("log", "log2", "log10", "log1p")
+LIKELIHOODS = ("cross_entropy", "nll_loss", "kl_div", "binary_cross_entropy", "binary_cross_entropy_with_logits")
+
+WEIGHING = ("mul", "div", "where", "getitem", "masked_select")
+"""What the errors of single samples go through when some count less than others, or not at all."""
+
 
 @dataclass(frozen=True)
 class Comparison:
@@ -54,6 +68,9 @@ class Comparison:
         layer: The call of that layer; None if there is none.
         complement: Whether the loss takes a logarithm of one minus a probability, too: a binary likelihood by hand.
         squared: Whether what the comparison returns is squared.
+        weighted: Whether what it returns meets more of the batch: weights, a mask, an advantage.
+        alone: Whether there is no other known loss beside it.
+        computed: Whether the target is more than a part of the batch of another type or shape.
     """
 
     loss: str
@@ -65,6 +82,9 @@ class Comparison:
     layer: Call | None
     complement: bool = False
     squared: bool = False
+    weighted: bool = False
+    alone: bool = True
+    computed: bool = False
 
     @property
     def site(self) -> Site | None:
@@ -83,17 +103,19 @@ class Comparison:
 
     @property
     def labels(self) -> Tensor | None:
-        """The target as class numbers `(batch, ...)`, of logits `(batch, classes, ...)`; None if there are none."""
-        target, shape = self.target, self.logits.shape
-        if len(shape) < 2 or shape[1] < 2:
+        """The target as class numbers `(batch, ...)`, of a prediction `(batch, classes, ...)`; None if it is none."""
+        target, shape = self.target, self.prediction.shape
+        if len(shape) < 2 or shape[1] < 2 or not target.numel() or target.is_complex():
             return None
+        if len(shape) != self.logits.ndim or (len(shape) > 2 and shape != self.logits.shape):
+            return None  # places of a sequence, as samples
         if target.shape == shape and bool(((target == 0) | (target == 1)).all()) and bool((target.sum(1) == 1).all()):
             return target.argmax(1)
         if target.shape == (shape[0], 1):  # an index for `gather`
             target = target[:, 0]
-        whole = not target.is_floating_point() and not target.is_complex() and target.dtype != torch.bool
+        whole = not target.is_floating_point() and target.dtype != torch.bool
         fits = (
-            target.shape == shape[:1] + shape[2:] and whole and int(target.min()) >= 0 and int(target.max()) < shape[1]
+            whole and target.shape == shape[:1] + shape[2:] and 0 <= int(target.min()) <= int(target.max()) < shape[1]
         )
         return target.long() if fits else None
 
@@ -106,114 +128,130 @@ class Comparison:
     @property
     def logarithm(self) -> Call | None:
         """Where the logarithm of the prediction is taken by hand; None if it is not."""
-        return next((call for call in self.path if call.name in ("log", "log2", "log10", "log1p")), None)
+        return next((call for call in self.path if call.name in LOGARITHMS), None)
 
     @property
     def likelihood(self) -> bool:
         """Whether the loss is a log-likelihood of classes: `cross_entropy` and its like, or the same by hand."""
-        if self.loss in LOSSES:
-            return self.loss in ("cross_entropy", "nll_loss", "kl_div") or self.loss.startswith("binary_cross")
-        return self.logarithm is not None or any(call.name in ("log_softmax", "logsigmoid") for call in self.path)
+        return self.loss in LIKELIHOODS or (self.loss not in LOSSES and bool(self.logarithms))
+
+    @property
+    def logarithms(self) -> list[Call]:
+        """All logarithms on the path, those of a softmax or a sigmoid, too."""
+        return [call for call in self.path if _is_logarithm(call)]
+
+    def unchanged_from(self, call: Call) -> bool:
+        """Whether what a call on the path returns is compared as it is, but for its shape."""
+        return all(each.name in SHAPES for each in self.path[self.path.index(call) + 1 :])
+
+    def detached(self) -> Comparison:
+        """Return the same without the graph, as `Call.detached`."""
+        return replace(
+            self,
+            call=self.call.detached(),
+            prediction=self.prediction.detach(),
+            target=self.target.detach(),
+            path=tuple(call.detached() for call in self.path),
+            logits=self.logits.detach(),
+            layer=None if self.layer is None else self.layer.detached(),
+        )
 
 
-def find_comparison(
-    recording: Recording, loss: Tensor, batch: list[Tensor], weights: list[Tensor]
-) -> Comparison | None:
+def find_comparison(flow: Flow, loss: Tensor) -> Comparison | None:
     """Return what a loss compares, or None if it compares nothing with a part of the batch.
 
     Args:
-        recording: The calls of the training step.
+        flow: The origins of what the training step computed.
         loss: What it returned.
-        batch: The tensors of the batch.
-        weights: All parameters, those that get no gradient as well.
     """
-    parameters = {id(weight) for weight in weights}
-    given, learned = _origins(recording, {id(tensor) for tensor in batch}, parameters)
-    calls = list(_ancestors(recording, loss, parameters))
-    known = next((call for call in calls if call.name in LOSSES and len(call.inputs) > 1), None)
-    for call in [known] if known is not None else calls:
-        sides = [tensor for tensor in call.inputs if id(tensor) not in parameters]
-        predictions = [tensor for tensor in sides if id(tensor) in learned]
-        targets = [tensor for tensor in sides if id(tensor) in given and id(tensor) not in learned]
-        if known is not None and not targets:  # a consistency loss: both sides are learned, or neither is of the batch
-            targets = [tensor for tensor in sides[1:2] if tensor is not predictions[0]] if predictions else []
-        if predictions and targets:
-            path, layer = _path(recording, predictions[0], parameters, learned)
-            logits = path[0].inputs[_index(path[0], learned, parameters)] if path else predictions[0]
-            return Comparison(
-                call.name,
-                call,
-                predictions[0],
-                targets[0],
-                path,
-                logits,
-                layer,
-                _complement(calls),
-                _squared(call, calls),
-            )
+    calls = list(flow.before(loss))
+    known = [call for call in calls if call.name in LOSSES and len(call.inputs) > 1]
+    for call in known[:1] or calls:
+        predictions, targets = _sides(flow, call)
+        if known and not targets and predictions:  # a consistency loss: both sides are learned, or neither is given
+            targets = [tensor for tensor in call.inputs[1:2] if tensor is not predictions[0]]
+        if not predictions or not targets:
+            continue
+        path, layer = flow.path(predictions[0], call)
+        while not known and (deeper := _weighed(flow, call, path)) is not None:
+            call = deeper
+            predictions, targets = _sides(flow, call)
+            path, layer = flow.path(predictions[0], call)
+        return Comparison(
+            loss=call.name,
+            call=call,
+            prediction=predictions[0],
+            target=targets[0],
+            path=path,
+            logits=flow.main(path[0]) if path else predictions[0],
+            layer=layer,
+            complement=_complement(calls),
+            squared=_squared(call, calls),
+            weighted=_weighted(flow, call, calls),
+            alone=len(known) < 2,
+            computed=any(each.name not in SHAPES | CASTS for each in flow.before(targets[0], call)),
+        )
     return None
 
 
-def _origins(recording: Recording, batch: set[int], parameters: set[int]) -> tuple[set[int], set[int]]:
-    """Return which tensors come from the batch, and which from parameters (whether or not a gradient reaches them)."""
-    given, learned = set(batch), set(parameters)
-    for call in recording.calls:
-        for origin in given, learned:
-            if any(id(tensor) in origin for tensor in call.inputs):
-                origin |= {id(output) for output in call.outputs}
-    return given, learned
+def _sides(flow: Flow, call: Call) -> tuple[list[Tensor], list[Tensor]]:
+    """Return what a call is given that is learned, and what of the batch."""
+    return [each for each in call.inputs if flow.is_learned(each)], [each for each in call.inputs if flow.is_data(each)]
 
 
-def _ancestors(recording: Recording, loss: Tensor, parameters: set[int]) -> Iterator[Call]:
-    """Yield the calls that led to a loss, the nearest first."""
-    waiting, seen = deque([loss]), {id(loss)}
-    while waiting:
-        call = recording.maker_of(waiting.popleft())
-        if call is None:
-            continue
-        yield call
-        for tensor in call.inputs:
-            if id(tensor) not in seen and id(tensor) not in parameters:
-                seen.add(id(tensor))
-                waiting.append(tensor)
-
-
-def _path(
-    recording: Recording, prediction: Tensor, parameters: set[int], learned: set[int]
-) -> tuple[tuple[Call, ...], Call | None]:
-    path: list[Call] = []
-    tensor = prediction
-    while (call := recording.maker_of(tensor)) is not None:
-        if any(id(each) in parameters for each in call.inputs):
-            return tuple(reversed(path)), call
-        if not any(id(each) in learned for each in call.inputs):
+def _weighed(flow: Flow, call: Call, path: Sequence[Call]) -> Call | None:
+    """Return the comparison whose result a call weighs or masks; None if that call is a comparison itself."""
+    if call.name not in WEIGHING:
+        return None
+    for before in reversed(path):
+        if before.name in ("sub", "gather", "mul", "getitem") and all(_sides(flow, before)):
+            return before
+        if _is_logarithm(before):
             break
-        path.append(call)
-        tensor = call.inputs[_index(call, learned, parameters)]
-    return tuple(reversed(path)), None
+    return None
 
 
-def _index(call: Call, learned: set[int], parameters: set[int]) -> int:
-    """Return which input a call mainly is a function of: the largest that is learned."""
-    sizes = [tensor.numel() if id(tensor) in learned and id(tensor) not in parameters else -1 for tensor in call.inputs]
-    return sizes.index(max(sizes))
+def _is_logarithm(call: Call) -> bool:
+    return call.name in (*LOGARITHMS, "log_softmax", "logsigmoid")
 
 
-def _complement(calls: list[Call]) -> bool:
+def _following(call: Call, calls: Sequence[Call]) -> list[Call]:
+    return [each for each in calls if any(tensor is output for tensor in each.inputs for output in call.outputs)]
+
+
+def _weighted(flow: Flow, call: Call, calls: Sequence[Call]) -> bool:
+    """Return whether a part of the batch enters between a call and the loss."""
+    waiting, seen = [call], {id(call)}
+    while waiting:
+        for each in _following(waiting.pop(), calls):
+            if any(flow.is_data(tensor) for tensor in each.inputs):
+                return True
+            if id(each) not in seen:
+                seen.add(id(each))
+                waiting.append(each)
+    return False
+
+
+def _complement(calls: Sequence[Call]) -> bool:
     """Return whether there is a logarithm of one minus something, with or without a clamp between the two."""
-    made = {id(call.outputs[0]): call for call in calls}
+    made = {id(call.outputs[0]): call for call in calls if not call.in_place}
+
+    def source(call: Call, skipped: Callable[[str], bool]) -> Call | None:
+        before = made.get(id(call.inputs[0])) if call.inputs else None
+        while before is not None and skipped(before.name):
+            before = made.get(id(before.inputs[0])) if before.inputs else None
+        return before
+
     for call in calls:
-        if call.name == "log1p":
-            return True
-        source = made.get(id(call.inputs[0])) if call.name == "log" and call.inputs else None
-        if source is not None and source.name in ("clamp", "clip", "add") and source.inputs:
-            source = made.get(id(source.inputs[0]))
-        if source is not None and source.name in ("rsub", "sub"):
+        before = source(call, lambda name: name in (*SHAPES, "add")) if call.name in ("log", "log1p") else None
+        if before is not None and before.name in (("neg",) if call.name == "log1p" else ("rsub", "sub")):
             return True
     return False
 
 
-def _squared(comparing: Call, calls: list[Call]) -> bool:
+def _squared(comparing: Call, calls: Sequence[Call]) -> bool:
     """Return whether the next call squares what a comparison returns: `(a - b).square()`, `(a - b) ** 2`."""
-    following = [call for call in calls if any(tensor is comparing.outputs[0] for tensor in call.inputs)]
-    return any(call.name == "square" or (call.name == "pow" and 2 in call.arguments.values()) for call in following)
+    return any(
+        call.name == "square" or (call.name == "pow" and 2 in call.arguments.values())
+        for call in _following(comparing, calls)
+    )

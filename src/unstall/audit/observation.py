@@ -2,38 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import suppress
+import copy
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import pytorch_lightning as pl
 import torch
-from lightning_utilities.core.apply_func import apply_to_collection
 from torch import Tensor, nn
 
-from unstall.audit.comparison import Comparison, find_comparison
-from unstall.audit.record import Call, Recording, tensors_in
+from unstall.audit.comparison import LOSSES, Comparison, find_comparison
+from unstall.audit.evaluation import in_evaluation
+from unstall.audit.flow import Flow
+from unstall.audit.record import Call, tensors_in
 from unstall.audit.reference import Reference, reference_of
 from unstall.audit.stand_in import StandIn
 from unstall.trials import unchanged_random_state
 
-CUTS = (
-    "detach",
-    "data",
-    "argmax",
-    "argmin",
-    "round",
-    "sign",
-    "floor",
-    "ceil",
-    "item",
-    "tolist",
-    "numpy",
-    "long",
-    "int",
-)
+CUTS = ("detach", "data", "argmax", "argmin", "round", "sign", "floor", "ceil", "long", "int")
 """Functions of torch through which no gradient goes."""
+
+MULTIPLYING = ("linear", "conv1d", "conv2d", "conv3d", "matmul", "mm", "addmm", "lstm", "gru", "rnn_tanh", "rnn_relu")
+"""Functions that take a weight with a row for each unit."""
+
+DIFFERENCES = ("mse_loss", "l1_loss", "smooth_l1_loss", "huber_loss", "gaussian_nll_loss")
+"""Losses that are least where the prediction is the target."""
 
 
 @dataclass(frozen=True)
@@ -45,32 +38,37 @@ class Observation:
         samples: In the batch: the common length of its tensors; None if they have none.
         comparison: What the loss compares; None if nothing of the batch.
         inputs: What the first layers with weights are given, as they get it.
+        beside: What else of the batch enters on the way to the prediction: masks, edges of a graph, indices.
         without_gradient: Names of the parameters that require a gradient and got none.
         zero_gradient: Names of those whose gradient is exactly zero.
         parameters: Names of all that require a gradient.
         frozen: Names of those that do not.
         not_held: Names of the parameters that no optimizer holds, though they require a gradient.
+        drawn: Whether those look as they were drawn; others have learned elsewhere, and may be kept on purpose.
         foreign: How many parameters of the optimizers are none of the module's.
-        unregistered: Shapes of the weights that the step used and the module does not know of.
+        unregistered: Shapes of the weights, as drawn, that the step used and neither the module nor an optimizer knows.
         cut: The call that no gradient passes, on the way to the loss; None if there is none.
-        twins: Layers all of whose units have the same weights, so that all compute the same.
+        twins: Weights of layers but the last, all of whose units are the same, and so compute the same.
         toward_target: Share of the samples whose loss falls if the prediction moves toward the target; None if unknown.
         summed: Whether the loss is a sum over the samples, not a mean; None if unknown.
         mixed: Whether the prediction for a sample depends on another sample's data; None if unknown.
         evaluation_loss: Of the same batch in evaluation mode; None if it could not be had.
         reference: What the loss is to be compared with; None if it is not known.
         dropout: The largest share of units that the step drops; 0 if it drops none.
+        at_rest: Whether the loss is zero, and stays so where the prediction changes: nothing is to be corrected here.
     """
 
     loss: float
     samples: int | None
     comparison: Comparison | None
     inputs: tuple[Tensor, ...] = ()
+    beside: tuple[Tensor, ...] = ()
     without_gradient: tuple[str, ...] = ()
     zero_gradient: tuple[str, ...] = ()
     parameters: tuple[str, ...] = ()
     frozen: tuple[str, ...] = ()
     not_held: tuple[str, ...] = ()
+    drawn: bool = True
     foreign: int = 0
     unregistered: tuple[tuple[int, ...], ...] = ()
     cut: Call | None = None
@@ -81,6 +79,7 @@ class Observation:
     evaluation_loss: float | None = None
     reference: Reference | None = None
     dropout: float = 0.0
+    at_rest: bool = False
 
 
 def observe(
@@ -100,92 +99,59 @@ def observe(
     Raises:
         Exception: whatever the module's own step raises.
     """
-    held = {id(weight) for optimizer in optimizers for group in optimizer.param_groups for weight in group["params"]}
-    own = dict(module.named_parameters())
-    not_held = tuple(name for name, weight in own.items() if weight.requires_grad and id(weight) not in held)
-    foreign = len(held - {id(weight) for weight in own.values()})
-    subject = StandIn(module, trainer)
+    stand_in = StandIn(module, trainer, optimizers)
+    held = {id(each): each for optimizer in optimizers for group in optimizer.param_groups for each in group["params"]}
+    own = {name: weight for name, weight in module.named_parameters() if weight.requires_grad}
+    not_held = {name: weight for name, weight in own.items() if optimizers and id(weight) not in held}
     with unchanged_random_state(), torch.inference_mode(False), torch.enable_grad():
-        recording, loss = subject.step(batch)
-        weights = dict(subject.module.named_parameters())
-        every = list({id(leaf): leaf for leaf in [*weights.values(), *_leaves(loss)]}.values())
-        parts = list(tensors_in(batch))
-        comparison = find_comparison(recording, loss, parts, every)
-        if comparison is not None and comparison.logits.requires_grad:
-            comparison.logits.retain_grad()
+        given = copy.deepcopy(batch)
+        parts = list(tensors_in(given))
+        samples = _samples(parts)
+        recording, loss = stand_in.step(given)
+        weights = dict(stand_in.module.named_parameters())
+        known = {id(each) for each in [*weights.values(), *parts, *map(stand_in.copy_of, held.values())]}
+        others = [leaf for leaf in _leaves(loss) if id(leaf) not in known and recording.maker_of(leaf) is None]
+        flow = Flow(recording, parts, [*weights.values(), *others, *map(stand_in.copy_of, held.values())])
+        compared = find_comparison(flow, loss)
+        if compared is not None and compared.prediction.requires_grad:
+            compared.prediction.retain_grad()
         if loss.requires_grad:
             torch.autograd.backward(loss)
         learning = {name: weight for name, weight in weights.items() if weight.requires_grad}
-        gradient = None if comparison is None else comparison.logits.grad
-        known = {id(weight) for weight in weights.values()}
-        samples = _samples(parts)
-        summed, mixed, evaluation_loss = _in_evaluation(subject, batch, samples)
+        untouched = tuple(name for name, weight in learning.items() if weight.grad is None)
+        pull = None if compared is None else compared.prediction.grad
+        inputs, beside = _inputs(flow, compared)
+        summed, mixed, evaluation_loss = in_evaluation(stand_in, batch, samples)
         return Observation(
             loss=float(loss.detach()),
             samples=samples,
-            comparison=comparison,
-            inputs=tuple(_inputs(recording, parts, every)),
-            without_gradient=tuple(name for name, weight in learning.items() if weight.grad is None),
+            comparison=None if compared is None else compared.detached(),
+            inputs=inputs,
+            beside=beside,
+            without_gradient=untouched,
             zero_gradient=tuple(n for n, w in learning.items() if w.grad is not None and not w.grad.any()),
             parameters=tuple(learning),
             frozen=tuple(name for name in weights if name not in learning),
-            not_held=not_held if optimizers else (),
-            foreign=foreign,
-            unregistered=tuple(tuple(leaf.shape) for leaf in every if id(leaf) not in known),
-            cut=_cut(recording, loss),
-            twins=tuple(_twins(subject.module)),
-            toward_target=None if comparison is None else _toward_target(comparison, gradient),
+            not_held=tuple(not_held),
+            drawn=all(_looks_drawn(weight) for name, weight in not_held.items() if name not in untouched),
+            foreign=len(held.keys() - {id(weight) for weight in module.parameters()}),
+            unregistered=tuple(tuple(leaf.shape) for leaf in others) if all(map(_looks_drawn, others)) else (),
+            cut=_cut(flow, loss),
+            twins=tuple(_twins(weights, flow, compared)),
+            toward_target=None if compared is None else _toward_target(compared),
             summed=summed,
             mixed=mixed,
             evaluation_loss=evaluation_loss,
             dropout=max((_dropped(call) for call in recording.calls), default=0.0),
-            reference=None if comparison is None else reference_of(comparison, parts),
+            at_rest=not loss and (pull is None or not bool(pull.any())),
+            reference=None if compared is None else reference_of(compared, parts, float(loss.detach())),
         )
-
-
-def _in_evaluation(subject: StandIn, batch: Any, samples: int | None) -> tuple[bool | None, bool | None, float | None]:
-    """Return whether the loss is a sum, whether samples are mixed, and the loss in evaluation mode."""
-
-    def step(change: Callable[[Tensor], Tensor]) -> tuple[Tensor | None, float]:
-        changed = apply_to_collection(
-            batch, Tensor, lambda tensor: change(tensor) if tensor.ndim and len(tensor) == samples else tensor
-        )
-        with subject.evaluating():
-            recording, loss = subject.step(changed)
-            weights: list[Tensor] = list(subject.module.parameters())
-            comparison = find_comparison(recording, loss, list(tensors_in(changed)), weights)
-            return (None if comparison is None else comparison.prediction), float(loss)
-
-    prediction: Tensor | None = None
-    loss = summed = None
-    with suppress(Exception):  # a step that does not work in evaluation mode, or on half a batch: nothing is said of it
-        prediction, loss = step(lambda tensor: tensor)
-    if samples is None or samples < 4 or not loss:
-        return None, None, loss
-    with suppress(Exception):
-        half = samples // 2
-        halves = [step(lambda tensor: tensor[:half])[1], step(lambda tensor: tensor[half : 2 * half])[1]]
-        whole = loss if samples == 2 * half else step(lambda tensor: tensor[: 2 * half])[1]
-        summed = abs(sum(halves) - whole) < 0.01 * abs(whole)
-    with suppress(Exception):
-        other, _ = step(lambda tensor: torch.cat([tensor[:-1], tensor[:1]]))
-        return summed, _differs(prediction, other, samples), loss
-    return summed, None, loss
-
-
-def _differs(prediction: Tensor | None, other: Tensor | None, samples: int) -> bool | None:
-    """Return whether predictions differ for all samples but the last, whose data were exchanged; None if unknown."""
-    if prediction is None or other is None or prediction.shape != other.shape or not prediction.is_floating_point():
-        return None
-    if prediction.ndim == 0 or len(prediction) != samples or samples in prediction.shape[1:]:
-        return None  # a matrix of similarities depends on all samples by design
-    change = (prediction[:-1] - other[:-1]).abs().max()
-    return bool(change > 1e-3 * prediction.abs().max().clamp(min=1e-12))
 
 
 def _dropped(call: Call) -> float:
     """Return the probability with which a call drops a unit."""
-    return float(call.arguments.get("p", call.arguments.get(1, 0.0))) if "dropout" in call.name else 0.0
+    drops = "dropout" in call.name and call.arguments.get("training", call.arguments.get(2, True))
+    return float(call.arguments.get("p", call.arguments.get(1, 0.0))) if drops else 0.0
 
 
 def _samples(parts: Sequence[Tensor]) -> int | None:
@@ -207,67 +173,77 @@ def _leaves(loss: Tensor) -> Iterator[Tensor]:
         waiting += [parent for parent, _ in node.next_functions]
 
 
-def _inputs(recording: Recording, parts: Sequence[Tensor], weights: Sequence[Tensor]) -> Iterator[Tensor]:
-    """Yield what layers are given that has not gone through another layer before."""
-    given, learned = {id(part) for part in parts}, {id(weight) for weight in weights}
-    parameters, seen = set(learned), set()
-    for call in recording.calls:
-        with_weights = any(id(tensor) in parameters for tensor in call.inputs)
-        for tensor in call.inputs:
-            if with_weights and id(tensor) in given and id(tensor) not in learned and id(tensor) not in seen:
-                seen.add(id(tensor))
-                yield tensor
-        for origin in given, learned:
-            if any(id(tensor) in origin for tensor in call.inputs):
-                origin |= {id(output) for output in call.outputs}
+def _looks_drawn(weight: Tensor) -> bool:
+    """Return whether a weight ends where a uniform draw does: that of torch's layers, or `xavier_uniform_`.
+
+    A layer that has learned goes beyond.
+    """
+    if weight.ndim < 2:
+        return True
+    fan_in, fan_out, most = weight[0].numel(), weight.numel() / weight.shape[1], float(weight.detach().abs().max())
+    recurrent = [len(weight) / gates for gates in (1, 3, 4)]
+    bounds = [(6 / (fan_in + fan_out)) ** 0.5, *(width**-0.5 for width in (fan_in, *recurrent))]
+    return any(0.8 * bound < most < 1.0001 * bound for bound in bounds)
 
 
-def _cut(recording: Recording, loss: Tensor) -> Call | None:
+def _inputs(flow: Flow, compared: Comparison | None) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
+    """Return what of the batch layers are given, and what else of it meets what is learned before the prediction."""
+    inputs: dict[int, Tensor] = {}
+    beside: dict[int, Tensor] = {}
+    before = () if compared is None else flow.before(compared.prediction, compared.call)
+    for call in flow.recording.calls if compared is None else reversed([*before]):
+        places = [place for place, tensor in enumerate(call.inputs) if id(tensor) in flow.parameters]
+        # After its first parameter a layer is given masks and states, if the parameter is not what comes first.
+        end = places[0] if places and places[0] else len(call.inputs)
+        for place, tensor in enumerate(call.inputs):
+            if flow.is_data(tensor) and (places or any(map(flow.is_learned, call.inputs))):
+                (inputs if places and place < end else beside)[id(tensor)] = tensor.detach()
+    return tuple(inputs.values()), tuple(beside.values())
+
+
+def _cut(flow: Flow, loss: Tensor) -> Call | None:
     """Return a call on the way to the loss that took a tensor with a gradient and returned one without."""
-    waiting, seen = [loss], {id(loss)}
-    while waiting:
-        call = recording.maker_of(waiting.pop(0))
-        if call is None:
-            continue
+    for call in flow.before(loss):
         if call.name in CUTS and any(tensor.requires_grad for tensor in call.inputs):
-            return call
-        for tensor in call.inputs:
-            if id(tensor) not in seen:
-                seen.add(id(tensor))
-                waiting.append(tensor)
+            return call.detached()
     return None
 
 
-def _twins(module: nn.Module) -> Iterator[str]:
-    """Yield the layers whose units all have the same weights and the same gradient, if they have any."""
-    for name, weight in module.named_parameters():
-        if weight.ndim < 2 or len(weight) < 2 or weight.grad is None or not weight.grad.any():
+def _twins(weights: Mapping[str, Tensor], flow: Flow, compared: Comparison | None) -> Iterator[str]:
+    """Yield the layers but the last whose units all have the same weights and the same gradient, if they have any.
+
+    The units of the last may have the same targets, and what is merely added or looked up has no units.
+    """
+    layers = {id(tensor) for call in flow.recording.calls if call.name in MULTIPLYING for tensor in call.inputs}
+    last = {*map(id, compared.layer.inputs)} if compared is not None and compared.layer is not None else set()
+    for name, weight in weights.items():
+        if id(weight) not in layers - last or weight.ndim < 2 or len(weight) < 2:
             continue
-        both = weight.detach().flatten(1), weight.grad.flatten(1)
-        if all(bool((rows == rows[:1]).all()) for rows in both):
+        both = [] if weight.grad is None or not weight.grad.any() else [weight.detach(), weight.grad]
+        if both and all(bool((rows == rows[:1]).all()) for rows in both):
             yield name
 
 
-def _toward_target(comparison: Comparison, gradient: Tensor | None) -> float | None:
-    """Return the share of samples whose loss falls when the last layer's output moves toward the target.
+def _toward_target(compared: Comparison) -> float | None:
+    """Return the share of samples whose loss falls when the prediction moves toward the target.
 
-    Of classes, toward the right one and away from the mean of all; of numbers, toward the number.
+    Of classes, toward the right one and away from the mean of all; of numbers, toward the number. None where more than
+    that decides on the loss, or where the loss is of another kind.
     """
-    logits, labels = comparison.logits, comparison.labels
-    if gradient is None or not gradient.any():
+    gradient, target = compared.prediction.grad, compared.target
+    if gradient is None or not gradient.any() or not compared.alone or compared.weighted or compared.call.in_place:
         return None
-    if labels is not None:
-        direction = (
-            nn.functional.one_hot(labels, logits.shape[1]).movedim(-1, 1).to(gradient.dtype) - 1 / logits.shape[1]
-        )
-    elif comparison.target.numel() == logits.numel():
-        wanted = comparison.target.reshape(logits.shape).to(gradient.dtype)
-        if comparison.likelihood or comparison.activation is not None:
-            if not bool(((wanted >= 0) & (wanted <= 1)).all()):
-                return None
-            direction = wanted - wanted.mean()
-        else:
-            direction = wanted - comparison.prediction.detach().reshape(logits.shape)
+    if compared.loss not in LOSSES and compared.likelihood and not compared.unchanged_from(compared.logarithms[-1]):
+        return None  # minus the logarithm, say
+    if compared.likelihood and compared.labels is not None:
+        classes = gradient.shape[1]
+        direction = nn.functional.one_hot(compared.labels, classes).movedim(-1, 1).to(gradient.dtype) - 1 / classes
+    elif target.shape != gradient.shape or target.is_complex():
+        return None
+    elif compared.likelihood and bool(((target >= 0) & (target <= 1)).all()):
+        direction = target - target.to(gradient.dtype).mean()
+    elif compared.loss in DIFFERENCES or compared.squared:
+        direction = target - compared.prediction.detach()
     else:
         return None
     gains = (-gradient * direction).flatten(1).sum(1) if gradient.ndim > 1 else -gradient * direction

@@ -6,7 +6,7 @@ import linecache
 import sys
 import sysconfig
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields, is_dataclass, replace
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -15,8 +15,9 @@ import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
-LIBRARIES = tuple(
-    {*sysconfig.get_paths().values(), str(Path(__file__).parents[1]), str(Path(torch.__file__).parents[1])}
+LIBRARIES = (
+    *(sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib")),
+    *(str(path) for path in (Path(__file__).parents[1], Path(torch.__file__).parents[1])),
 )
 """Frames in these folders (Python, packages, this one) are not where a user called something."""
 
@@ -41,12 +42,12 @@ class Site:
         return f"{Path(self.file).name}:{self.line}, in {self.function}: {self.code}"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Call:
     """One call of a torch function.
 
     Args:
-        name: Of the function: `linear`, `softmax`, `cross_entropy`, `mul`, ...
+        name: Of the function: `linear`, `softmax`, `cross_entropy`, `mul`, ...; in place it has the same.
         inputs: The tensors among its arguments, in order.
         arguments: All arguments that are no tensors, by name or position.
         outputs: The tensors that it returned.
@@ -58,6 +59,16 @@ class Call:
     arguments: Mapping[str | int, Any]
     outputs: tuple[Tensor, ...]
     site: Site | None
+
+    @property
+    def in_place(self) -> bool:
+        """Whether it changed a tensor that it was given; or returned it, as dropout does in evaluation."""
+        return any(output is given for output in self.outputs for given in self.inputs)
+
+    def detached(self) -> Call:
+        """Return the same without the graph, which would keep parameters and their gradients."""
+        inputs, outputs = (tuple(tensor.detach() for tensor in side) for side in (self.inputs, self.outputs))
+        return replace(self, inputs=inputs, outputs=outputs)
 
 
 @dataclass
@@ -71,7 +82,8 @@ class Recording(TorchFunctionMode):
 
     def __post_init__(self) -> None:
         super().__init__()
-        self._maker: dict[int, Call] = {}
+        self._makers: dict[int, list[int]] = {}
+        self._places: dict[int, int] = {}
 
     def __torch_function__(
         self, func: Callable[..., Any], types: Any, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
@@ -84,17 +96,26 @@ class Recording(TorchFunctionMode):
             inputs = tuple(tensors_in([*args, *kwargs.values()]))
             given: list[tuple[str | int, Any]] = [*enumerate(args), *kwargs.items()]
             others = {key: value for key, value in given if not isinstance(value, Tensor)}
-            call = Call(_name_of(func), inputs, others, outputs, _site())
-            self.calls.append(call)
+            name = _name_of(func)
+            call = Call(name.rstrip("_"), inputs, others, outputs, _site())
+            self._places[id(call)] = len(self.calls)
             for output in outputs:
                 # A function that returns its argument, as dropout does in evaluation, has made nothing.
-                if all(output is not given for given in inputs) or call.name.endswith("_"):
-                    self._maker[id(output)] = call
+                if not call.in_place or name.endswith("_") or others.get("inplace"):
+                    self._makers.setdefault(id(output), []).append(len(self.calls))
+            self.calls.append(call)
         return result
 
-    def maker_of(self, tensor: Tensor) -> Call | None:
-        """Return the call that made a tensor; None for parameters, batches and other things that were there before."""
-        return self._maker.get(id(tensor))
+    def maker_of(self, tensor: Tensor, before: Call | None = None) -> Call | None:
+        """Return the call that made a tensor; None for parameters, batches and other things that were there before.
+
+        Args:
+            tensor: Which.
+            before: The last one before this call, where others changed the tensor in place later on.
+        """
+        end = len(self.calls) if before is None else self._places[id(before)]
+        places = [place for place in self._makers.get(id(tensor), ()) if place < end]
+        return self.calls[places[-1]] if places else None
 
 
 def tensors_in(value: Any, depth: int = 4) -> Iterator[Tensor]:
@@ -107,6 +128,8 @@ def tensors_in(value: Any, depth: int = 4) -> Iterator[Tensor]:
     elif depth and isinstance(value, list | tuple):
         for part in value:
             yield from tensors_in(part, depth - 1)
+    elif depth and is_dataclass(value) and not isinstance(value, type):
+        yield from tensors_in([getattr(value, each.name) for each in fields(value)], depth - 1)
 
 
 def _name_of(function: Callable[..., Any]) -> str:
@@ -121,7 +144,7 @@ def _site() -> Site | None:
     frame: FrameType | None = sys._getframe(2)
     while frame is not None:
         file = frame.f_code.co_filename
-        if not file.startswith(("<", *LIBRARIES)):
+        if not file.startswith(LIBRARIES) and (file[0] != "<" or file.startswith("<ipython")):  # a notebook's cell
             code = linecache.getline(file, frame.f_lineno).strip()
             return Site(file, frame.f_lineno, frame.f_code.co_name, code)
         frame = frame.f_back

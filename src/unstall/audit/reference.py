@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from unstall.audit.comparison import Comparison
 from unstall.audit.record import tensors_in
 
 Kind = Literal["classes", "binary", "squares"]
+
+CLOSE = 0.01
+"""Share by which a loss may differ from the formula: what clamps and half precision change."""
 
 
 @dataclass(frozen=True)
@@ -39,43 +43,59 @@ class Reference:
         return found.argmax(1) if found is not None and self.one_hot else found
 
 
-def reference_of(comparison: Comparison, parts: Sequence[Tensor]) -> Reference | None:
+def reference_of(comparison: Comparison, parts: Sequence[Tensor], loss: float) -> Reference | None:
     """Return the reference of a loss, or None if none is known: of an unusual loss, or of targets that are computed.
 
     Args:
         comparison: What the loss compares.
         parts: The tensors of the batch.
+        loss: What it was. A loss that is more than the comparison, or less, has another reference.
     """
-    kind, targets = _kind(comparison), comparison.labels
+    weights = _class_weights(comparison)
+    kind, targets = _kind(comparison, weights, loss), comparison.labels
     if kind is None:
         return None
-    weights = comparison.call.inputs[2] if len(comparison.call.inputs) > 2 else None
-    if weights is not None and (kind != "classes" or weights.shape != comparison.logits.shape[1:2]):
-        return None
-    wanted = (comparison.target if targets is None else targets).detach().flatten()
+    wanted = (targets if targets is not None and kind == "classes" else comparison.target).detach().flatten()
     for part, tensor in enumerate(parts):
-        one_hot = kind == "classes" and tensor.shape == comparison.logits.shape
+        one_hot = kind == "classes" and tensor.shape == comparison.prediction.shape
         held = tensor.argmax(1) if one_hot else tensor
         if held.numel() == wanted.numel() and torch.equal(held.flatten().to(wanted.dtype), wanted):
-            return Reference(
-                kind,
-                part,
-                one_hot,
-                () if weights is None or bool((weights == weights[0]).all()) else tuple(weights.tolist()),
-            )
+            return Reference(kind, part, one_hot, () if weights is None else tuple(weights.tolist()))
     return None
 
 
-def _kind(comparison: Comparison) -> Kind | None:
-    call = comparison.call
-    if call.arguments.get("reduction", "mean") != "mean":
+def _class_weights(comparison: Comparison) -> Tensor | None:
+    """Return the weights of the classes in the loss; None if all are the same."""
+    given = comparison.call.inputs[2:] if comparison.loss in ("cross_entropy", "nll_loss") else ()
+    return given[0].detach().float() if given and bool((given[0] != given[0][0]).any()) else None
+
+
+def _kind(comparison: Comparison, weights: Tensor | None, loss: float) -> Kind | None:
+    """Return the kind whose formula gives the loss, by whatever functions it was computed."""
+    if comparison.weighted or comparison.call.arguments.get("label_smoothing"):
         return None
-    if comparison.labels is not None:
-        whole = comparison.loss in ("cross_entropy", "nll_loss", "gather", "mul") and not comparison.complement
-        return "classes" if whole and not call.arguments.get("label_smoothing") else None
-    if comparison.prediction.shape != comparison.target.shape or not comparison.target.is_floating_point():
+    if not comparison.prediction.is_floating_point():
         return None
-    zeros_and_ones = bool(((comparison.target == 0) | (comparison.target == 1)).all())
-    if comparison.loss.startswith("binary_cross_entropy") or (comparison.complement and comparison.loss == "mul"):
-        return "binary" if zeros_and_ones else None
-    return "squares" if comparison.loss == "mse_loss" or (comparison.loss == "sub" and comparison.squared) else None
+    values = _values(comparison.prediction.detach().float(), comparison.target.detach(), comparison.labels, weights)
+    return next((kind for kind, value in values if abs(float(value) - loss) <= CLOSE * abs(loss)), None)
+
+
+def _values(
+    prediction: Tensor, target: Tensor, labels: Tensor | None, weights: Tensor | None
+) -> Iterator[tuple[Kind, Tensor]]:
+    """Yield what each kind of loss would be, of logits, of logarithms of probabilities and of probabilities."""
+    low, high = prediction.min(), prediction.max()
+    if labels is not None:
+        yield "classes", F.cross_entropy(prediction, labels, weights)
+        if low >= 0 and high <= 1:
+            yield "classes", F.nll_loss(prediction.log(), labels, weights)
+    if prediction.shape != target.shape or not target.is_floating_point():
+        return
+    target = target.float()
+    if labels is None and bool(((target == 0) | (target == 1)).all()):
+        yield "binary", F.binary_cross_entropy_with_logits(prediction, target)
+        if high <= 0:
+            yield "binary", F.binary_cross_entropy(prediction.exp(), target)
+        if low >= 0 and high <= 1:
+            yield "binary", F.binary_cross_entropy(prediction, target)
+    yield "squares", F.mse_loss(prediction, target)

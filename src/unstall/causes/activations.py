@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from itertools import pairwise
 
-from unstall.audit import Call, Observation
+from unstall.audit import ACTIVATIONS, LOSSES, SHAPES, Call, Comparison, Observation
 from unstall.causes.cause import Fault, Shown
 
 BOUNDED = {"sigmoid", "hardsigmoid", "tanh", "hardtanh", "softsign", "relu", "relu6"}
@@ -14,19 +14,28 @@ BOUNDED = {"sigmoid", "hardsigmoid", "tanh", "hardtanh", "softsign", "relu", "re
 def softmax_of_one(seen: Observation) -> Shown:
     """A softmax over a dimension of one unit is 1 for every input (also by hand: a value over its own sum)."""
     compared = seen.comparison
-    for call in () if compared is None else compared.path:
-        if _softmax_size(call, -1) == 1:
+    if compared is None:
+        return None
+    if compared.loss == "cross_entropy" and compared.prediction.ndim > 1 and compared.prediction.shape[1] == 1:
+        return {"site": compared.site, "what": "The softmax in cross_entropy, of one unit,"}
+    for call in compared.path:
+        if _softmax_size(call, -1) == 1 and _is_probability(compared, call):
             return {"site": call.site, "what": "A softmax of one unit"}
-        if call.name == "div" and compared is not None and compared.units == 1 and bool((call.outputs[0] == 1).all()):
+        if call.name == "div" and compared.units == 1 and bool((call.outputs[0] == 1).all()):
             return {"site": call.site, "what": "One unit over the sum of all units, itself,"}
     return None
 
 
 def softmax_over_the_batch(seen: Observation) -> Shown:
-    """A softmax over the first dimension lets the samples of a batch compete."""
-    for call in () if seen.comparison is None else seen.comparison.path:
-        over_the_first = _softmax_size(call, 0) is not None and call.outputs[0].ndim > 1
-        if over_the_first and len(call.outputs[0]) == seen.samples and (seen.samples or 0) > 1:
+    """A softmax over the first dimension lets the samples of a batch compete: by design if each has one score."""
+    compared = seen.comparison
+    if compared is None:
+        return None
+    for call in compared.path:
+        output = call.outputs[0]
+        if _softmax_size(call, 0) is None or output.ndim < 2 or not output[0].numel() > 1 or len(output) < 2:
+            continue
+        if len(output) == seen.samples and len(output) not in output.shape[1:] and _is_probability(compared, call):
             return {"site": call.site, "samples": seen.samples}
     return None
 
@@ -37,10 +46,12 @@ def no_softmax_before_the_logarithm(seen: Observation) -> Shown:
     if compared is None or compared.labels is None or compared.complement:
         return None
     names = [call.name for call in compared.path]
-    if compared.loss == "nll_loss" and "log_softmax" not in names and compared.logarithm is None:
+    if compared.loss == "nll_loss" and compared.logarithm is None:
+        if bool((compared.prediction.exp().sum(1) < 1.01).all()):
+            return None
         made = "probabilities" if "softmax" in names else "raw outputs"
         return {"site": compared.site, "what": f"`nll_loss` is given {made}, and takes them for log-probabilities"}
-    if compared.logarithm is not None and "softmax" not in names:
+    if compared.logarithm is not None and "softmax" not in names and _is_plain(compared):
         made = f"what {compared.activation.name} returns" if compared.activation is not None else "raw outputs"
         return {"site": compared.logarithm.site or compared.site, "what": f"The loss takes the logarithm of {made}"}
     return None
@@ -49,7 +60,7 @@ def no_softmax_before_the_logarithm(seen: Observation) -> Shown:
 def no_sigmoid_before_the_logarithm(seen: Observation) -> Shown:
     """A binary likelihood written by hand, of values that no sigmoid has made probabilities."""
     compared = seen.comparison
-    if compared is None or not compared.complement or compared.logarithm is None:
+    if compared is None or not compared.complement or compared.logarithm is None or not _is_plain(compared):
         return None
     names = {call.name for call in compared.path}
     if names & {"sigmoid", "softmax", "hardsigmoid"}:
@@ -78,7 +89,7 @@ def activation_before_logits(seen: Observation) -> Shown:
         at = next((i for i, call in enumerate(compared.path) if call.name in ("softmax", "log_softmax")), 0)
         before, what = compared.path[:at], "a softmax"
     twice = next((call for call in before if call.name in ("softmax", "sigmoid", "hardsigmoid")), None)
-    if twice is None:
+    if twice is None or any(call.name not in SHAPES for call in before[before.index(twice) + 1 :]):  # as a gate, say
         return None
     return {"site": twice.site or compared.site, "first": twice.name, "loss": what}
 
@@ -94,6 +105,29 @@ def bounded_logits(seen: Observation) -> Shown:
     if first.name in ("sigmoid", "hardsigmoid") or not (takes_logits or rest & {"softmax", "log_softmax", "sigmoid"}):
         return None
     return {"site": first.site or compared.site, "activation": first.name}
+
+
+def _is_probability(compared: Comparison, softmax: Call) -> bool:
+    """Return whether what a softmax returns is compared with the target: it is no attention, no gate."""
+    after = compared.path[compared.path.index(softmax) + 1 :]
+    return all(call.name in SHAPES | {"log", "div"} or _is_small(call) for call in after)
+
+
+def _is_plain(compared: Comparison) -> bool:
+    """Return whether a likelihood by hand is made of nothing but activations, a division and a logarithm.
+
+    Others may have made probabilities in their own way: an exponential over its sum, a distribution function.
+    """
+    usual = ACTIVATIONS.keys() | SHAPES | {"log", "log2", "log10", "neg", "div", "rsub"}
+    return compared.loss not in LOSSES.keys() - {"nll_loss"} and all(
+        call.name in usual or _is_small(call) for call in compared.path
+    )
+
+
+def _is_small(call: Call) -> bool:
+    """Return whether a call adds a small number, so that no logarithm is taken of zero."""
+    added = [value for value in call.arguments.values() if isinstance(value, int | float)]
+    return call.name == "add" and bool(added) and abs(added[0]) < 0.01
 
 
 def _softmax_size(call: Call, dimension: int) -> int | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -89,7 +90,9 @@ def find(faults: Sequence[Fault], seen: Any) -> list[Finding]:
     """Return the faults that show, the certain ones first, else in their order."""
     found = []
     for fault in faults:
-        values = fault.check(seen)
+        values: Shown = None
+        with suppress(Exception):  # what cannot be computed of such tensors (sparse, nested) does not show
+            values = fault.check(seen)
         if values is not None:
             sentence, remedy = fault.sentence.format(**values), fault.remedy.format(**values)
             found.append(Finding(fault, sentence, remedy, values.get("site")))

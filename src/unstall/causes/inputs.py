@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+import torch
 from torch import Tensor
 
 from unstall.audit import Observation
@@ -24,8 +25,8 @@ def not_finite(seen: Observation) -> Shown:
 
 
 def constant(seen: Observation) -> Shown:
-    """All inputs are the same number."""
-    tensors = list(_floating(seen))
+    """All that the prediction can know is the same number."""
+    tensors = [tensor for tensor in _known(seen) if tensor.numel()]
     if not tensors or any(tensor.numel() < 2 or bool((tensor != tensor.flatten()[0]).any()) for tensor in tensors):
         return None
     return {"site": None, "value": float(tensors[0].flatten()[0])}
@@ -33,8 +34,8 @@ def constant(seen: Observation) -> Shown:
 
 def all_alike(seen: Observation) -> Shown:
     """All samples of the batch have the same inputs, and not the same targets."""
-    tensors = [tensor for tensor in seen.inputs if tensor.ndim and len(tensor) == seen.samples]
-    if (seen.samples or 0) < 4 or not tensors or len(tensors) < len(seen.inputs):
+    tensors = _known(seen)
+    if (seen.samples or 0) < 4 or not tensors or any(not t.ndim or len(t) != seen.samples for t in tensors):
         return None
     return {"site": None, "samples": seen.samples} if all(bool((t == t[:1]).all()) for t in tensors) else None
 
@@ -71,8 +72,18 @@ def one_label(seen: Observation) -> Shown:
     return {"site": None, "samples": seen.samples, "label": labels[0].flatten().tolist()[0]}
 
 
+def _known(seen: Observation) -> list[Tensor]:
+    """Return what of the batch the prediction is made of; nothing if it is not known what that is."""
+    known = [*seen.inputs, *seen.beside] if seen.comparison is not None else []
+    return known if all(map(_is_dense, known)) else []
+
+
 def _floating(seen: Observation) -> Iterator[Tensor]:
-    return (tensor.detach() for tensor in seen.inputs if tensor.is_floating_point() and tensor.numel())
+    return (tensor for tensor in seen.inputs if tensor.is_floating_point() and tensor.numel() and _is_dense(tensor))
+
+
+def _is_dense(tensor: Tensor) -> bool:
+    return tensor.layout == torch.strided
 
 
 INPUT_FAULTS = (

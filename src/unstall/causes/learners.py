@@ -7,9 +7,9 @@ from unstall.causes.cause import Fault, Shown
 
 
 def not_held(seen: Observation) -> Shown:
-    """Parameters that require a gradient, get one, and are given to no optimizer."""
+    """Parameters that require a gradient, get one, are given to no optimizer, and have not learned elsewhere."""
     left = [name for name in seen.not_held if name not in seen.without_gradient]
-    if not left:
+    if not left or not seen.drawn:
         return None
     return {"site": None, "count": len(left), "all": len(seen.parameters), "names": _names(left)}
 
@@ -37,6 +37,8 @@ def cut(seen: Observation) -> Shown:
 def nothing_learns(seen: Observation) -> Shown:
     """No gradient at all, or one that is exactly zero, at every parameter."""
     if not seen.parameters or len(seen.without_gradient) + len(seen.zero_gradient) < len(seen.parameters):
+        return None
+    if seen.at_rest:  # a batch without targets, or a loss whose weight grows from zero
         return None
     kind = "zero" if seen.zero_gradient else "missing"
     return {

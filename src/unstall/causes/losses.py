@@ -5,22 +5,26 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from unstall.audit import ACTIVATIONS, Observation
+from unstall.audit import ACTIVATIONS, LOSSES, Observation
 from unstall.causes.cause import Fault, Shown
-
-SHAPES = {"squeeze", "unsqueeze", "view", "reshape", "flatten", "getitem", "transpose", "permute", "clamp", "clip"}
-"""What may stand between an activation and a loss without changing a value within the activation's range."""
 
 
 def labels_beyond_one_unit(seen: Observation) -> Shown:
     """Whole numbers as targets, more of them than one unit with a likelihood can tell apart."""
     compared = seen.comparison
-    if compared is None or compared.units != 1 or not compared.likelihood:
+    if compared is None or compared.units != 1 or compared.prediction.numel() != compared.target.numel():
+        return None
+    by_hand = compared.loss not in LOSSES and compared.likelihood
+    of_classes = compared.complement or any(
+        call.name in ("sigmoid", "softmax", "hardsigmoid") for call in compared.path
+    )
+    if not (compared.loss.startswith("binary_cross_entropy") or (by_hand and of_classes)):
+        return None  # the logarithm of a rate, for instance, whose targets are counts
+    if by_hand and compared.computed:  # weights of the classes, say, times the target
         return None
     target = compared.target.float()
-    distinct = torch.unique(target)
     whole = bool((target == target.round()).all()) and float(target.max()) > 1 and float(target.min()) >= 0
-    if not whole or len(distinct) > 1000:
+    if not whole or len(torch.unique(target)) > 1000:
         return None
     return {"site": compared.site, "highest": int(target.max()), "classes": int(target.max()) + 1}
 
@@ -28,22 +32,27 @@ def labels_beyond_one_unit(seen: Observation) -> Shown:
 def target_out_of_range(seen: Observation) -> Shown:
     """Targets that the last activation can never return."""
     compared = seen.comparison
-    if compared is None or compared.labels is not None or not compared.target.is_floating_point():
-        return None
-    activation = compared.activation
+    if compared is None or compared.labels is not None or not compared.target.is_floating_point() or compared.weighted:
+        return None  # what is out of range may count for nothing
+    activation, target = compared.activation, compared.target
+    low, high, name = 0.0, 1.0, compared.loss
     if activation is not None:
-        after = compared.path[compared.path.index(activation) + 1 :]
-        if any(call.name not in SHAPES for call in after) and not (
-            compared.logarithm and activation.name in ("softmax", "sigmoid")
-        ):
-            return None
-        low, high = ACTIVATIONS[activation.name]
         name = activation.name
-    elif compared.loss.startswith("binary_cross_entropy"):
-        low, high, name = 0.0, 1.0, compared.loss
-    else:
+        named = compared.loss in LOSSES
+        if named and compared.likelihood and name in ("log_softmax", "logsigmoid"):
+            if compared.call.arguments.get("log_target"):
+                return None
+        elif named or compared.loss == "sub":
+            if not compared.unchanged_from(activation):
+                return None
+            low, high = ACTIVATIONS[name]
+        elif name not in ("softmax", "sigmoid") or compared.logarithm is None or compared.computed:
+            return None  # like is not compared with like
+        elif compared.units > 1 and bool((target == target.round()).all()) and float(target.min()) >= 0:
+            return None  # how often each word occurs in a text
+    elif not compared.loss.startswith("binary_cross_entropy"):
         return None
-    least, most = float(compared.target.min()), float(compared.target.max())
+    least, most = float(target.min()), float(target.max())
     slack = 0.05 * (high - low) if high - low < 10 else 0.05
     if least >= low - slack and most <= high + slack:
         return None
@@ -54,16 +63,13 @@ def target_out_of_range(seen: Observation) -> Shown:
 def broadcast(seen: Observation) -> Shown:
     """A difference of (N, 1) and (N) is (N, N): every prediction is compared with every target."""
     compared = seen.comparison
-    if compared is None or compared.likelihood or compared.loss == "mul":
+    if compared is None or compared.likelihood or compared.loss not in (*LOSSES, "sub"):
         return None
     prediction, target = tuple(compared.prediction.shape), tuple(compared.target.shape)
-    if (
-        prediction == target
-        or not prediction
-        or not target
-        or 1 in (compared.prediction.numel(), compared.target.numel())
-    ):
+    if len(prediction) == len(target) or 1 in (compared.prediction.numel(), compared.target.numel()):
         return None
+    if compared.loss == "sub" and compared.path and compared.path[-1].name in ("unsqueeze", "getitem"):
+        return None  # all pairs are meant
     result = _broadcast_size(prediction, target)
     if result is None or result <= max(compared.prediction.numel(), compared.target.numel()):
         return None
