@@ -30,6 +30,13 @@ def faults(module: Any, *batch: Any, optimizers: Any = ()) -> set[str]:
     return {str(finding.fault) for finding in findings(module, *batch, optimizers=optimizers)}
 
 
+class OfPlaces(Lit):
+    """The same for each place of a sequence `(batch, time, features)`: its outputs are `(batch, time, outputs)`."""
+
+    def training_step(self, batch: Any, batch_idx: int) -> Tensor:
+        return self.loss(self.net(batch[0][..., :4]), batch[1])
+
+
 def of(outputs: int, loss: Loss, *batch: Tensor) -> set[str]:
     """The names of what is found in the smallest module with such a loss."""
     return faults(Lit(outputs, loss), *batch)

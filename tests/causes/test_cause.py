@@ -16,6 +16,12 @@ def test_certain_faults_come_first_with_their_sentences() -> None:
     assert (second.fault, second.where, second.change) == (maybe, "There are 3", "look at 3")
 
 
+def test_what_a_check_cannot_compute_does_not_show() -> None:
+    broken = Fault("a crash", lambda seen: {"n": 1 / seen}, "There are {n}", "look", certain=True)
+    maybe = Fault("a doubt", lambda seen: {"n": seen}, "There are {n}", "look")
+    assert [finding.fault for finding in find([broken, maybe], 0)] == [maybe]
+
+
 def test_a_fault_is_its_name_and_survives_a_copy() -> None:
     assert FAULTS[0] == FAULTS[0].value == str(FAULTS[0])
     for copied in (copy.deepcopy(FAULTS[0]), pickle.loads(pickle.dumps(FAULTS[0]))):

@@ -6,8 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from audit.modules import LABELS, Lit, X
-from causes.modules import faults
+from audit.modules import LABELS, NUMBERS, Lit, X
+from causes.modules import faults, findings
 
 
 class Listed(Lit):
@@ -59,3 +59,76 @@ def test_what_is_meant_does_not() -> None:
     normalised = Lit(3, F.cross_entropy)
     normalised.net.insert(1, nn.BatchNorm1d(8))
     assert faults(normalised, X, LABELS) == set()
+
+
+def optimizer(*parts: nn.Module) -> list[torch.optim.Optimizer]:
+    return [torch.optim.SGD([weight for part in parts for weight in part.parameters()], lr=1)]
+
+
+def test_layers_out_of_reach_of_the_optimizer_and_their_repaired_twins() -> None:
+    module = Lit(3, F.cross_entropy)
+    (found,) = findings(module, X, LABELS, optimizers=optimizer(module.net[0]))
+    assert found.sentence == (
+        "2 of 4 parameters are given to no optimizer (net.2.weight, net.2.bias) and stay as they were drawn"
+    )
+    assert faults(module, X, LABELS, optimizers=[*optimizer(module.net[0]), *optimizer(module.net[2])]) == set()
+    earlier = optimizer(module)  # made before the layers that it should hold
+    module.net = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 3))
+    assert "an optimizer of other parameters" in faults(module, X, LABELS, optimizers=earlier)
+    assert faults(module, X, LABELS, optimizers=optimizer(module)) == set()
+
+
+def test_weights_that_the_module_does_not_list_in_other_places() -> None:
+    class Hidden(Lit):
+        def __init__(self, keep: Any) -> None:
+            super().__init__(3, F.cross_entropy)
+            self.keep = keep
+
+        def training_step(self, batch: Any, batch_idx: int) -> Tensor:
+            (part,) = self.keep.values() if isinstance(self.keep, dict | nn.ModuleDict) else self.keep
+            out = self.net(batch[0])
+            return F.cross_entropy(part(out) if isinstance(part, nn.Module) else out @ part, batch[1])
+
+    for keep in ({"a": nn.Linear(3, 3)}, (nn.Linear(3, 3),), [torch.rand(3, 3, requires_grad=True)]):
+        (found,) = findings(Hidden(keep), X, LABELS)
+        assert str(found.fault) == "weights that the module does not know of"
+        assert "(3, 3)" in found.sentence
+    for keep in (nn.ModuleDict({"a": nn.Linear(3, 3)}), nn.ModuleList([nn.Linear(3, 3)]), [torch.rand(3, 3)]):
+        assert faults(Hidden(keep), X, LABELS) == set()
+
+
+def test_graphs_that_are_cut() -> None:
+    for loss, function in (
+        (lambda out, y: F.cross_entropy(out.detach(), y), "detach"),
+        (lambda out, y: F.cross_entropy(out.data, y), "data"),
+        (lambda out, y: F.mse_loss(out.argmax(1).float().requires_grad_(), y.float()), "argmax"),
+        (lambda out, y: (out.argmax(1) != y).float().mean().requires_grad_(), "argmax"),
+    ):
+        first = findings(Lit(3, loss), X, LABELS)[0]
+        assert str(first.fault) == "a graph that is cut"
+        assert first.sentence == f"No gradient passes `{function}`, and so none reaches a parameter"
+        assert first.site is not None
+        assert first.site.code.startswith("(lambda out, y:")
+    copied = Lit(3, lambda out, y: torch.tensor(F.cross_entropy(out, y).item(), requires_grad=True))
+    assert faults(copied, X, LABELS) == {"no gradient anywhere"}
+    assert faults(Lit(3, lambda out, y: F.cross_entropy(out + out.detach(), y)), X, LABELS) == set()
+
+
+def test_units_that_are_all_the_same_in_other_layers() -> None:
+    class Convolution(Lit):
+        def __init__(self, constant: bool) -> None:
+            super().__init__(3, F.cross_entropy)
+            self.net = nn.Sequential(nn.Unflatten(1, (1, 4)), nn.Conv1d(1, 6, 3), nn.Flatten(), nn.Linear(12, 3))
+            if constant:
+                for weight in self.net.parameters():
+                    nn.init.ones_(weight)
+
+    def first(module: Lit) -> str:
+        return next(iter(findings(module, X, LABELS))).sentence
+
+    assert first(Convolution(True)).startswith("All units of net.1.weight have the same weights")
+    assert faults(Convolution(False), X, LABELS) == set()
+    last = Lit(2, lambda out, y: F.mse_loss(out, y[:, None].expand(-1, 2)))  # two outputs of one target
+    nn.init.zeros_(last.net[2].weight)
+    nn.init.zeros_(last.net[2].bias)
+    assert faults(last, X, NUMBERS) == set()

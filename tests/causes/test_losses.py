@@ -1,12 +1,14 @@
 """What a loss does with prediction and target, wrong and right."""
 
+from pathlib import Path
+
 import pytest
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from audit.modules import LABELS, NUMBERS, ONES, Lit, X
-from causes.modules import Loss, faults
+from causes.modules import Loss, OfPlaces, faults, findings, of
 
 
 @pytest.mark.parametrize(
@@ -48,3 +50,119 @@ def test_shown(outputs: int, loss: Loss, targets: Tensor, fault: str) -> None:
 )
 def test_not_shown(outputs: int, loss: Loss, targets: Tensor) -> None:
     assert faults(Lit(outputs, loss), X, targets) == set()
+
+
+COLUMN = NUMBERS[:, None]
+SOFT = X[:, :3].softmax(1)
+BINARY = F.binary_cross_entropy_with_logits
+PAIRS: dict[str, list[tuple[int, Loss, Loss, Tensor]]] = {
+    "more classes than outputs": [
+        (1, lambda z, y: BINARY(z, y[:, None].float()), lambda z, y: BINARY(z, (y[:, None] > 0).float()), LABELS),
+        (
+            1,
+            lambda z, y: likelihood(z[:, 0].sigmoid(), y),
+            lambda z, y: likelihood(z[:, 0].sigmoid(), (y > 0).long()),
+            LABELS,
+        ),
+    ],
+    "targets out of the output's range": [
+        (1, lambda z, y: F.mse_loss(nn.Sigmoid()(z), y), lambda z, y: F.mse_loss(z, y), COLUMN),
+        (1, lambda z, y: F.l1_loss(z.tanh(), y), lambda z, y: F.l1_loss(z.tanh(), y / 10), COLUMN),
+        (1, lambda z, y: (z.relu() - y).square().mean(), lambda z, y: (z.relu() - y.abs()).square().mean(), COLUMN),
+        (
+            1,
+            lambda z, y: F.mse_loss(F.softplus(z).squeeze(1), y[:, 0]),
+            lambda z, y: F.mse_loss(F.elu(z).squeeze(1), y[:, 0].relu()),
+            COLUMN,
+        ),
+        (
+            3,
+            lambda z, y: nn.MSELoss()(z.softmax(1), y),
+            lambda z, y: nn.MSELoss()(z.softmax(1), y.softmax(1)),
+            3 * X[:, :3],
+        ),
+        (3, lambda z, q: F.kl_div(z.log_softmax(1), q.log()), lambda z, q: F.kl_div(z.log_softmax(1), q), SOFT),
+    ],
+    "shapes that broadcast": [
+        (1, lambda z, y: nn.MSELoss()(z, y), lambda z, y: nn.MSELoss()(z.squeeze(1), y), NUMBERS),
+        (1, lambda z, y: F.l1_loss(z, y), lambda z, y: F.l1_loss(z, y[:, None]), NUMBERS),
+        (1, lambda z, y: F.smooth_l1_loss(z[:, 0], y[:, None]), lambda z, y: F.smooth_l1_loss(z, y[:, None]), NUMBERS),
+        (1, lambda z, y: (y - z).pow(2).mean(), lambda z, y: (y - z.flatten()).pow(2).mean(), NUMBERS),
+        (1, lambda z, y: torch.abs(z - y).mean(), lambda z, y: torch.abs(z.view(-1) - y).mean(), NUMBERS),
+    ],
+    "loss of the wrong sign": [
+        (3, lambda z, y: -nn.CrossEntropyLoss()(z, y), lambda z, y: nn.CrossEntropyLoss()(z, y), LABELS),
+        (
+            3,
+            lambda z, y: z.log_softmax(1)[range(32), y].mean(),
+            lambda z, y: -z.log_softmax(1)[range(32), y].mean(),
+            LABELS,
+        ),
+        (
+            3,
+            lambda z, y: (F.one_hot(y, 3) * z.log_softmax(1)).sum(1).mean(),
+            lambda z, y: (F.one_hot(y, 3) * -z.log_softmax(1)).sum(1).mean(),
+            LABELS,
+        ),
+        (1, lambda z, y: -F.mse_loss(z, y), lambda z, y: F.mse_loss(z, y), COLUMN),
+        (1, lambda z, y: -(z - y).square().mean(), lambda z, y: (z - y).square().mean(), COLUMN),
+        (1, lambda z, t: -BINARY(z, t), lambda z, t: BINARY(z, t), ONES),
+        (1, lambda z, t: -likelihood(z.sigmoid(), t), lambda z, t: likelihood(z.sigmoid(), t), ONES),
+    ],
+    "classes compared as numbers": [
+        (3, lambda z, y: nn.MSELoss()(z, F.one_hot(y, 3).float()), lambda z, y: nn.CrossEntropyLoss()(z, y), LABELS),
+        (1, lambda z, t: (z.sigmoid() - t).abs().mean(), lambda z, t: BINARY(z, t), ONES),
+    ],
+    "targets of another scale than the output": [
+        (1, lambda z, y: F.l1_loss(z, 1000 * y), lambda z, y: F.l1_loss(z, y), COLUMN),
+        (1, lambda z, y: (z - 1000 * y).square().mean(), lambda z, y: (1000 * z - 1000 * y).square().mean(), COLUMN),
+    ],
+    "a sum where a mean is meant": [
+        (3, lambda z, y: nn.CrossEntropyLoss(reduction="sum")(z, y), lambda z, y: nn.CrossEntropyLoss()(z, y), LABELS),
+        (1, lambda z, y: (z - y).square().sum(), lambda z, y: (z - y).square().mean(), COLUMN),
+        (
+            1,
+            lambda z, y: F.mse_loss(z, y, reduction="sum"),
+            lambda z, y: F.mse_loss(z, y, reduction="sum") / len(y),
+            COLUMN,
+        ),
+    ],
+}
+
+
+def likelihood(p: Tensor, t: Tensor) -> Tensor:
+    return -(t * (p + 1e-6).log() + (1 - t) * (1 - p + 1e-6).log()).mean()
+
+
+@pytest.mark.parametrize(
+    ("fault", "case"), [(fault, case) for fault, cases in PAIRS.items() for case in range(len(cases))]
+)
+@pytest.mark.filterwarnings("ignore:Using a target size", "ignore:reduction")
+def test_shown_in_the_faulty_one_and_not_in_its_repaired_twin(fault: str, case: int) -> None:
+    outputs, faulty, repaired, targets = PAIRS[fault][case]
+    assert fault in of(outputs, faulty, X, targets)
+    assert of(outputs, repaired, X, targets) == set()
+
+
+@pytest.mark.filterwarnings("ignore:Using a target size")
+def test_of_sequences() -> None:
+    sequences = torch.randn(16, 5, 4)
+    targets = sequences[..., 0]
+    assert faults(OfPlaces(1, lambda z, y: F.mse_loss(z[..., 0].sigmoid(), 9 * y)), sequences, targets) == {
+        "targets out of the output's range"
+    }
+    assert faults(OfPlaces(1, lambda z, y: F.mse_loss(z[..., 0], y)), sequences, targets) == set()
+    wrong = OfPlaces(3, lambda z, y: -F.cross_entropy(z.flatten(0, 1), y.flatten()))
+    assert faults(wrong, sequences, torch.arange(80).reshape(16, 5) % 3) == set()  # not seen in places: missed
+
+
+def test_the_line_that_compares_is_named(tmp_path: Path) -> None:
+    def loss(out: Tensor, y: Tensor) -> Tensor:
+        difference = out - y
+        return difference.square().mean()
+
+    (found,) = findings(Lit(1, loss), X, NUMBERS)
+    assert found.site is not None
+    assert (found.site.function, found.site.code) == ("loss", "difference = out - y")
+    assert found.sentence.startswith("The prediction is (32, 1) and the target (32,)")
+    assert found.where.endswith(f"(test_losses.py:{found.site.line}, in loss: difference = out - y)")

@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import pytest
 
+from unstall.audit import Site
 from unstall.causes import FAULTS, Finding
 from unstall.watch.causes import Cause
 from unstall.watch.conclusion import SPEAK, conclude
@@ -58,3 +59,25 @@ def test_below_a_certain_confidence_nothing_is_said_of_a_stall() -> None:
     assert (quiet.cause, quiet.runner_up) == (Cause.UNSURE, Cause.TOO_LOW)
     assert "perhaps: the rate is too low" in quiet.sentence
     assert conclude(STALLED, at(0.99), []) == STALLED
+
+
+def test_the_first_certain_fault_is_named_with_its_line_and_change() -> None:
+    site = Site("/home/me/my_model.py", 12, "forward", "return x.softmax(0)")
+    fault = next(fault for fault in FAULTS if fault.certain and fault.example)
+    said = conclude(HEALTHY, at(0.99), [Finding(fault, "It is wrong", "mend it", site), CERTAIN, SUSPICIOUS])
+    assert said.sentence == "It is wrong (my_model.py:12, in forward: return x.softmax(0))"
+    assert said.remedy == f"mend it, such as `{fault.example}`"
+    assert (said.step, said.candidates) == (500, ())
+
+
+def test_a_symptom_of_a_run_that_learned_is_not_replaced_by_a_fault() -> None:
+    overfitting = replace(HEALTHY, cause=Cause.OVERFITTING, sentence="It overfits")
+    for findings in ([CERTAIN], [SUSPICIOUS], []):
+        assert conclude(overfitting, at(0.1), findings) == overfitting
+
+
+def test_without_a_reference_a_suspicion_needs_a_stall() -> None:
+    assert conclude(STALLED, at(0.9, None), [SUSPICIOUS]).cause == SUSPICIOUS.fault
+    said = conclude(HEALTHY, at(0.9, None), [SUSPICIOUS])
+    assert (said.cause, said.runner_up) == (Cause.UNSURE, None)
+    assert "nothing is known that the loss could be compared with" in said.sentence

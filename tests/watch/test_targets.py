@@ -5,7 +5,9 @@ from statistics import fmean, pvariance
 
 import pytest
 import torch
+from torch import nn
 
+from unstall.watch.meter import Meter
 from unstall.watch.targets import TargetCounts
 
 
@@ -52,3 +54,27 @@ def test_labels_in_order_differ_less_within_a_batch() -> None:
     assert spread is not None
     assert spread < 0.2
     assert counted(list(labels[:96].split(32))).label_spread() is None  # too few batches to tell
+
+
+NUMBERS = 3 + torch.randn(90, 2, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+MANY = (NUMBERS > 3.2).double()
+LABELS = (NUMBERS[:, 0] > 3).long() + (NUMBERS[:, 1] > 3).long()
+
+
+@pytest.mark.parametrize(
+    ("kind", "targets", "expected"),
+    [
+        ("classes", LABELS, entropy(*LABELS.bincount().tolist())),
+        ("binary", MANY, fmean(entropy(ones, 90 - ones) for ones in MANY.sum(0).tolist())),
+        ("squares", NUMBERS, fmean(pvariance(column.tolist()) for column in NUMBERS.T)),
+    ],
+)
+def test_a_resumed_run_goes_on_counting(kind: str, targets: torch.Tensor, expected: float) -> None:
+    first, second = (Meter(nn.Linear(2, 2)) for _ in range(2))
+    for meter, batches in ((first, targets[:50].split(16)), (second, targets[50:].split(16))):
+        if meter is second:
+            second.load_state_dict(first.state_dict())
+        meter.losses.targets.kind = kind
+        for batch in batches:
+            meter.after_batch(torch.tensor(1.0), batch, stepped=False)
+    assert second.read().baseline == pytest.approx(expected)

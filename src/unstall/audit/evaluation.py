@@ -95,7 +95,7 @@ def in_evaluation(stand_in: StandIn, batch: Any, samples: int | None) -> tuple[b
 
 
 def _differs(one: Comparison, other: Comparison | None, samples: int) -> bool | None:
-    """Return whether predictions differ for samples other than the first, whose data were exchanged; None if unknown."""
+    """Return whether predictions differ for samples but the first, whose data were exchanged; None if unknown."""
     prediction = one.prediction
     if other is None or prediction.shape != other.prediction.shape or not prediction.is_floating_point():
         return None

@@ -86,8 +86,8 @@ def activation_before_logits(seen: Observation) -> Shown:
     if compared.loss in ("cross_entropy", "binary_cross_entropy_with_logits"):
         before, what = compared.path, compared.loss
     else:
-        at = next((i for i, call in enumerate(compared.path) if call.name in ("softmax", "log_softmax")), 0)
-        before, what = compared.path[:at], "a softmax"
+        softmaxes = [i for i, call in enumerate(compared.path) if call.name in ("softmax", "log_softmax")]
+        before, what = compared.path[: max(softmaxes, default=0)], "a softmax"
     twice = next((call for call in before if call.name in ("softmax", "sigmoid", "hardsigmoid")), None)
     if twice is None or any(call.name not in SHAPES for call in before[before.index(twice) + 1 :]):  # as a gate, say
         return None
