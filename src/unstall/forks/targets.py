@@ -79,7 +79,7 @@ def task_of(module: pl.LightningModule, seen: Observation, batches: Sequence[Any
         return None
     held = torch.cat([list(tensors_in(batch))[part].detach().cpu() for batch in batches])
     if compared.labels is not None:
-        return Task("classes", part, names[-1], compared.logits.shape[1])
+        return Task("classes", part, names[-1], compared.prediction.shape[1])
     whole = bool((held == held.round()).all()) and float(held.min()) >= 0
     if (
         whole
