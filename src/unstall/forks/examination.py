@@ -8,11 +8,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from unstall.audit import Observation, observe, tensors_in
 from unstall.causes import COURSE_FAULTS, FAULTS, Course, Finding, find
-from unstall.forks.mended import try_findings
+from unstall.forks.mended import optimizer_of, try_findings
 from unstall.forks.subject import Subject
 from unstall.forks.targets import Task, task_of
 from unstall.forks.tried import Fork, Report
@@ -52,7 +50,7 @@ def examine(subject: Subject, known: Sequence[Finding] = ()) -> Examination:
     """
     try:
         module = subject.module
-        optimizers = _optimizers(module.configure_optimizers())
+        optimizers = [optimizer_of(module.configure_optimizers())]
         seen = observe(module, subject.first_batch, optimizers, subject.trainer)
     except Exception:  # a step that does not work on a copy, or an optimizer that it does not make alone
         return Examination(tuple(known))
@@ -129,9 +127,3 @@ def _course(seen: Observation, batches: Sequence[Any]) -> Course:
     counts.flush()
     counts.class_weights = () if reference is None else reference.weights
     return Course(label_spread=counts.label_spread(), commonest=counts.commonest, not_finite=not_finite)
-
-
-def _optimizers(configured: Any) -> list[torch.optim.Optimizer]:
-    while not isinstance(configured, torch.optim.Optimizer):
-        configured = configured["optimizer"] if isinstance(configured, dict) else configured[0]
-    return [configured]

@@ -46,6 +46,13 @@ class Mended:
     shuffled: bool = False
 
 
+def optimizer_of(configured: Any) -> torch.optim.Optimizer:
+    """Return the first optimizer of what `configure_optimizers` returns, in any of Lightning's forms."""
+    while not isinstance(configured, torch.optim.Optimizer):
+        configured = configured["optimizer"] if isinstance(configured, dict) else configured[0]
+    return configured
+
+
 class Reconfigured(Wrapped):
     """A module whose optimizer has no schedule, or no more than a little weight decay."""
 
@@ -55,14 +62,12 @@ class Reconfigured(Wrapped):
 
     def configure_optimizers(self) -> Any:
         """Return the optimizer alone."""
-        configured: Any = self.inner.configure_optimizers()
-        while not isinstance(configured, torch.optim.Optimizer):
-            configured = configured["optimizer"] if isinstance(configured, dict) else configured[0]
-        for group in configured.param_groups:
+        optimizer = optimizer_of(self.inner.configure_optimizers())
+        for group in optimizer.param_groups:
             group["lr"] = group.pop("initial_lr", group["lr"])  # a schedule has changed the rate already
             if self.decay is not None:
                 group["weight_decay"] = min(group.get("weight_decay", 0.0), self.decay)
-        return configured
+        return optimizer
 
 
 def mend(kind: str, subject: Subject, task: Task | None) -> Mended | None:
