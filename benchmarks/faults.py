@@ -34,7 +34,7 @@ NAMES: dict[str, tuple[str, ...]] = {
     ),
     "constant inputs": ("constant inputs", "inputs that are all alike"),
     "not finite": ("numbers that are not finite",),
-    "order": ("training data sorted by class", "a batch of one class"),
+    "order": ("training data sorted by class",),
     "repeated": ("the same batch again",),
     "balance": ("one class makes up nearly all",),
     "labels": ("nothing to learn",),

@@ -102,13 +102,13 @@ def family(run: Run) -> tuple[Any, ...]:
     return tuple(value for key, value in run["cell"].items() if key not in ("spoilt", "batch_size", "activation"))
 
 
-ACCEPTED: dict[str, tuple[Cause, ...]] = {
+ACCEPTED: dict[str, tuple[str, ...]] = {
     "too high": (Cause.TOO_HIGH, Cause.DEAD_FROM_RATE),
     "too low": (Cause.TOO_LOW,),
     "batch too small": (Cause.BATCH_TOO_SMALL,),
     "x20": (Cause.BAD_SCALE,),
-    "unscaled": (Cause.BAD_SCALE,),
-    "zero": (Cause.DEAD_AT_START, Cause.BAD_SCALE),
+    "unscaled": (Cause.BAD_SCALE, "inputs far from unit scale"),
+    "zero": (Cause.DEAD_AT_START, Cause.BAD_SCALE, "units that are all the same"),
     "dead": (Cause.DEAD_AT_START,),
     "random labels": (Cause.NOTHING_TO_LEARN,),
     "one unit": (Cause.LOW_CAPACITY, Cause.BELOW_BASELINE),
@@ -119,9 +119,9 @@ ACCEPTED: dict[str, tuple[Cause, ...]] = {
     "non-finite": (Cause.NON_FINITE,),
     "healthy": (Cause.HEALTHY,),
 }
-"""Which verdicts are right for which truth."""
+"""Which verdicts are right for which truth: causes, and faults by their names."""
 
 
-def accepted(truth: set[str]) -> set[Cause]:
+def accepted(truth: set[str]) -> set[str]:
     """Return the verdicts that are right."""
     return {cause for name in truth for cause in ACCEPTED[name]}

@@ -46,7 +46,7 @@ def suspect(before: Score, after: Score) -> Fork:
         (findings(POOR, GOOD, suspect=suspect(GOOD, GOOD)), Cause.TOO_HIGH, "learning rate", ""),
         (findings(STUCK, STUCK, suspect=suspect(STUCK, GOOD), fits_few=True), Cause.VANISHING, "ReLU", ""),
         (findings(STUCK, STUCK, fits_few=True), Cause.NOTHING_TO_LEARN, None, "labels unrelated"),
-        (findings(STUCK, STUCK, fits_few=False), Cause.LOW_CAPACITY, None, ""),
+        (findings(STUCK, STUCK, fits_few=False), Cause.UNSURE, None, ""),
         (findings(POOR, POOR, linear=GOOD), Cause.BELOW_BASELINE, None, ""),
         (findings(GOOD, GOOD), Cause.HEALTHY, None, "what limits it next"),
         (findings(GOOD, Score(0.18, 0.94)), Cause.HEALTHY, "learning rate", "less than five points"),
@@ -80,8 +80,9 @@ def test_what_overfits_needs_no_other_rate() -> None:
         (Signals(dead_at_start=1.0, initial_ratio=5.0), Cause.DEAD_AT_START),
         (Signals(initial_ratio=5.0, gradient_ratio=0.0), Cause.BAD_SCALE),
         (Signals(gradient_ratio=1e-3), Cause.VANISHING),
-        (Signals(gradient_ratio=0.5), Cause.LOW_CAPACITY),
-        (Signals(), Cause.LOW_CAPACITY),
+        (Signals(gradient_ratio=0.5), Cause.UNSURE),
+        (Signals(gradient_ratio=0.0), Cause.UNSURE),
+        (Signals(), Cause.UNSURE),
     ],
 )
 def test_why_not_even_a_few_samples_are_learned(signals: Signals, cause: Cause) -> None:

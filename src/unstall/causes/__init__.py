@@ -10,7 +10,8 @@ from unstall.causes.course import COURSE_FAULTS, Course
 from unstall.causes.inputs import INPUT_FAULTS
 from unstall.causes.learners import LEARNER_FAULTS
 from unstall.causes.losses import LOSS_FAULTS
+from unstall.causes.tried import TRIED_FAULTS
 
 FAULTS = (*ACTIVATION_FAULTS, *LOSS_FAULTS, *LEARNER_FAULTS, *INPUT_FAULTS)
 
-__all__ = ["COURSE_FAULTS", "FAULTS", "Course", "Fault", "Finding", "find"]
+__all__ = ["COURSE_FAULTS", "FAULTS", "TRIED_FAULTS", "Course", "Fault", "Finding", "find"]

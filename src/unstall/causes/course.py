@@ -172,5 +172,6 @@ COURSE_FAULTS = (
         "The loss was still falling when the training ended, by {share:.0%} within the latest batches",
         "train for more epochs",
         "--trainer.max_epochs=...",
+        mend="longer",
     ),
 )

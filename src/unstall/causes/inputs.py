@@ -61,17 +61,6 @@ def features_of_different_scales(seen: Observation) -> Shown:
     return None
 
 
-def one_label(seen: Observation) -> Shown:
-    """All samples of a batch have the same label."""
-    compared = seen.comparison
-    if compared is None or (seen.samples or 0) < 16 or not compared.likelihood:
-        return None
-    labels = compared.labels if compared.labels is not None else compared.target
-    if len(labels) != seen.samples or bool((labels != labels[:1]).any()):
-        return None
-    return {"site": None, "samples": seen.samples, "label": labels[0].flatten().tolist()[0]}
-
-
 def _known(seen: Observation) -> list[Tensor]:
     """Return what of the batch the prediction is made of; nothing if it is not known what that is."""
     known = [*seen.inputs, *seen.beside] if seen.comparison is not None else []
@@ -125,13 +114,5 @@ INPUT_FAULTS = (
         "standardise each feature",
         "inputs = (inputs - mean) / std",
         mend="inputs",
-    ),
-    Fault(
-        "a batch of one class",
-        one_label,
-        "All {samples} samples of the batch have the label {label}",
-        "shuffle the training data, or look at how the labels are made",
-        "DataLoader(..., shuffle=True)",
-        mend="order",
     ),
 )

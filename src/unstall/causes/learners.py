@@ -77,6 +77,7 @@ LEARNER_FAULTS = (
         "give it all of them",
         "torch.optim.Adam(self.parameters(), lr=...)",
         certain=True,
+        mend="held",
     ),
     Fault(
         "an optimizer of other parameters",

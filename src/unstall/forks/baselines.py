@@ -6,9 +6,12 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from unstall.forks.mended import trained
 from unstall.forks.remedies import at_rates
 from unstall.forks.subject import Subject
-from unstall.trials import Score, first_samples
+from unstall.forks.targets import LinearModel, Task
+from unstall.forks.tried import Mended
+from unstall.trials import Score, first_samples, inputs_of
 
 SMALL_BATCH, SMALL_STEPS = 32, 150
 """Samples that any network with enough capacity and living units learns by heart in so many steps."""
@@ -46,3 +49,29 @@ def try_linear_model(subject: Subject, best: Score) -> Score | None:
     score = subject.judge.better_of(*subject.scores(at_rates(1e-1, 1e-2, 1e-3), subject.long, module))
     subject.note("a linear model instead", best, score)
     return score
+
+
+def references(subject: Subject, task: Task) -> dict[str, float]:
+    """Return how good a constant is, and a linear model of the inputs where one can be had: what is to be beaten.
+
+    Args:
+        subject: The run.
+        task: What its targets ask for.
+
+    Returns:
+        Shares of right answers, or of the targets' variance that is explained, on the held-out batches.
+    """
+    targets = torch.cat([task.targets(batch) for batch in subject.as_seen(subject.held_out)])
+    found = {"a constant": 0.0}
+    if task.kind == "classes":
+        found["a constant"] = float(torch.bincount(targets.flatten()).max() / targets.numel())
+    elif task.kind == "binary":
+        found["a constant"] = float(torch.maximum(targets.mean(0), 1 - targets.mean(0)).mean())
+    inputs, first = inputs_of(subject.first_batch), task.targets(subject.first_batch)
+    one_each = task.kind != "classes" or first.ndim == 1
+    if inputs is not None and inputs.ndim > 1 and len(inputs) == len(first) and one_each:
+        linear = LinearModel(subject.module, task, subject.first_batch).to(inputs.device)
+        reached = [score.accuracy for _, score in trained(subject, Mended("", linear, rates=(1e-2, 1e-1)), task)]
+        if reached:  # it may diverge, too
+            found["a linear model"] = max(accuracy for accuracy in reached if accuracy is not None)
+    return found

@@ -2,6 +2,7 @@
 
 import copy
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from typing import Any
 
 import pytorch_lightning as pl
@@ -82,3 +83,38 @@ def with_relu(module: pl.LightningModule) -> pl.LightningModule | None:
                 setattr(part, name, nn.ReLU())
                 replaced = True
     return module if replaced else None
+
+
+def wider(module: pl.LightningModule, width: int = 128) -> pl.LightningModule | None:
+    """Return a copy whose narrow hidden layers are linear layers of `width` units; None if it has none that is known.
+
+    Known as one: a linear layer that the next one takes its inputs from, with nothing but normalisation of as many
+    units between the two.
+    """
+    module = copy.deepcopy(module)
+    layers = [(parent, name, child) for parent in module.modules() for name, child in parent.named_children()]
+    linear = [place for place, (_, _, child) in enumerate(layers) if isinstance(child, nn.Linear)]
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        narrow = [pair for pair in pairwise(linear) if _feeds(layers[pair[0]][2], layers[pair[1]][2], width)]
+        for first, second in narrow:
+            for place in range(first, second + 1):
+                parent, name, _ = layers[place]
+                child = getattr(parent, name)
+                setattr(parent, name, _widened(child, width, place == first, place == second))
+    return module if narrow else None
+
+
+def _feeds(first: nn.Module, second: nn.Module, width: int) -> bool:
+    assert isinstance(first, nn.Linear)
+    assert isinstance(second, nn.Linear)
+    return first.out_features == second.in_features < width
+
+
+def _widened(layer: nn.Module, width: int, first: bool, last: bool) -> nn.Module:
+    if isinstance(layer, nn.Linear):
+        inputs, outputs = (width if last else layer.in_features), (width if first else layer.out_features)
+        return nn.Linear(inputs, outputs, layer.bias is not None, layer.weight.device, layer.weight.dtype)
+    if isinstance(layer, nn.modules.batchnorm._BatchNorm):
+        return type(layer)(width)
+    return nn.LayerNorm(width) if isinstance(layer, nn.LayerNorm) else layer

@@ -73,6 +73,7 @@ def diagnose_module(
             rebuild=None if rebuild is None else rebuilt,
             options=rehearsal.options,
             trainer=rehearsal.trainer,
+            horizon=rehearsal.horizon,
             findings=findings,
         )
 

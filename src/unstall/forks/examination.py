@@ -2,20 +2,28 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 from unstall.audit import Observation, observe, tensors_in
 from unstall.causes import COURSE_FAULTS, FAULTS, Course, Finding, find
-from unstall.forks.mended import optimizer_of, try_findings
+from unstall.forks.baselines import references
+from unstall.forks.mended import optimizer_of, reached, try_findings
 from unstall.forks.subject import Subject
 from unstall.forks.targets import Task, task_of
 from unstall.forks.tried import Fork, Report
 from unstall.forks.verdict import confidence
+from unstall.trials import Score, rates_of
 from unstall.watch import Cause, TargetCounts, Verdict, name_cause
+
+LOOK_AHEAD = 10_000
+"""Steps of a schedule that are looked at."""
 
 UNTRIED = 0.9
 """How sure a fault is that is wrong by construction, where no change from outside could prove it."""
@@ -23,22 +31,39 @@ UNTRIED = 0.9
 
 @dataclass(frozen=True)
 class Examination:
-    """What was seen.
+    """What was seen of a run.
 
     Args:
+        subject: The run.
         findings: The faults that show, the certain ones first.
-        seen: What one step showed; None if it could not be made on a copy.
         task: What the targets ask for; None if that is not known.
     """
 
+    subject: Subject
     findings: tuple[Finding, ...] = ()
-    seen: Observation | None = None
     task: Task | None = None
 
     @property
     def certain(self) -> list[Finding]:
         """The faults that are wrong by construction."""
         return [finding for finding in self.findings if finding.fault.certain]
+
+    @cached_property
+    def before(self) -> Score | None:
+        """What the run comes to unchanged, at the best of a few rates; None if its answers are not seen."""
+        return None if self.task is None else reached(self.subject, self.task)
+
+    def try_findings(self, findings: Sequence[Finding], steps: int | None = None) -> tuple[Finding, Fork] | None:
+        """Mend each of the faults in a copy (`mended.try_findings`); None if nothing can be measured, or helps."""
+        mendable = [finding for finding in findings if finding.fault.mend]
+        if not mendable or self.task is None or self.before is None:
+            return None
+        return try_findings(self.subject, mendable, self.task, self.before, steps)
+
+    @cached_property
+    def references(self) -> dict[str, float]:
+        """How good is what is to be beaten."""
+        return {} if self.task is None else references(self.subject, self.task)
 
 
 def examine(subject: Subject, known: Sequence[Finding] = ()) -> Examination:
@@ -49,45 +74,42 @@ def examine(subject: Subject, known: Sequence[Finding] = ()) -> Examination:
         known: What the run's own callback found, which has seen its course.
     """
     try:
-        module = subject.module
+        module = copy.deepcopy(subject.module)
+        module.trainer = subject.trainer  # what it configures may ask how long the fit will be
         optimizers = [optimizer_of(module.configure_optimizers())]
         seen = observe(module, subject.first_batch, optimizers, subject.trainer)
     except Exception:  # a step that does not work on a copy, or an optimizer that it does not make alone
-        return Examination(tuple(known))
+        return Examination(subject, tuple(known))
     batches = subject.as_seen(subject.batches)
-    found = [*known, *find(COURSE_FAULTS, _course(seen, batches)), *find(FAULTS, seen)]
+    found = [*known, *find(COURSE_FAULTS, _course(subject, seen, batches)), *find(FAULTS, seen)]
     unique = list({finding.fault: finding for finding in reversed(found)}.values())[::-1]
     findings = tuple(sorted(unique, key=lambda finding: not finding.fault.certain))
-    return Examination(findings, seen, task_of(module, seen, batches))
+    return Examination(subject, findings, task_of(module, seen, batches))
 
 
-def accuse(subject: Subject, examined: Examination) -> Report | None:
+def accuse(examined: Examination) -> Report | None:
     """Return the report on a run with a certain fault, whose mending was tried; None if it learns all the same."""
     if not examined.certain:
         return None
-    tried = None
-    if examined.seen is not None:
-        tried = try_findings(subject, examined.certain, examined.seen, examined.task)
-    if tried is None and subject.judge.learned(subject.score):
+    tried = examined.try_findings(examined.certain)
+    if tried is None and examined.subject.judge.learned(examined.subject.score):
         return None
-    finding = examined.certain[0]
-    return _report(subject, examined, finding, None if tried is None else tried[1])
+    return report_on(examined, examined.certain[0], None if tried is None else tried[1])
 
 
-def suspect(subject: Subject, examined: Examination, report: Report) -> Report:
+def suspect(examined: Examination, report: Report) -> Report:
     """Return the report with what became of the suspicious faults, each mended in turn: the cause, if that helps."""
     suspicious = [finding for finding in examined.findings if not finding.fault.certain]
-    if suspicious and examined.seen is not None:
-        tried = try_findings(subject, suspicious, examined.seen, examined.task)
-        if tried is not None:
-            return _report(subject, examined, *tried)
+    tried = examined.try_findings(suspicious)
+    if tried is not None:
+        return report_on(examined, *tried)
     untried = next((finding for finding in suspicious if not finding.fault.mend), None)
     verdict = report.verdict
     if untried is not None and verdict.cause == Cause.HEALTHY:
         sentence = f"Not sure: {untried.where[0].lower()}{untried.where[1:]}"
         verdict = replace(verdict, cause=Cause.UNSURE, confidence=0.5, runner_up=untried.fault)
         verdict = replace(verdict, sentence=sentence, remedy=untried.change)
-    return replace(report, verdict=verdict, forks=tuple(subject.forks), findings=examined.findings)
+    return replace(report, verdict=verdict, forks=tuple(examined.subject.forks), findings=examined.findings)
 
 
 def read_findings(file: Path) -> list[Finding]:
@@ -101,21 +123,21 @@ def read_findings(file: Path) -> list[Finding]:
     ]
 
 
-def _report(subject: Subject, examined: Examination, finding: Finding, fix: Fork | None) -> Report:
-    signals = subject.signals
+def report_on(examined: Examination, finding: Finding, fix: Fork | None) -> Report:
+    """Return the report on a run with a fault, mended in a fork or not."""
+    subject, signals = examined.subject, examined.subject.signals
     suspicion = name_cause(signals)
-    ratio = None
+    sure = UNTRIED
     if fix is not None:
         before, after = fix.before.accuracy or 0.0, fix.after.accuracy or 0.0
-        ratio = (1 - after) / max(1e-6, 1 - before)
-    sure = UNTRIED if ratio is None else confidence(ratio)
+        sure = confidence((1 - after) / max(1e-6, 1 - before))
     runner_up = suspicion.cause if suspicion.cause not in (Cause.HEALTHY, Cause.UNSURE) else None
     verdict = Verdict(finding.fault, sure, runner_up, suspicion.evidence, finding.where, finding.change, signals.step)
-    return Report(verdict, tuple(subject.forks), fix, "", examined.findings)
+    return Report(verdict, tuple(subject.forks), fix, "", examined.findings, examined.references)
 
 
-def _course(seen: Observation, batches: Sequence[Any]) -> Course:
-    """Return what the batches show when they are looked at one after another."""
+def _course(subject: Subject, seen: Observation, batches: Sequence[Any]) -> Course:
+    """Return what the batches show when they are looked at one after another, and what the settings come to."""
     counts, not_finite = TargetCounts(), 0
     reference = seen.reference
     for batch in batches:
@@ -126,4 +148,14 @@ def _course(seen: Observation, batches: Sequence[Any]) -> Course:
         not_finite = max(not_finite, sum(part.numel() - int(part.isfinite().sum()) for part in floating))
     counts.flush()
     counts.class_weights = () if reference is None else reference.weights
-    return Course(label_spread=counts.label_spread(), commonest=counts.commonest, not_finite=not_finite)
+    rates, decay = rates_of(subject.module, subject.options, int(min(subject.horizon, LOOK_AHEAD)), subject.trainer)
+    return Course(
+        rate=rates[0],
+        rate_share=fmean(rates[1:]) / rates[0] if rates[0] and len(rates) > 1 else None,
+        last_rate=rates[-1],
+        decay=decay,
+        size_share=subject.size_share if decay else None,
+        label_spread=counts.label_spread(),
+        commonest=counts.commonest,
+        not_finite=not_finite,
+    )

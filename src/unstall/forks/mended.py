@@ -5,20 +5,23 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
+from functools import reduce
 from typing import Any
 
 import pytorch_lightning as pl
 import torch
 from torch import Tensor, nn
+from torch.optim import Optimizer
 
-from unstall.audit import Observation
-from unstall.causes import Finding
-from unstall.forks.remedies import at_rates
+from unstall.causes import Fault, Finding
+from unstall.forks.changes import merged, overlay_of
+from unstall.forks.remedies import RATE
 from unstall.forks.subject import Subject
 from unstall.forks.targets import AsTargetsAsk, Task, Wrapped, quality
-from unstall.forks.tried import Fork
-from unstall.trials import Score, StepOptions, concatenated, samples_in, select, with_inputs
+from unstall.forks.tried import Fork, Mended
+from unstall.trials import Score, Variant, concatenated, inputs_of, samples_in, select, with_inputs
+from unstall.watch import Cause
 
 GAIN = 0.05
 """Share of right answers, or of the variance explained, by which a mended copy must be better: five points, as for a
@@ -26,48 +29,37 @@ stall (`Judge.mends`)."""
 
 USUAL_RATES = 1e-3, 1e-2, 1e-1
 
+LITTLE_DECAY = 1e-4
 
-@dataclass(frozen=True)
-class Mended:
-    """A fault mended.
-
-    Args:
-        change: In words.
-        module: The mended copy, or the run's own module.
-        transform: What is done to each batch.
-        options: How steps are made; None: as in the run.
-        shuffled: Whether the samples are drawn anew.
-    """
-
-    change: str
-    module: pl.LightningModule
-    transform: Callable[[Any], Any] = lambda batch: batch
-    options: StepOptions | None = None
-    shuffled: bool = False
+LONGER = 4
+"""How many times the steps of a comparison a run is gone on with, to see whether it only ended too early."""
 
 
-def optimizer_of(configured: Any) -> torch.optim.Optimizer:
+def optimizer_of(configured: Any) -> Optimizer:
     """Return the first optimizer of what `configure_optimizers` returns, in any of Lightning's forms."""
-    while not isinstance(configured, torch.optim.Optimizer):
+    while not isinstance(configured, Optimizer):
         configured = configured["optimizer"] if isinstance(configured, dict) else configured[0]
     return configured
 
 
 class Reconfigured(Wrapped):
-    """A module whose optimizer has no schedule, or no more than a little weight decay."""
+    """A module whose optimizer is changed, and has no schedule.
 
-    def __init__(self, inner: pl.LightningModule, decay: float | None = None) -> None:
+    Args:
+        inner: The module; a copy is made.
+        change: Returns the optimizer to use in place of the module's own; its arguments are the copy and that one.
+    """
+
+    def __init__(self, inner: pl.LightningModule, change: Callable[[nn.Module, Optimizer], Optimizer]) -> None:
         super().__init__(copy.deepcopy(inner))
-        self.decay = decay
+        self.change = change
 
     def configure_optimizers(self) -> Any:
         """Return the optimizer alone."""
         optimizer = optimizer_of(self.inner.configure_optimizers())
         for group in optimizer.param_groups:
             group["lr"] = group.pop("initial_lr", group["lr"])  # a schedule has changed the rate already
-            if self.decay is not None:
-                group["weight_decay"] = min(group.get("weight_decay", 0.0), self.decay)
-        return optimizer
+        return self.change(self.inner, optimizer)
 
 
 def mend(kind: str, subject: Subject, task: Task | None) -> Mended | None:
@@ -80,11 +72,17 @@ def mend(kind: str, subject: Subject, task: Task | None) -> Mended | None:
     if kind == "inputs":
         return Mended("inputs standardised", module, _standardiser(subject.batches))
     if kind == "schedule":
-        return Mended("no schedule", Reconfigured(module))
+        return Mended("no schedule", Reconfigured(module, lambda _, optimizer: optimizer))
     if kind == "decay":
-        return Mended("weight decay 1e-4", Reconfigured(module, 1e-4))
+        setting = (("optimizer.weight_decay", "weight_decay"), LITTLE_DECAY, "model")
+        return Mended(f"weight decay {LITTLE_DECAY:g}", Reconfigured(module, _little_decay), settings=(setting,))
+    if kind == "held":
+        return Mended("an optimizer of all parameters", Reconfigured(module, _of_all))
+    if kind == "optimizer":
+        return Mended("Adam", Reconfigured(module, _adam), rates=(1e-3, 1e-2))
     if kind == "clip":
-        return Mended("no clipping", module, options=replace(subject.options, gradient_clip_val=None))
+        options = replace(subject.options, gradient_clip_val=None)
+        return Mended("no clipping", module, options=options, settings=((("gradient_clip_val",), None, "trainer"),))
     if kind == "order":
         return Mended("samples shuffled", module, shuffled=True)
     if kind == "dropout":
@@ -92,74 +90,136 @@ def mend(kind: str, subject: Subject, task: Task | None) -> Mended | None:
         for part in module.modules():
             if isinstance(part, nn.modules.dropout._DropoutNd):
                 part.p = min(part.p, 0.1)
-        return Mended("dropout 0.1", module)
-    return None
+        return Mended("dropout 0.1", module, settings=((("network.dropout", "dropout"), 0.1, "model"),))
+    return _longer(subject) if kind == "longer" else None
+
+
+def _longer(subject: Subject) -> Mended | None:
+    """Return the run gone on with, or at four times its length if that is within what is tried here."""
+    if subject.start is None and subject.horizon > subject.long:
+        return None
+    more = LONGER * subject.long / subject.horizon
+    factor = math.ceil(1 + more) if subject.start is not None and math.isfinite(more) else LONGER
+    epochs = subject.config.get("trainer", {}).get("max_epochs")
+    known = isinstance(epochs, int) and epochs > 0
+    settings = ((("max_epochs",), epochs * factor, "trainer"),) if known else ()
+    name = f"{factor} times the steps"
+    return Mended(name, subject.module, passes=LONGER, start=subject.start, rates=(subject.rate,), settings=settings)
+
+
+def _little_decay(_: nn.Module, optimizer: Optimizer) -> Optimizer:
+    for group in optimizer.param_groups:
+        group["weight_decay"] = min(group.get("weight_decay", 0.0), LITTLE_DECAY)
+    return optimizer
+
+
+def _of_all(module: nn.Module, optimizer: Optimizer) -> Optimizer:
+    held = {id(weight) for weight in _weights(optimizer)}
+    left = [weight for weight in module.parameters() if weight.requires_grad and id(weight) not in held]
+    optimizer.add_param_group({"params": left, "lr": optimizer.param_groups[0]["lr"]})
+    return optimizer
+
+
+def _adam(_: nn.Module, optimizer: Optimizer) -> Optimizer:
+    return torch.optim.Adam(_weights(optimizer), lr=1e-3)
+
+
+def _weights(optimizer: Optimizer) -> list[Tensor]:
+    return [weight for group in optimizer.param_groups for weight in group["params"]]
 
 
 def try_findings(
-    subject: Subject, findings: Sequence[Finding], seen: Observation, task: Task | None
+    subject: Subject, findings: Sequence[Finding], task: Task, before: Score, steps: int | None = None
 ) -> tuple[Finding, Fork] | None:
     """Mend each fault in turn, train and measure; return the one that brings most, if that is enough to matter.
 
     Args:
         subject: The run.
         findings: The faults that show.
-        seen: What one step showed.
-        task: What the targets ask for; without it nothing can be measured.
+        task: What the targets ask for.
+        before: What the run comes to unchanged.
+        steps: Of a trial; None: as many as are compared with the run.
     """
-    if task is None:
-        return None
-    before = _before(subject, task)
-    kinds = {finding.fault.mend: finding for finding in reversed(findings) if finding.fault.mend}
+    kinds = {finding.fault.mend: finding for finding in reversed(findings)}
     best: tuple[Finding, Fork] | None = None
     for kind, finding in kinds.items():
         mended = mend(kind, subject, task)
-        if mended is None or before is None:
-            continue
-        rate, score = _best_of(subject, mended, task)
-        if score.accuracy is None:
-            continue
-        change = mended.change if subject.is_own(rate) else f"{mended.change}, learning rate {rate:.2g}"
-        helps = score.accuracy - (before.accuracy or 0.0) > GAIN
-        fork = Fork(change, before, score, None, finding.fault, helps, helps, mended.module)
-        subject.forks.append(fork)
-        if helps and (best is None or score.accuracy > (best[1].after.accuracy or 0.0)):
+        fork = None if mended is None else try_mended(subject, mended, task, before, finding.fault, steps)
+        if fork is not None and fork.helps and (best is None or _quality(fork.after) > _quality(best[1].after)):
             best = finding, fork
     return best
 
 
-def _before(subject: Subject, task: Task) -> Score | None:
-    """Return what the run comes to unchanged, at its own or a usual rate, or as it stands."""
+def reached(subject: Subject, task: Task) -> Score | None:
+    """Return what the run comes to unchanged, at its own or a usual rate, or as it stands; None if that is not seen."""
     _, score = _best_of(subject, Mended("", subject.module), task)
     if subject.start is not None:
         standing = quality(subject.module, subject.start.weights, subject.as_seen(subject.held_out), task)
-        if standing is not None and standing > (score.accuracy or -math.inf):
+        if standing is not None and standing > _quality(score):
             return Score(subject.control.held_out_loss, standing)
     return score if score.accuracy is not None else None
 
 
-def _best_of(subject: Subject, mended: Mended, task: Task) -> tuple[float, Score]:
-    grid = sorted({subject.rate, *USUAL_RATES})
-    training = [mended.transform(batch) for batch in subject.training(subject.long)]
+def try_mended(
+    subject: Subject, mended: Mended, task: Task, before: Score, cause: Cause | Fault, steps: int | None = None
+) -> Fork | None:
+    """Train a mended copy and measure it, with a line in the subject's record; None if its answers are not seen.
+
+    Args:
+        subject: The run.
+        mended: The copy.
+        task: What the targets ask for.
+        before: What the run comes to unchanged.
+        cause: What is mended.
+        steps: Of the trial; None: as many as are compared with the run.
+    """
+    rate, score = _best_of(subject, mended, task, steps)
+    if score.accuracy is None:
+        return None
+    own = subject.is_own(rate) and not mended.rates
+    change = mended.change if own or mended.rates == (subject.rate,) else f"{mended.change}, learning rate {rate:.2g}"
+    overlays = [overlay_of(subject.config, names, value, place) for names, value, place in mended.settings]
+    if not subject.is_own(rate):
+        overlays.append(overlay_of(subject.config, RATE, rate))
+    overlay: dict[str, Any] | None = None
+    if mended.settings and None not in overlays:
+        overlay = reduce(merged, [each for each in overlays if each is not None])
+    helps = _quality(score) - _quality(before) > GAIN
+    subject.forks.append(Fork(change, before, score, overlay, cause, helps, helps, mended, rate))
+    return subject.forks[-1]
+
+
+def _quality(score: Score) -> float:
+    return -math.inf if score.accuracy is None else score.accuracy
+
+
+def trained(subject: Subject, mended: Mended, task: Task, steps: int | None = None) -> list[tuple[float, Score]]:
+    """Return the rates at which a copy was trained whose answers could be seen, and how good it was."""
+    steps = steps or subject.long
+    grid = mended.rates or tuple(sorted({subject.rate, *USUAL_RATES}))
+    training = [mended.transform(batch) for batch in subject.training(steps)] * mended.passes
     if mended.shuffled:
         training = _shuffled(training)
     held_out = [mended.transform(batch) for batch in subject.held_out]
     scores: list[tuple[float, Score]] = []
-    outcomes = subject.race(at_rates(*grid), training, (), mended.module, keep_state=True, options=mended.options)
+    variants = [Variant(rate, start=mended.start) for rate in grid]
+    outcomes = subject.race(variants, training, (), mended.module, keep_state=True, options=mended.options)
     for rate, outcome in zip(grid, outcomes, strict=True):
         if outcome.state is not None:
-            reached = quality(mended.module, outcome.state.weights, subject.as_seen(held_out), task)
+            answers = quality(mended.module, outcome.state.weights, subject.as_seen(held_out), task)
             loss = outcome.losses[-1] if outcome.losses else math.inf
-            scores.append((rate, Score(loss, reached)))
-    known = [(rate, score) for rate, score in scores if score.accuracy is not None]
-    return max(known, key=lambda pair: pair[1].accuracy or 0.0, default=(subject.rate, Score(math.inf)))
+            scores.append((rate, Score(loss, answers)))
+    return [(rate, score) for rate, score in scores if score.accuracy is not None]
+
+
+def _best_of(subject: Subject, mended: Mended, task: Task, steps: int | None = None) -> tuple[float, Score]:
+    known = trained(subject, mended, task, steps)
+    return max(known, key=lambda pair: _quality(pair[1]), default=(subject.rate, Score(math.inf)))
 
 
 def _standardiser(batches: Sequence[Any]) -> Callable[[Any], Any]:
     """Return what brings the inputs of a batch to mean 0 and standard deviation 1: each column of a table, else all."""
-    seen: list[Tensor] = []
-    for batch in batches[:64]:
-        with_inputs(batch, lambda inputs: seen.append(inputs) or inputs)  # type: ignore[func-returns-value]
+    seen = [inputs for batch in batches[:64] if (inputs := inputs_of(batch)) is not None]
     if not seen:
         return lambda batch: batch
     inputs = torch.cat([part.detach().float() for part in seen])

@@ -3,6 +3,7 @@
 report = fork(module, batches, held_out, signals=signals, start=state)
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
@@ -16,6 +17,7 @@ from unstall.forks.baselines import fits_few_samples, try_linear_model
 from unstall.forks.changes import Config
 from unstall.forks.examination import accuse, examine, suspect
 from unstall.forks.remedies import try_in_place, try_larger_batch, try_rates
+from unstall.forks.resorts import resort
 from unstall.forks.subject import Subject
 from unstall.forks.suspects import Rebuild, try_suspects
 from unstall.forks.tried import Findings, Report
@@ -36,6 +38,7 @@ def fork(
     options: StepOptions | None = None,
     device: torch.device | None = None,
     trainer: pl.Trainer | None = None,
+    horizon: float = math.inf,
     findings: Sequence[Finding] = (),
 ) -> Report:
     """Find out by trial what holds a run back. Nothing that is given is changed.
@@ -52,6 +55,7 @@ def fork(
         options: How a step is made, as in the run's trainer.
         device: Where to train; where the module is, if None.
         trainer: What `self.trainer` is to the module meanwhile.
+        horizon: Optimizer steps of the whole run; infinite if nobody knows.
         findings: Faults that the run's own callback has found.
 
     Raises:
@@ -61,10 +65,10 @@ def fork(
     if len(batches) < 4 or not held_out:
         raise UsageError(f"batches={len(batches)}, held_out={len(held_out)}: give at least 4 to train on and 1 to test")
     subject = Subject(
-        module, batches, held_out, signals, start, config or {}, options or StepOptions(), device, trainer
+        module, batches, held_out, signals, start, config or {}, options or StepOptions(), device, trainer, horizon
     )
     examined = examine(subject, findings)
-    return accuse(subject, examined) or suspect(subject, examined, _try_all(subject, rebuild))
+    return accuse(examined) or resort(examined, suspect(examined, _try_all(subject, rebuild)))
 
 
 def _try_all(subject: Subject, rebuild: Rebuild | None) -> Report:

@@ -55,6 +55,7 @@ class Subject:
     options: StepOptions = dataclasses.field(default_factory=StepOptions)
     device: torch.device | None = None
     trainer: pl.Trainer | None = None
+    horizon: float = math.inf
     forks: list[Fork] = dataclasses.field(default_factory=list)
 
     @property
@@ -84,7 +85,17 @@ class Subject:
     @cached_property
     def control(self) -> Outcome:
         """The unchanged copy."""
-        return self.race([Variant()], self.training(self.long), self.held_out)[0]
+        return self.race([Variant()], self.training(self.long), self.held_out, keep_state=True)[0]
+
+    @property
+    def size_share(self) -> float | None:
+        """Norm of the unchanged copy's weights at its end, over their norm at the start; None if it diverged."""
+        if self.control.state is None:
+            return None
+        names = [name for name, _ in self.module.named_parameters()]
+        before, after = self.module.state_dict(), self.control.state.weights
+        norms = [torch.nn.utils.get_total_norm([state[name].float() for name in names]) for state in (before, after)]
+        return float(norms[1] / norms[0]) if norms[0] else None
 
     @cached_property
     def signals(self) -> Signals:

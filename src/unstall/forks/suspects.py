@@ -6,7 +6,8 @@ from typing import Any
 
 import pytorch_lightning as pl
 
-from unstall.forks.changes import Config, merged, network_settings, overlay_of, redrawn, with_relu
+from unstall.audit import observe
+from unstall.forks.changes import Config, merged, network_settings, overlay_of, redrawn, wider, with_relu
 from unstall.forks.remedies import RATE, at_rates, climb
 from unstall.forks.subject import Subject
 from unstall.forks.tried import Findings, Fork
@@ -72,6 +73,15 @@ def find_suspects(
         yield Suspect("ReLU in place of every sigmoid and tanh", Cause.VANISHING, changed)
 
 
+def works(module: pl.LightningModule, batch: Any) -> bool:
+    """Return whether a changed module still makes its step."""
+    try:
+        observe(module, batch)
+    except Exception:  # something else in it depends on what was changed
+        return False
+    return True
+
+
 def try_suspects(
     subject: Subject, findings: Findings, rates: Sequence[float], rebuild: Rebuild | None = None
 ) -> Fork | None:
@@ -98,12 +108,19 @@ def try_suspects(
         change = suspect.change if subject.is_own(rate) else f"{suspect.change}, learning rate {rate:.2g}"
         return subject.note(change, best, after, overlay, suspect.cause)
 
-    found: list[tuple[Fork, float, Suspect]] = []
-    spoilt = Cause.DEAD_AT_START if findings.dead_at_start else Cause.BAD_SCALE
-    for suspect in find_suspects(subject.module, subject.first_batch, subject.config, rebuild, spoilt):
+    def screen(suspect: Suspect) -> tuple[Fork, float, Suspect]:
         scores = run(suspect, grid, 2 * subject.short)
         at = judge.best(scores)
-        found.append((accuse(suspect, grid[at], scores[at]), grid[at], suspect))
+        return accuse(suspect, grid[at], scores[at]), grid[at], suspect
+
+    spoilt = Cause.DEAD_AT_START if findings.dead_at_start else Cause.BAD_SCALE
+    suspects = find_suspects(subject.module, subject.first_batch, subject.config, rebuild, spoilt)
+    found = [screen(suspect) for suspect in suspects]
+    # A wider network draws its weights anew, and with them mends a spoilt start, which is another cause.
+    narrow = not any(fork.mends for fork, _, _ in found) and "widths" not in network_settings(subject.config)
+    changed = wider(subject.module) if narrow else None
+    if changed is not None and works(changed, subject.first_batch):
+        found.append(screen(Suspect("128 units in each narrow layer", Cause.LOW_CAPACITY, changed)))
     if not found:
         return None
     # By loss: what mends the accuracy and leaves the network sure of its mistakes is not the cause.

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from unstall.audit import Comparison, Observation, Recording, compared_in, tensors_in
-from unstall.trials import unchanged_random_state
+from unstall.trials import inputs_of, unchanged_random_state
 
 
 @dataclass(frozen=True)
@@ -103,6 +103,9 @@ def _holds(held: Tensor, wanted: Tensor, compared: Comparison) -> bool:
 class Wrapped(pl.LightningModule):
     """A module within another that changes something about its steps or its optimizer."""
 
+    standardised = False
+    """Whether what it answers are standardised numbers, where the task is of numbers."""
+
     def __init__(self, inner: pl.LightningModule) -> None:
         super().__init__()
         self.inner = inner
@@ -131,6 +134,8 @@ class AsTargetsAsk(Wrapped):
         task: What its targets ask for. Where the last layer has too few outputs for the classes, it is drawn anew.
     """
 
+    standardised = True
+
     def __init__(self, inner: pl.LightningModule, task: Task) -> None:
         super().__init__(copy.deepcopy(inner))
         self.task = task
@@ -148,6 +153,41 @@ class AsTargetsAsk(Wrapped):
             self.inner.training_step(batch, batch_idx)
         made = [call for call in recording.calls if any(tensor is weight for tensor in call.inputs)]
         return self.task.loss(made[-1].outputs[0], batch)
+
+
+class LinearModel(Wrapped):
+    """A linear model of the inputs, in the place of a module.
+
+    Args:
+        inner: The module, whose hooks bring the batches.
+        task: What the targets ask for.
+        batch: One as the step gets it, for the mean and spread of the inputs, and the number of outputs.
+    """
+
+    standardised = True
+    mean: Tensor
+    spread: Tensor
+
+    def __init__(self, inner: pl.LightningModule, task: Task, batch: Any) -> None:
+        super().__init__(copy.deepcopy(inner))
+        self.task = task
+        inputs = inputs_of(batch)
+        assert inputs is not None
+        columns = inputs.detach().flatten(1).float()
+        self.register_buffer("mean", columns.mean(0))
+        self.register_buffer("spread", columns.std(0).clamp(min=max(0.1 * float(columns.std()), 1e-12)))
+        outputs = task.classes if task.kind == "classes" else task.targets(batch)[0].numel()
+        self.layer = nn.Linear(columns.shape[1], outputs)
+
+    def training_step(self, batch: Any, batch_idx: int) -> Tensor:
+        """Return the loss that the targets ask for."""
+        inputs = inputs_of(batch)
+        assert inputs is not None
+        return self.task.loss(self.layer((inputs.flatten(1).float() - self.mean) / self.spread), batch)
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        """Return an optimizer of the linear model alone."""
+        return torch.optim.Adam(self.layer.parameters(), lr=1e-2)
 
 
 @torch.no_grad()
@@ -186,7 +226,7 @@ def quality(
     if task.kind != "numbers":
         return float((found == right).float().mean())
     spread = (right - right.mean(0)).square().sum()
-    if isinstance(module, AsTargetsAsk):
+    if isinstance(module, Wrapped) and module.standardised:
         assert task.mean is not None
         assert task.spread is not None
         found = found * task.spread.to(found) + task.mean.to(found)

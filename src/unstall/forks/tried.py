@@ -1,13 +1,41 @@
 """What was tried, and what came of it."""
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 import pytorch_lightning as pl
 
 from unstall.causes import Fault, Finding
-from unstall.trials import Judge, Score
+from unstall.trials import Judge, Score, State, StepOptions
 from unstall.watch import Cause, Signals, Verdict
+
+
+@dataclass(frozen=True)
+class Mended:
+    """A fault mended.
+
+    Args:
+        change: In words.
+        module: The mended copy, or the run's own module.
+        transform: What is done to each batch.
+        options: How steps are made; None: as in the run.
+        shuffled: Whether the samples are drawn anew.
+        passes: How often the batches are gone through.
+        start: From where; None: from the module's own weights.
+        rates: To be tried; empty: the run's own and the usual ones.
+        settings: What makes it permanent: names of a setting, its value, and the part of the configuration it is in.
+    """
+
+    change: str
+    module: pl.LightningModule
+    transform: Callable[[Any], Any] = lambda batch: batch
+    options: StepOptions | None = None
+    shuffled: bool = False
+    passes: int = 1
+    start: State | None = None
+    rates: tuple[float, ...] = ()
+    settings: tuple[tuple[tuple[str, ...], Any, str], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -22,7 +50,8 @@ class Fork:
         cause: What the change would mend.
         helps: Whether it makes a difference that matters.
         mends: Whether the difference is one between a stall and a healthy run.
-        module: The changed copy, untrained; None where the change is a setting.
+        mended: The changed copy, untrained, with what else is changed; None where only settings are.
+        rate: The learning rate that was best for it.
     """
 
     change: str
@@ -32,7 +61,13 @@ class Fork:
     cause: Cause | Fault = Cause.UNSURE
     helps: bool = False
     mends: bool = False
-    module: pl.LightningModule | None = field(default=None, repr=False, compare=False)
+    mended: Mended | None = field(default=None, repr=False, compare=False)
+    rate: float | None = field(default=None, repr=False)
+
+    @property
+    def module(self) -> pl.LightningModule | None:
+        """The changed copy, untrained; None where only settings are changed."""
+        return None if self.mended is None else self.mended.module
 
 
 @dataclass(frozen=True)
@@ -95,6 +130,8 @@ class Report:
         fix: The smallest change that helps, or None.
         open_question: What the forks could not tell apart; empty if nothing.
         findings: The faults that one step, or the course of the run, showed.
+        references: Share of right answers, or of the variance explained, of what is to be beaten: a constant, a linear
+            model; empty where nobody knows.
     """
 
     verdict: Verdict
@@ -102,3 +139,4 @@ class Report:
     fix: Fork | None
     open_question: str = ""
     findings: tuple[Finding, ...] = ()
+    references: Mapping[str, float] = field(default_factory=dict)

@@ -8,6 +8,9 @@ from unstall.forks.tried import Findings, Fork, Report
 from unstall.trials import HELPS
 from unstall.watch import Cause, Evidence, Signals, Verdict, describe, name_cause
 
+RATES, FEW = "learning rate", "only"
+"""How the forks begin that try other learning rates, and a few samples."""
+
 
 def conclude(findings: Findings, forks: Sequence[Fork]) -> Report:
     """Return the report on a run.
@@ -23,8 +26,11 @@ def conclude(findings: Findings, forks: Sequence[Fork]) -> Report:
     causes = [suspicion.cause, suspicion.runner_up, Cause.HEALTHY]
     runner_up = next((other for other in causes if other not in (cause, None, Cause.UNSURE)), None)
     assert isinstance(cause, Cause)
-    sentence, remedy = describe(cause, signals)
-    verdict = Verdict(cause, confidence(ratio), runner_up, evidence, sentence, remedy, signals.step)
+    if cause == Cause.UNSURE:
+        sure, sentence, remedy = 0.5, at_chance(forks), ""
+    else:
+        sure, (sentence, remedy) = confidence(ratio), describe(cause, signals)
+    verdict = Verdict(cause, sure, runner_up, evidence, sentence, remedy, signals.step)
     return Report(verdict, tuple(forks), fix, question)
 
 
@@ -60,13 +66,20 @@ def decide(findings: Findings) -> tuple[Cause | Fault, Fork | None, str]:
 
 
 def cause_of_no_fit(findings: Findings) -> Cause:
-    """Return why a network does not even learn a few samples by heart."""
+    """Return why a network does not even learn a few samples by heart: what was measured of it, else nobody knows."""
     if findings.dead_at_start:
         return Cause.DEAD_AT_START
     if findings.badly_scaled:
         return Cause.BAD_SCALE
-    gradient_ratio = findings.signals.gradient_ratio
-    return Cause.VANISHING if gradient_ratio is not None and gradient_ratio < 0.01 else Cause.LOW_CAPACITY
+    # A ratio of exactly zero is no gradient that got small on its way.
+    return Cause.VANISHING if 0 < (findings.signals.gradient_ratio or 0) < 0.01 else Cause.UNSURE
+
+
+def at_chance(forks: Sequence[Fork]) -> str:
+    """Return what is known of a run that learns nothing, and what was ruled out."""
+    changes = ("other learning rates" if fork.change.startswith(RATES) else fork.change for fork in forks)
+    tried = dict.fromkeys(change for change in changes if not change.startswith(FEW))
+    return f"It stays at chance and does not learn even a few samples by heart; none of this helps: {', '.join(tried)}"
 
 
 def next_limit(signals: Signals) -> str:

@@ -9,6 +9,7 @@ from unstall.trials.batches import (
     concatenated,
     find_targets,
     first_samples,
+    inputs_of,
     samples_in,
     scale_of_inputs,
     scaled,
@@ -17,7 +18,7 @@ from unstall.trials.batches import (
     with_inputs,
 )
 from unstall.trials.judge import HELPS, Judge, Score
-from unstall.trials.optimization import check_optimization
+from unstall.trials.optimization import check_optimization, rates_of
 from unstall.trials.rehearsal import Data, Rehearsal, quiet, rehearse, throwaway_trainer
 from unstall.trials.runner import race, unchanged_random_state
 from unstall.trials.variants import Outcome, State, StepOptions, Variant
@@ -37,8 +38,10 @@ __all__ = [
     "concatenated",
     "find_targets",
     "first_samples",
+    "inputs_of",
     "quiet",
     "race",
+    "rates_of",
     "rehearse",
     "samples_in",
     "scale_of_inputs",

@@ -82,11 +82,17 @@ def scaled(batch: Any, factor: float) -> Any:
     return with_inputs(batch, lambda inputs: inputs * factor)
 
 
-def scale_of_inputs(batch: Any) -> float | None:
-    """Return the root mean square of the inputs."""
+def inputs_of(batch: Any) -> Tensor | None:
+    """Return what `with_inputs` would change; None if there is nothing of the kind."""
     seen: list[Tensor] = []
     with_inputs(batch, lambda inputs: seen.append(inputs) or inputs)  # type: ignore[func-returns-value]
-    return float(seen[0].square().mean().sqrt()) if seen else None
+    return seen[0] if seen else None
+
+
+def scale_of_inputs(batch: Any) -> float | None:
+    """Return the root mean square of the inputs."""
+    inputs = inputs_of(batch)
+    return None if inputs is None else float(inputs.square().mean().sqrt())
 
 
 def _is_float(value: object) -> bool:

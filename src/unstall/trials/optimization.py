@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import warnings
 from collections.abc import Callable
 from typing import Any, cast
 
@@ -128,3 +129,33 @@ def _scale(scheduler: Any, factor: float) -> None:
         scheduler.base_lrs = [base * factor for base in scheduler.base_lrs]
     for part in getattr(scheduler, "_schedulers", ()):  # SequentialLR and ChainedScheduler hold others
         _scale(part, factor)
+
+
+def rates_of(
+    module: pl.LightningModule, options: StepOptions, steps: int, trainer: pl.Trainer | None
+) -> tuple[list[float], float]:
+    """Return what the schedules of a module make of its learning rate, without a step of training.
+
+    Args:
+        module: Any; it is not changed.
+        options: How a step is made.
+        steps: How many to look ahead.
+        trainer: What `self.trainer` is to the module meanwhile.
+
+    Returns:
+        The configured rate of the first parameter group and then that of each step; and the largest weight decay.
+
+    Raises:
+        UsageError: if the module does not configure exactly one optimizer.
+    """
+    module = copy.deepcopy(module)
+    module.trainer = trainer
+    optimization = Optimization(module, options)
+    rates = [optimization.learning_rate]
+    groups = optimization.optimizer.param_groups
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # a schedule that moves on without a step of its optimizer
+        for step in range(steps):
+            rates.append(float(groups[0]["lr"]))
+            optimization.move_schedules(step + 1)
+    return rates, max(float(group.get("weight_decay", 0.0)) for group in groups)

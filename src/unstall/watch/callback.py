@@ -196,6 +196,8 @@ class Diagnosis(Callback):
         assert self.course is not None
         repeats = not self._more_than_a_batch(trainer)
         course = self.course.read(self.meter.losses, self.meter.path, repeats, ended)
+        if self.observation is not None and len(self.observation.zero_gradient) == len(self.observation.parameters):
+            course = dataclasses.replace(course, zeroed=False)  # there was none to begin with
         found = [*self.audited, *find(COURSE_FAULTS, course)]
         self.findings = sorted(found, key=lambda finding: not finding.fault.certain)
         return conclude(name_cause(signals), signals, self.findings)

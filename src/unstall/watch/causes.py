@@ -61,7 +61,7 @@ EXPLANATIONS: dict[Cause, tuple[str, str]] = {
     ),
     Cause.VANISHING: (
         "The first layer's gradient is {gradient_ratio:.1g} of the last one's: it vanishes on its way back",
-        "use ReLU, normalisation or fewer layers",
+        "use normalisation, skip connections or fewer layers, and ReLU where there is a sigmoid or tanh",
     ),
     Cause.NOTHING_TO_LEARN: (
         "The steps are large enough, yet the loss stays at that of {reference}: labels unrelated to the inputs",
@@ -72,8 +72,7 @@ EXPLANATIONS: dict[Cause, tuple[str, str]] = {
         "look for a better learning rate, then for a better network",
     ),
     Cause.LOW_CAPACITY: (
-        "The loss has stopped falling at {loss_ratio:.2g} times that of {reference}, with no gap to the validation "
-        "loss: the network cannot do better",
+        "A wider network, tried beside it, does better at the same learning rates",
         "give the network more units or layers",
     ),
     Cause.OVERFITTING: (

@@ -124,7 +124,10 @@ RULES: tuple[Rule, ...] = (
     Rule(Cause.TOO_LOW, (_above("straightness", 0.45, 0.3), _above("loss_ratio", 0.8, 0.1), _below("move", 0.05))),
     Rule(Cause.BAD_SCALE, (_above("initial_ratio", 2), _above("loss_ratio", 0.2))),
     Rule(Cause.DEAD_FROM_RATE, (_above("dead", 0.9, 0.1), _above("loss_ratio", 0.3))),
-    Rule(Cause.VANISHING, (_below("gradient_ratio", 1e-3), _above("loss_ratio", 0.9, 0.1))),
+    Rule(  # a ratio of zero is no gradient that got small on its way
+        Cause.VANISHING,
+        (_below("gradient_ratio", 1e-3), _above("gradient_ratio", 1e-13), _above("loss_ratio", 0.9, 0.1)),
+    ),
     Rule(Cause.NOTHING_TO_LEARN, (_above("loss_ratio", 0.95, 0.05), _below("straightness", 0.5))),
     Rule(Cause.OVERFITTING, (_above("rise", 1.05), _above("validation_ratio", 2))),
     Rule(Cause.OVERFITTING, (_above("validation_ratio", 20), _below("loss_ratio", 0.02))),

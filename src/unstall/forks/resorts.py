@@ -1,0 +1,68 @@
+"""What is tried where nothing shows and no rate helps enough: another loss, other inputs, another optimizer, longer."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from unstall.causes import TRIED_FAULTS, Finding
+from unstall.forks.examination import Examination, report_on
+from unstall.forks.tried import Fork, Report
+from unstall.watch import Cause
+
+SATISFYING = 0.3
+"""Share of the loss of the best constant prediction at which nothing more is looked for, as for a linear model."""
+
+ROOM = 0.9
+"""Share of right answers, or of the variance explained, from which on the same holds."""
+
+CURED = 0.5
+"""Share of the error that a cure leaves at most. What does less is offered, and accuses nothing."""
+
+
+def resort(examined: Examination, report: Report) -> Report:
+    """Return the report, or another one if something that nothing pointed at does far better than all that was tried.
+
+    Args:
+        examined: What was seen of the run.
+        report: On what was tried.
+    """
+    subject, cause = examined.subject, report.verdict.cause
+    known = cause == Cause.OVERFITTING or not isinstance(cause, Cause)
+    best = subject.score if report.fix is None else report.fix.after
+    if examined.task is None or known or 0 <= best.loss <= SATISFYING * subject.judge.reference:
+        return report
+    before = examined.before
+    if before is None or before.accuracy is None or before.accuracy >= ROOM:
+        return report
+    faults = [fault for fault in TRIED_FAULTS if fault not in {finding.fault for finding in examined.findings}]
+    untold = [Finding(fault, fault.sentence, fault.remedy) for fault in faults]
+    tried = examined.try_findings(untold, 2 * subject.short)
+    report = replace(report, forks=tuple(subject.forks), references=examined.references)
+    if tried is not None:
+        finding, fork = tried
+        if left(fork) <= CURED:
+            sentence = finding.sentence.format(change=fork.change)
+            return report_on(examined, replace(finding, sentence=sentence), fork)
+        if report.fix is None and cause in (Cause.HEALTHY, Cause.UNSURE):
+            question = f"whether {fork.change} is worth it: it does better, by less than half of the error"
+            report = replace(report, fix=fork, open_question=question)
+    return humbled(report, before.accuracy) if cause == Cause.HEALTHY else report
+
+
+def left(fork: Fork) -> float:
+    """Return the share of the error that a change leaves; an explained variance below zero counts as none."""
+    before, after = (max(0.0, score.accuracy or 0.0) for score in (fork.before, fork.after))
+    return (1 - after) / max(1e-6, 1 - before)
+
+
+def humbled(report: Report, reached: float) -> Report:
+    """Return the report on a run that was called healthy, unless it is no better than what is to be beaten."""
+    constant, linear = report.references.get("a constant", 0.0), report.references.get("a linear model", 0.0)
+    verdict = report.verdict
+    if reached <= constant + 0.02:
+        sentence = f"No better than a constant prediction ({reached:.3g} beside {constant:.3g}); nothing tried helps"
+        verdict = replace(verdict, cause=Cause.UNSURE, confidence=0.5, sentence=sentence, remedy="")
+    elif linear > reached + 0.05:
+        sentence = f"A linear model of the inputs comes to {linear:.3g}, it to {reached:.3g} at the best learning rate"
+        verdict = replace(verdict, cause=Cause.BELOW_BASELINE, sentence=sentence, remedy="look for a better network")
+    return replace(report, verdict=verdict)
