@@ -38,7 +38,7 @@ if TYPE_CHECKING:  # for type checkers and editors; a test holds the three lists
         training_curves,
         write,
     )
-    from unstall.trials import Outcome, Score, State, Variant, quiet, race
+    from unstall.trials import LearningRate, Outcome, Score, State, Variant, quiet, race
     from unstall.watch import STALLS, Cause, Diagnosis, Meter, Signals, Verdict, name_cause
 
 __all__ = [
@@ -55,6 +55,7 @@ __all__ = [
     "Fork",
     "History",
     "InMemoryDataset",
+    "LearningRate",
     "LearningRateSearch",
     "Mean",
     "Meter",
@@ -104,7 +105,7 @@ _ROOMS = {
     "find": "LearningRateSearch find_learning_rate",
     "forks": "Fork Report fork screening_steps",
     "runs": "Checkpoints Curves History Mean Mistakes Predictions Run RunLogger png read_metrics training_curves write",
-    "trials": "Outcome Score State Variant quiet race",
+    "trials": "LearningRate Outcome Score State Variant quiet race",
     "watch": "STALLS Cause Diagnosis Meter Signals Verdict name_cause",
 }
 

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
+import yaml
 from jsonargparse import Namespace
 from pytorch_lightning.callbacks import Checkpoint, ProgressBar
 from pytorch_lightning.cli import ArgsType, LightningArgumentParser, LightningCLI, SaveConfigCallback
@@ -188,6 +189,11 @@ class CLI(LightningCLI):
             for line in closing_words(read_metrics(self.folder / METRICS), self.folder, program(), stalled, testable):
                 print(line)
             print(self.folder)
+
+    def before_lr_find(self) -> None:
+        """Hand over the configuration, in which the setting of the rate is looked for."""
+        assert isinstance(self.trainer, Trainer)
+        self.trainer.config = yaml.safe_load(settings(self._parser("lr_find"), self.config["lr_find"]))
 
     def after_lr_find(self) -> None:
         """Keep the config that was searched, say how to train with the result, or do it."""

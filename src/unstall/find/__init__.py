@@ -5,7 +5,20 @@ In: a module and its data. Out: a rate, and the races that it won. The question:
 
 from unstall.find.pick import LearningRateSearch
 from unstall.find.range_test import InMemoryCheckpoint
-from unstall.find.report import find_key, save, show, table
+from unstall.find.report import save, show, table
 from unstall.find.search import find_learning_rate
+from unstall.find.setting import Config, configured_rate, merged, overlay_for, overlay_with_rate
 
-__all__ = ["InMemoryCheckpoint", "LearningRateSearch", "find_key", "find_learning_rate", "save", "show", "table"]
+__all__ = [
+    "Config",
+    "InMemoryCheckpoint",
+    "LearningRateSearch",
+    "configured_rate",
+    "find_learning_rate",
+    "merged",
+    "overlay_for",
+    "overlay_with_rate",
+    "save",
+    "show",
+    "table",
+]

@@ -8,22 +8,7 @@ import pytorch_lightning as pl
 import torch
 from torch import nn
 
-Config = Mapping[str, Any]
-
-
-def overlay_for(config: Any, path: Sequence[str], value: Any) -> dict[str, Any] | None:
-    """Return the overlay that sets `path`, through `class_path` and `init_args`, if it exists in the configuration."""
-    if not isinstance(config, Mapping):
-        return None
-    if "init_args" in config:
-        inner = overlay_for(config["init_args"], path, value)
-        return None if inner is None else {"class_path": config["class_path"], "init_args": inner}
-    if path[0] not in config:
-        return None
-    if len(path) == 1:
-        return {path[0]: value}
-    inner = overlay_for(config[path[0]], path[1:], value)
-    return None if inner is None else {path[0]: inner}
+from unstall.find import Config as Config, overlay_for
 
 
 def overlay_of(config: Config, names: Sequence[str], value: Any, place: str = "model") -> dict[str, Any] | None:
@@ -37,20 +22,11 @@ def overlay_of(config: Config, names: Sequence[str], value: Any, place: str = "m
     """
     for name in names:
         for start in (place, None):
-            path = [part for part in (start, *name.split(".")) if part is not None]
+            path = (*([] if start is None else [start]), *name.split("."))
             found = overlay_for(config, path, value)
             if found is not None:
                 return found
     return None
-
-
-def merged(left: Mapping[str, Any], right: Mapping[str, Any]) -> dict[str, Any]:
-    """Return one overlay out of two; where both set the same, the right one wins."""
-    both = dict(left)
-    for key, value in right.items():
-        nested = isinstance(value, Mapping) and isinstance(both.get(key), Mapping)
-        both[key] = merged(both[key], value) if nested else value
-    return both
 
 
 def network_settings(config: Config) -> Mapping[str, Any]:

@@ -3,13 +3,14 @@
 import itertools
 import tempfile
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
 
 from unstall.causes import Finding
-from unstall.forks.changes import Config
+from unstall.find import Config, configured_rate, overlay_with_rate
 from unstall.forks.examination import read_findings
 from unstall.forks.plan import fork
 from unstall.forks.report import VERDICT, read_signals, show, write_report
@@ -57,13 +58,17 @@ def diagnose_module(
             assert rebuild is not None
             return rehearse(rebuild(overlay), data, trainer, scratch).module
 
+        def rate_with(overlay: Config) -> float:
+            assert rebuild is not None
+            return configured_rate(rebuild(dict(overlay)), data, trainer)
+
         rehearsal = rehearse(module, data, trainer, scratch)
         accumulate = rehearsal.options.accumulate_grad_batches
         size = accumulate * samples_in(next(rehearsal.batches()))
         batches = rehearsal.batches()
         held_out = take_samples(batches if rehearsal.validation is None else rehearsal.validation, HELD_OUT_SAMPLES)
         steps = int(min(4 * screening_steps(size), rehearsal.horizon))
-        return fork(
+        report = fork(
             rehearsal.module,
             list(itertools.islice(batches, steps * accumulate)),
             held_out,
@@ -75,6 +80,12 @@ def diagnose_module(
             trainer=rehearsal.trainer,
             findings=findings,
         )
+        fix = report.fix
+        if config is None or rebuild is None or fix is None or fix.learning_rate is None:
+            return report
+        overlay = overlay_with_rate(config, fix.learning_rate, rate_with, fix.overlay)
+    seen = replace(fix, overlay=overlay)
+    return replace(report, fix=seen, forks=tuple(seen if each is fix else each for each in report.forks))
 
 
 def diagnose_run(

@@ -65,6 +65,7 @@ def try_rates(subject: Subject) -> tuple[Fork, list[float]]:
             score,
             overlay_of(subject.config, RATE, rate),
             Cause.TOO_LOW if rate > own else Cause.TOO_HIGH,
+            rate,
         )
         for rate, score in others
     ]
@@ -80,7 +81,8 @@ def try_larger_batch(subject: Subject) -> Fork | None:
     (score,) = subject.scores([Variant(merge=merge)], subject.long)
     size = merge * subject.batch_size
     overlay = overlay_of(subject.config, ("batch_size",), size, place="data")
-    return subject.note(f"batch size {size}", subject.score, score, overlay, Cause.BATCH_TOO_SMALL)
+    learning_rate = subject.rate if overlay is not None else None  # a module may scale it with the batch size
+    return subject.note(f"batch size {size}", subject.score, score, overlay, Cause.BATCH_TOO_SMALL, learning_rate)
 
 
 def try_in_place(subject: Subject) -> None:

@@ -15,7 +15,7 @@ import pytorch_lightning as pl
 import torch
 from torch import Tensor
 
-from unstall.forks.changes import Config
+from unstall.find import Config
 from unstall.forks.tried import Fork
 from unstall.trials import (
     Judge,
@@ -26,6 +26,7 @@ from unstall.trials import (
     Variant,
     blank,
     find_targets,
+    learning_rate_of,
     race,
     samples_in,
     unchanged_random_state,
@@ -74,12 +75,11 @@ class Subject:
 
     @cached_property
     def rate(self) -> float:
-        """The configured learning rate of the first parameter group."""
+        """The configured learning rate of the first parameter group that has one."""
         state = self.race([Variant()], [], keep_state=True)[0].state
         assert state is not None
         assert state.optimizer is not None
-        group = state.optimizer["param_groups"][0]
-        return float(group.get("initial_lr", group["lr"]))
+        return learning_rate_of(state.optimizer["param_groups"], state.schedulers)
 
     @cached_property
     def control(self) -> Outcome:
@@ -150,10 +150,11 @@ class Subject:
         after: Score,
         overlay: dict[str, Any] | None = None,
         cause: Cause = Cause.UNSURE,
+        learning_rate: float | None = None,
     ) -> Fork:
         """Add a fork to the record, judged; the arguments are those of `Fork`."""
         helps, mends = self.judge.helps(before, after), self.judge.mends(before, after)
-        self.forks.append(Fork(change, before, after, overlay, cause, helps, mends))
+        self.forks.append(Fork(change, before, after, overlay, cause, helps, mends, None, learning_rate))
         return self.forks[-1]
 
     def _screenings(self, count: int) -> int:

@@ -6,7 +6,8 @@ from typing import Any
 
 import pytorch_lightning as pl
 
-from unstall.forks.changes import Config, merged, network_settings, overlay_of, redrawn, with_relu
+from unstall.find import Config, merged
+from unstall.forks.changes import network_settings, overlay_of, redrawn, with_relu
 from unstall.forks.remedies import RATE, at_rates, climb
 from unstall.forks.subject import Subject
 from unstall.forks.tried import Findings, Fork
@@ -96,7 +97,7 @@ def try_suspects(
         faster = overlay_of(subject.config, RATE, rate)
         overlay = merged(suspect.setting, faster) if suspect.setting is not None and faster is not None else None
         change = suspect.change if subject.is_own(rate) else f"{suspect.change}, learning rate {rate:.2g}"
-        return subject.note(change, best, after, overlay, suspect.cause)
+        return subject.note(change, best, after, overlay, suspect.cause, rate if overlay is not None else None)
 
     found: list[tuple[Fork, float, Suspect]] = []
     spoilt = Cause.DEAD_AT_START if findings.dead_at_start else Cause.BAD_SCALE

@@ -23,6 +23,7 @@ class Fork:
         helps: Whether it makes a difference that matters.
         mends: Whether the difference is one between a stall and a healthy run.
         module: The changed copy, untrained; None where the change is a setting.
+        learning_rate: With which it trained, where the overlay has to bring that; else None.
     """
 
     change: str
@@ -33,6 +34,7 @@ class Fork:
     helps: bool = False
     mends: bool = False
     module: pl.LightningModule | None = field(default=None, repr=False, compare=False)
+    learning_rate: float | None = field(default=None, repr=False)
 
 
 @dataclass(frozen=True)

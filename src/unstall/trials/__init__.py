@@ -17,6 +17,7 @@ from unstall.trials.batches import (
     with_inputs,
 )
 from unstall.trials.judge import HELPS, Judge, Score
+from unstall.trials.learning_rate import LearningRate, learning_rate_of
 from unstall.trials.optimization import check_optimization
 from unstall.trials.rehearsal import Data, Rehearsal, quiet, rehearse, throwaway_trainer
 from unstall.trials.runner import race, unchanged_random_state
@@ -26,6 +27,7 @@ __all__ = [
     "HELPS",
     "Data",
     "Judge",
+    "LearningRate",
     "Outcome",
     "Rehearsal",
     "Score",
@@ -37,6 +39,7 @@ __all__ = [
     "concatenated",
     "find_targets",
     "first_samples",
+    "learning_rate_of",
     "quiet",
     "race",
     "rehearse",

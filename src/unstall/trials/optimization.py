@@ -12,6 +12,7 @@ from pytorch_lightning.core.optimizer import _configure_optimizers, _configure_s
 from torch import Tensor, nn
 
 from unstall.errors import UsageError
+from unstall.trials.learning_rate import learning_rate_of, set_learning_rate
 from unstall.trials.variants import State, StepOptions
 
 
@@ -35,6 +36,8 @@ class Optimization:
             raise UsageError(f"model={name}: {len(optimizers)} optimizers cannot be raced; configure exactly one")
         self.optimizer: torch.optim.Optimizer = optimizers[0]
         self.schedules = _configure_schedulers_automatic_opt(schedulers, monitor)
+        if options.learning_rate is not None:
+            self.set_learning_rate(options.learning_rate)
         if start is not None and start.optimizer is not None:
             self.optimizer.load_state_dict(copy.deepcopy(dict(start.optimizer)))  # else steps would write into it
             for schedule, state in zip(self.schedules, start.schedulers, strict=False):
@@ -43,28 +46,16 @@ class Optimization:
 
     @property
     def learning_rate(self) -> float:
-        """The configured rate of the first parameter group, before any schedule."""
-        group = self.optimizer.param_groups[0]
-        return float(group.get("initial_lr", group["lr"]))  # a schedule keeps the former
+        """The configured rate of the first parameter group that has one, before any schedule."""
+        return learning_rate_of(self.optimizer.param_groups, (vars(schedule.scheduler) for schedule in self.schedules))
 
     def set_learning_rate(self, learning_rate: float) -> None:
         """Scale all groups and schedules, as if the optimizer had been made with this rate.
 
         Raises:
-            UsageError: for a schedule with rates of its own, or a configured rate of 0.
+            UsageError: if every configured rate is 0.
         """
-        if "max_lr" in self.optimizer.param_groups[0]:
-            name = type(self.schedules[0].scheduler).__name__
-            raise UsageError(f"lr_scheduler={name} sets rates of its own (max_lr); leave it out to compare rates")
-        if self.learning_rate == 0:
-            raise UsageError("lr=0 of the first parameter group: give a positive rate, to which others have a ratio")
-        factor = learning_rate / self.learning_rate
-        for group in self.optimizer.param_groups:
-            for key in ("lr", "initial_lr"):
-                if key in group:
-                    group[key] = group[key] * factor
-        for schedule in self.schedules:
-            _scale(schedule.scheduler, factor)
+        set_learning_rate(self.optimizer, [schedule.scheduler for schedule in self.schedules], learning_rate)
 
     def step(self, loss_of: Callable[[int], Tensor], accumulate: int) -> Tensor:
         """Make one step on the mean of `loss_of(0), ..., loss_of(accumulate - 1)`; return that mean before it."""
@@ -119,12 +110,7 @@ def check_optimization(module: pl.LightningModule) -> None:
         UsageError: if `automatic_optimization` is off.
     """
     if not module.automatic_optimization:
-        name = type(module).__name__
-        raise UsageError(f"model={name}: manual optimization cannot be raced; set automatic_optimization = True")
-
-
-def _scale(scheduler: Any, factor: float) -> None:
-    if hasattr(scheduler, "base_lrs"):
-        scheduler.base_lrs = [base * factor for base in scheduler.base_lrs]
-    for part in getattr(scheduler, "_schedulers", ()):  # SequentialLR and ChainedScheduler hold others
-        _scale(part, factor)
+        raise UsageError(
+            f"model={type(module).__name__}: manual optimization cannot be raced, since no rate of ours reaches "
+            "optimizers that the module steps itself; `unstall fit` trains it, with its curves and checkpoints"
+        )

@@ -12,6 +12,7 @@ import pytorch_lightning as pl
 import torch
 
 from unstall.errors import UsageError
+from unstall.trials.learning_rate import LearningRate
 
 MIXED = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
 
@@ -88,6 +89,7 @@ class StepOptions:
         gradient_clip_algorithm: `norm` or `value`.
         precision: `32-true`, `bf16-mixed` or `16-mixed`.
         steps_per_epoch: optimizer steps after which schedules that count epochs move on; None: they stay.
+        learning_rate: in the place of the configured one, as a `LearningRate` callback sets it; None keeps that.
 
     Raises:
         UsageError: if the precision is another one.
@@ -98,6 +100,7 @@ class StepOptions:
     gradient_clip_algorithm: str = "norm"
     precision: str | int = "32-true"
     steps_per_epoch: int | None = None
+    learning_rate: float | None = None
 
     def __post_init__(self) -> None:
         if self.precision not in (*MIXED, *FULL):
@@ -106,10 +109,13 @@ class StepOptions:
     @classmethod
     def of(cls, trainer: pl.Trainer, steps_per_epoch: int | None = None) -> StepOptions:
         """Read the options off a trainer."""
+        callbacks = vars(trainer).get("callbacks", ())  # Lightning sets them without declaring them
+        rates = [callback.learning_rate for callback in callbacks if isinstance(callback, LearningRate)]
         return cls(
             accumulate_grad_batches=trainer.accumulate_grad_batches,
             gradient_clip_val=trainer.gradient_clip_val,
             gradient_clip_algorithm=trainer.gradient_clip_algorithm or "norm",
             precision=trainer.precision,
             steps_per_epoch=steps_per_epoch,
+            learning_rate=rates[-1] if rates else None,
         )
