@@ -6,6 +6,8 @@ The names below are the whole public interface. Each is imported when it is firs
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from unstall.one_lightning import install
+
 if TYPE_CHECKING:  # for type checkers and editors; a test holds the three lists to one another
     from unstall.causes import COURSE_FAULTS, FAULTS, Fault, Finding
     from unstall.cli import NoProfiler, ProgressBar, Trainer, diagnose, program, run
@@ -108,6 +110,9 @@ _ROOMS = {
     "trials": "LearningRate Outcome Score State Variant quiet race",
     "watch": "STALLS Cause Diagnosis Meter Signals Verdict name_cause",
 }
+
+
+install()  # before anybody asks for the other of Lightning's two names
 
 
 def __getattr__(name: str) -> Any:

@@ -12,10 +12,11 @@ from pytorch_lightning.callbacks import Checkpoint, ProgressBar
 from pytorch_lightning.cli import ArgsType, LightningArgumentParser, LightningCLI, SaveConfigCallback
 from pytorch_lightning.utilities.model_helpers import is_overridden
 
+from unstall.cli.classes import classes_given
 from unstall.cli.display import program
 from unstall.cli.going_on import TakenUp, check_agreement, folder_of, take_up, take_up_for_diagnosis, with_run_configs
 from unstall.cli.parser import Parser, check_config, options
-from unstall.cli.project import base_configs
+from unstall.cli.project import base_configs, without_base
 from unstall.cli.trainer import Trainer
 from unstall.errors import UsageError
 from unstall.runs import (
@@ -109,8 +110,11 @@ class CLI(LightningCLI):
             taken = take_up(args, path)
         taken = with_run_configs(taken)
         self.checkpoint, self.run_name = taken.checkpoint, taken.run_name
+        words = without_base(taken.args)
+        if words[:1] and words[0] in self.subcommands():
+            self._parser(words[0]).classes_given = classes_given(words[1:])
         try:
-            self.config = parser.parse_args(taken.args)
+            self.config = parser.parse_args(words)
         except KeyError as error:  # what jsonargparse raises for an unknown group in a config file
             self._parser(args[0]).error(str(error))
         stage = self.config.subcommand

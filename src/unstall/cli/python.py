@@ -44,7 +44,7 @@ def diagnose(
     Raises:
         UsageError: for manual optimization, several optimizers, too little data, or a folder that holds no run.
     """
-    if isinstance(subject, pl.LightningModule):
+    if not isinstance(subject, str | Path):
         from unstall.forks import diagnose_module
 
         return diagnose_module(subject, data, trainer)

@@ -104,11 +104,19 @@ class Optimization:
 
 
 def check_optimization(module: pl.LightningModule) -> None:
-    """Refuse a module that steps its optimizer itself: no rate of ours would reach it.
+    """Refuse a module that steps its optimizer itself: no rate of ours would reach it; and what is no module at all.
 
     Raises:
-        UsageError: if `automatic_optimization` is off.
+        UsageError: if `automatic_optimization` is off, or if the module is of another Lightning than ours.
     """
+    if not isinstance(module, pl.LightningModule):
+        name = f"model={type(module).__name__}"
+        if not any(kind.__name__ == "LightningModule" for kind in type(module).__mro__):
+            raise UsageError(f"{name}: no LightningModule; give one")
+        raise UsageError(
+            f"{name}: of another Lightning than {pl.__name__}: both of its names were imported before unstall; "
+            "import unstall first, or import but one of `lightning` and `pytorch_lightning`"
+        )
     if not module.automatic_optimization:
         raise UsageError(
             f"model={type(module).__name__}: manual optimization cannot be raced, since no rate of ours reaches "
