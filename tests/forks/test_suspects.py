@@ -9,7 +9,7 @@ from torch import nn
 
 from forks.blobs import CONFIG, blobs, dead
 from forks.blobs import Lit as Blobs
-from unstall.forks.changes import merged
+from unstall.find import merged
 from unstall.forks.subject import Subject
 from unstall.forks.suspects import find_suspects, try_suspects
 from unstall.forks.tried import Findings, Fork

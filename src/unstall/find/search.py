@@ -24,6 +24,7 @@ import torch
 from unstall.errors import UsageError
 from unstall.find.pick import (
     SCALES,
+    UNKNOWN,
     LearningRateSearch,
     RacedRate,
     candidates,
@@ -89,9 +90,8 @@ def find_learning_rate(
         The pick and the evidence. The same on every process, if there are several.
 
     Raises:
-        UsageError: before any work, for manual optimization, several optimizers, a schedule with rates of its own,
-            an empty range, too few rates, steps or batches, no training loader, and for a loss that is not finite or
-            needs no gradient.
+        UsageError: before any work, for manual optimization, several optimizers, an empty range, too few rates, steps
+            or batches, no training loader, and for a loss that is not finite or needs no gradient.
     """
     _check_arguments(min_learning_rate, max_learning_rate, num_rates, steps)
     with unchanged_random_state(), tempfile.TemporaryDirectory() as scratch:
@@ -115,21 +115,20 @@ def find_learning_rate(
         def take(leg_steps: int) -> list[Any]:
             return list(itertools.islice(batches, leg_steps * options.accumulate_grad_batches))
 
-        raced, states = _run_race(
-            run,
-            take,
-            candidates(tested, num_rates, min_learning_rate, max_learning_rate),
-            steps or round(STEPS * math.sqrt(128 / batch_size)),
-            (min_learning_rate, max_learning_rate),
-        )
-        leader, noise = lead(raced, rehearsal.horizon), 0.0
+        rates = candidates(tested, num_rates, min_learning_rate, max_learning_rate)
+        legs = leg_lengths(steps or round(STEPS * math.sqrt(128 / batch_size)), len(rates), rehearsal.horizon)
+        raced, states = _run_race(run, take, rates, legs, (min_learning_rate, max_learning_rate))
+        longest = max(len(rate.losses) for rate in raced)
+        horizon = rehearsal.horizon if math.isfinite(rehearsal.horizon) else UNKNOWN * longest
+        leader, noise = lead(raced, horizon), 0.0
         start = states[leader.learning_rate]
-        if start is not None and not start.schedulers:  # a schedule will lower the rate by itself
+        # A schedule will lower the rate by itself, and a race that was as long as the fit has shown it all.
+        if start is not None and not start.schedulers and horizon > longest:
             leg = take(max(1, round(PROBE * len(leader.losses))))
             at, below = rehearsal.race([Variant(leader.learning_rate * s, start=start) for s in SCALES[:2]], leg)
-            noise = noise_share(at.losses, below.losses)
-    longer = rehearsal.horizon / len(leader.losses)
-    rate = settle(leader.learning_rate, noise, longer, min_learning_rate)
+            noise = noise_share(at.losses, below.losses, leader.losses[0])
+    longer = horizon / len(leader.losses)
+    rate = settle(leader.learning_rate, noise, longer, min_learning_rate, leader.losses)
     search = conclude(tested, raced, suggestion, leader.learning_rate, noise, rate)
     if torch.distributed.is_available() and torch.distributed.is_initialized():
         shared = [search]
@@ -142,7 +141,7 @@ def _run_race(
     run: Callable[[list[Variant], list[Any]], list[Outcome]],
     take: Callable[[int], list[Any]],
     rates: list[float],
-    steps: int,
+    legs: list[tuple[int, int]],
     limits: tuple[float, float],
 ) -> tuple[list[RacedRate], dict[float, State | None]]:
     """Successive halving: a short leg for all rates, and longer ones for those ahead."""
@@ -158,7 +157,7 @@ def _run_race(
             lanes[rate] = RacedRate(rate, losses, expected, outcome.held_out_loss, diverged=not outcome.finite)
             states[rate] = outcome.state
 
-    for number, (entrants, leg_steps) in enumerate(leg_lengths(steps, len(rates))):
+    for number, (entrants, leg_steps) in enumerate(legs):
         leg = take(leg_steps)
         ahead = sorted((lane for lane in lanes.values() if not lane.diverged), key=lambda lane: lane.expected_loss)
         run_leg([lane.learning_rate for lane in ahead[:entrants]] if number else rates, leg)

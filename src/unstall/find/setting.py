@@ -80,25 +80,37 @@ def configured_rate(module: pl.LightningModule, data: Data = None, trainer: pl.T
     return learning_rate_of(state.optimizer["param_groups"], state.schedulers)
 
 
-def overlay_for(config: Any, path: Path, value: Any) -> dict[str, Any] | None:
+def overlay_for(config: Any, path: Path, value: Any, *, whole: bool = False) -> dict[str, Any] | None:
     """Return the overlay that sets `path`, through `class_path` and `init_args`, if it exists in the configuration.
 
-    A plain dictionary is an argument's value, which a second configuration may replace: it is given whole.
+    Args:
+        config: The configuration.
+        path: Names, without `class_path` and `init_args`.
+        value: Of the last one.
+        whole: Whether what a dictionary has beside is given, too. So it is within an argument that is a dictionary:
+            a second configuration replaces it.
     """
     if not isinstance(config, Mapping):
         return None
     if "init_args" in config:
-        inner = overlay_for(config["init_args"] or {}, path, value)
+        inner = _within_class(config["init_args"] or {}, path, value)
         return None if inner is None else {"class_path": config["class_path"], "init_args": inner}
     if path[0] not in config:
         return None
+    others = config if whole else {}
+    if len(path) == 1:
+        return {**others, path[0]: value}
+    inner = overlay_for(config[path[0]], path[1:], value, whole=whole)
+    return None if inner is None else {**others, path[0]: inner}
+
+
+def _within_class(arguments: Mapping[str, Any], path: Path, value: Any) -> dict[str, Any] | None:
+    if path[0] not in arguments:
+        return None
     if len(path) == 1:
         return {path[0]: value}
-    below = config[path[0]]
-    inner = overlay_for(below, path[1:], value)
-    if inner is None:
-        return None
-    return {path[0]: inner if "init_args" in inner else merged(below, inner)}
+    inner = overlay_for(arguments[path[0]], path[1:], value, whole=True)
+    return None if inner is None else {path[0]: inner}
 
 
 def merged(left: Mapping[str, Any], right: Mapping[str, Any]) -> dict[str, Any]:

@@ -160,7 +160,7 @@ def throwaway_trainer(options: StepOptions, device: torch.device, scratch: str, 
 @contextmanager
 def quiet() -> Iterator[None]:
     """No bar, advice or warning about a trainer that nobody is to see."""
-    logger = logging.getLogger("pytorch_lightning")
+    logger = logging.getLogger(pl.__name__)  # or `lightning.pytorch`
     level = logger.level
     logger.setLevel(logging.ERROR)
     try:
