@@ -37,7 +37,7 @@ class OneLightning(MetaPathFinder):
             return spec
         for first, second in zip(ALONE, TOGETHER, strict=True):
             if getattr(sys.modules.get(second), "__name__", None) == second:  # loaded as itself
-                first, second = second, first  # noqa: PLW2901
+                first, second = second, first
             if name == second or name.startswith(f"{second}."):
                 return ModuleSpec(name, _SecondName(first + name[len(second) :]))
         return None
@@ -71,7 +71,7 @@ class _Top(Loader):
         for package, names in TOP.items():
             for name in names:
                 setattr(module, name, getattr(importlib.import_module(package), name))
-        for package, part in zip(ALONE, TOGETHER, strict=True):
+        for part in TOGETHER:
             importlib.import_module(part)
         vars(module)["__all__"] = [name for names in TOP.values() for name in names if name[0] != "_"]
 

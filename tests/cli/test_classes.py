@@ -79,7 +79,9 @@ def test_ones_own_class_has_its_own_defaults(capsys: pytest.CaptureFixture[str])
 def test_so_it_is_from_a_file_and_where_the_base_is_named_as_well(
     based: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    (based / "own.yaml").write_text("model: {class_path: others.Other, init_args: {hidden: 5}}\ndata: others.OtherPoints")
+    (based / "own.yaml").write_text(
+        "model: {class_path: others.Other, init_args: {hidden: 5}}\ndata: others.OtherPoints"
+    )
     for words in (["-c", "own.yaml"], ["-c", "base.yaml", "--config=own.yaml"]):
         config = resolved(capsys, *words)
         assert config["model"]["init_args"] == {"hidden": 5, "lr": 0.03}

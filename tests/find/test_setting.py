@@ -8,7 +8,7 @@ import pytorch_lightning as pl
 import torch
 from torch.utils.data import DataLoader, TensorDataset
 
-from unstall.find.setting import configured_rate, merged, overlay_for, overlay_with_rate
+from unstall.find.setting import merged, overlay_for, overlay_with_rate, rate_of_fit
 from unstall.trials import LearningRate
 
 
@@ -32,10 +32,14 @@ NESTED = {"class_path": "torch.optim.Adam", "init_args": {"lr": 0.1, "eps": 1e-8
         ({"pace": 0.1, "dropout": 0.5}, lambda a: a["pace"], {"pace": 0.02}),
         ({"lr": 0.1}, lambda a: a["lr"] / 100, {"lr": 2.0}),
         ({"lr": 0.1, "batch_size": 32}, lambda a: a["lr"] * a["batch_size"] / 256, {"lr": 0.16}),
-        ({"lr": 0.3, "rates": {"lr": 0.1, "decay": 0.5}}, lambda a: a["rates"]["lr"], {"rates": {"lr": 0.02, "decay": 0.5}}),
-        ({"optimizer": NESTED}, lambda a: a["optimizer"]["init_args"]["lr"], {"optimizer": {**NESTED, "init_args": {"lr": 0.02}}}),
+        ({"lr": 0.3, "own": {"lr": 0.1, "decay": 0.5}}, lambda a: a["own"]["lr"], {"own": {"lr": 0.02, "decay": 0.5}}),
+        (
+            {"optimizer": NESTED},
+            lambda a: a["optimizer"]["init_args"]["lr"],
+            {"optimizer": {**NESTED, "init_args": {"lr": 0.02}}},
+        ),
     ],
-)  # fmt: skip
+)
 def test_the_number_that_the_rate_follows(
     arguments: dict[str, Any], rate_of: Callable[[dict[str, Any]], float], expected: dict[str, Any]
 ) -> None:
@@ -90,7 +94,7 @@ def test_overlays_go_through_class_paths_and_only_to_known_settings() -> None:
     assert both == {"a": {"b": 1, "c": 3}, "d": 4}
 
 
-def test_the_configured_rate_is_that_of_the_fit() -> None:
+def test_the_rate_of_fit_is_that_of_the_fit() -> None:
     class Late(pl.LightningModule):
         """Knows its layers and its rate when the trainer is there."""
 
@@ -106,6 +110,6 @@ def test_the_configured_rate_is_that_of_the_fit() -> None:
 
     loader = DataLoader(TensorDataset(torch.ones(8, 2)), 2)
     quiet: dict[str, Any] = {"accelerator": "cpu", "logger": False, "enable_checkpointing": False}
-    assert configured_rate(Late(), loader, pl.Trainer(max_epochs=5, **quiet)) == pytest.approx(1 / 20)
+    assert rate_of_fit(Late(), loader, pl.Trainer(max_epochs=5, **quiet)) == pytest.approx(1 / 20)
     with_callback = pl.Trainer(max_epochs=5, callbacks=[LearningRate(0.3)], **quiet)
-    assert configured_rate(Late(), loader, with_callback) == pytest.approx(0.3)
+    assert rate_of_fit(Late(), loader, with_callback) == pytest.approx(0.3)

@@ -183,7 +183,7 @@ def test_what_cannot_be_raced_is_refused() -> None:
     module = Quadratic()
     check_optimization(module)
     module.automatic_optimization = False
-    with pytest.raises(UsageError, match="model=Quadratic: manual optimization.*`unstall fit` trains it"):
+    with pytest.raises(UsageError, match=r"model=Quadratic: manual optimization.*`unstall fit` trains it"):
         check_optimization(module)
     with pytest.raises(UsageError, match="model=Linear: no LightningModule"):
         check_optimization(torch.nn.Linear(2, 2))  # type: ignore[arg-type]

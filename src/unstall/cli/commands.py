@@ -112,7 +112,9 @@ class CLI(LightningCLI):
         self.checkpoint, self.run_name = taken.checkpoint, taken.run_name
         words = without_base(taken.args)
         if words[:1] and words[0] in self.subcommands():
-            self._parser(words[0]).classes_given = classes_given(words[1:])
+            command = self._parser(words[0])
+            assert isinstance(command, Parser)
+            command.classes_given = classes_given(words[1:])
         try:
             self.config = parser.parse_args(words)
         except KeyError as error:  # what jsonargparse raises for an unknown group in a config file

@@ -47,7 +47,7 @@ class Trainer(pl.Trainer):
         from rich.console import Console
 
         from unstall.data import global_seed
-        from unstall.find import configured_rate, find_learning_rate, merged, overlay_with_rate, save, show, table
+        from unstall.find import find_learning_rate, merged, overlay_with_rate, rate_of_fit, save, show, table
 
         data, config = datamodule if datamodule is not None else model, self.config
         search = find_learning_rate(
@@ -65,7 +65,7 @@ class Trainer(pl.Trainer):
         Console().print(table(search))
         overlay = None
         if config is not None:
-            rate_with = lambda overlay: configured_rate(build_model(merged(config, overlay)), data, self)  # noqa: E731
+            rate_with = lambda overlay: rate_of_fit(build_model(merged(config, overlay)), data, self)  # noqa: E731
             overlay = overlay_with_rate(config, search.learning_rate, rate_with)
         for logger in self.loggers:
             if isinstance(logger, TensorBoardLogger):

@@ -7,17 +7,17 @@ from unstall.find.pick import LearningRateSearch
 from unstall.find.range_test import InMemoryCheckpoint
 from unstall.find.report import save, show, table
 from unstall.find.search import find_learning_rate
-from unstall.find.setting import Config, configured_rate, merged, overlay_for, overlay_with_rate
+from unstall.find.setting import Config, merged, overlay_for, overlay_with_rate, rate_of_fit
 
 __all__ = [
     "Config",
     "InMemoryCheckpoint",
     "LearningRateSearch",
-    "configured_rate",
     "find_learning_rate",
     "merged",
     "overlay_for",
     "overlay_with_rate",
+    "rate_of_fit",
     "save",
     "show",
     "table",

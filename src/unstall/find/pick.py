@@ -41,8 +41,8 @@ long it will be, such as over a stream."""
 
 NOTHING = 0.003
 """Share of the loss at the start that a difference between losses must exceed to be one at all: a loss that has gone to
-zero differs from another such loss by any factor. With 0 to 0.004 as many picks of 78 searches (`benchmarks/lr_find.py`,
-one seed) are within a point of the best, 73; with 0.005 it is 72."""
+zero differs from another such loss by any factor. With 0 to 0.004 as many picks of 78 searches are within a point of
+the best, 73 (`benchmarks/lr_find.py`, one seed); with 0.005 it is 72."""
 
 
 SEEN = 0.5
@@ -138,8 +138,8 @@ def lead(raced: Sequence[RacedRate], horizon: float) -> RacedRate:
 
     Chance: one standard error of the difference between the late losses of the two, batch by batch. Bias: short races
     favour high rates, which descend faster, while what limits them in the end does not yet show. The longer the fit
-    goes on after the race, the more a lower rate may be behind. And nothing: losses that are both next to zero, compared
-    with that of the start, are equal, and the lower rate is further from the cliff.
+    goes on after the race, the more a lower rate may be behind. And nothing: losses that are both next to zero, beside
+    that of the start, are equal, and the lower rate is further from the cliff.
 
     Args:
         raced: all rates.

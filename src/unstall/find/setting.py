@@ -70,7 +70,7 @@ def callback_with_rate(learning_rate: float) -> dict[str, Any]:
     return {"trainer": {"callbacks+": [callback]}}
 
 
-def configured_rate(module: pl.LightningModule, data: Data = None, trainer: pl.Trainer | None = None) -> float:
+def rate_of_fit(module: pl.LightningModule, data: Data = None, trainer: pl.Trainer | None = None) -> float:
     """Return the rate with which `trainer.fit(module, data)` would train, before any schedule."""
     with unchanged_random_state(), tempfile.TemporaryDirectory() as scratch:
         (outcome,) = rehearse(module, data, trainer, scratch).race([Variant()], [], keep_state=True)
@@ -125,12 +125,11 @@ def merged(left: Mapping[str, Any], right: Mapping[str, Any]) -> dict[str, Any]:
 def _numbers(values: Any, path: Path) -> Iterator[tuple[Path, float]]:
     """Every positive number with its path, as `overlay_for` takes it; a whole one only where it is called a rate."""
     if isinstance(values, Mapping):
-        inner = values["init_args"] if "init_args" in values else values
+        inner = values.get("init_args", values)
         for name, value in (inner or {}).items():
             yield from _numbers(value, (*path, str(name)))
-    elif isinstance(values, float) or (type(values) is int and path[-1] in USUAL_NAMES):
-        if 0 < values < math.inf:
-            yield path, float(values)
+    elif type(values) is float or (type(values) is int and path[-1] in USUAL_NAMES):
+        yield from [(path, float(values))] if 0 < values < math.inf else []
 
 
 def _likely(found: tuple[Path, float]) -> tuple[bool, bool, int]:

@@ -8,7 +8,8 @@ import pytorch_lightning as pl
 import torch
 from torch import nn
 
-from unstall.find import Config as Config, overlay_for
+from unstall.find import Config as Config
+from unstall.find import overlay_for
 
 
 def overlay_of(config: Config, names: Sequence[str], value: Any, place: str = "model") -> dict[str, Any] | None:

@@ -10,7 +10,7 @@ from typing import Any
 import pytorch_lightning as pl
 
 from unstall.causes import Finding
-from unstall.find import Config, configured_rate, overlay_with_rate
+from unstall.find import Config, overlay_with_rate, rate_of_fit
 from unstall.forks.examination import read_findings
 from unstall.forks.plan import fork
 from unstall.forks.report import VERDICT, read_signals, show, write_report
@@ -60,7 +60,7 @@ def diagnose_module(
 
         def rate_with(overlay: Config) -> float:
             assert rebuild is not None
-            return configured_rate(rebuild(dict(overlay)), data, trainer)
+            return rate_of_fit(rebuild(dict(overlay)), data, trainer)
 
         rehearsal = rehearse(module, data, trainer, scratch)
         accumulate = rehearsal.options.accumulate_grad_batches
