@@ -83,6 +83,7 @@ def rates_of(run: Path) -> tuple[float, float]:
     return yaml.safe_load((run / "hparams.yaml").read_text())["learning_rate"], state["param_groups"][0]["lr"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["HardCoded", "Hundredth"])
 def test_what_is_printed_trains_at_the_rate_that_was_found(
     name: str, place: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch

@@ -47,7 +47,7 @@ def without_foreign_arguments(defaults: Namespace, given: Mapping[str, str]) -> 
             if isinstance(place, Namespace) and "class_path" in place:
                 place = place.get("init_args")
         found = place.get(last) if isinstance(place, Namespace) else None
-        if isinstance(found, Namespace) and "class_path" in found and not _same_class(found.class_path, path):
+        if isinstance(found, Namespace) and "class_path" in found and _is_other_class(path, found.class_path):
             if above:
                 place.pop(last)
             else:
@@ -77,18 +77,17 @@ def _classes_in(settings: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[str
             yield from _classes_in(value, path if name == "init_args" else (*path, str(name)))
 
 
-def _same_class(path: str, other: str) -> bool:
-    """Whether two paths name one class, by its last name alone or by another module that has it, too."""
-    if path == other:
-        return True
-    if path.rpartition(".")[2] != other.rpartition(".")[2]:
-        return False
-    return "." not in other or _loaded(path) is _loaded(other)
+def _is_other_class(path: str, base: str) -> bool:
+    """Whether a path names another class than the base's, which may be given by its last name, or by another module."""
+    if "." not in path:
+        return path != base.rpartition(".")[2]
+    loaded = _loaded(path)
+    return loaded is not None and loaded is not _loaded(base)  # what cannot be loaded is for the parser to name
 
 
 def _loaded(path: str) -> Any:
     module, _, name = path.rpartition(".")
     try:
-        return getattr(importlib.import_module(module), name)
-    except (ImportError, AttributeError):  # the parser says so
-        return path
+        return getattr(importlib.import_module(module), name, None)
+    except Exception:  # whatever a module of theirs raises
+        return None
