@@ -21,6 +21,7 @@ from unstall.errors import UsageError
 from unstall.find.pick import settle
 from unstall.find.report import save
 from unstall.find.search import find_learning_rate
+from unstall.trials import quiet
 
 SGD = functools.partial(torch.optim.SGD, lr=0.1)
 
@@ -230,6 +231,35 @@ def test_without_data_the_modules_own_loaders_are_taken() -> None:
     assert find_learning_rate(module) == find_learning_rate(module, module) == find_learning_rate(module, make_loader())
     with pytest.raises(UsageError, match="train_dataloader"):
         find_learning_rate(Lit())
+
+
+@pytest.mark.parametrize("kind", ["one", "pair", "dictionary", "list", "pair of several"])
+def test_loaders_are_given_as_to_a_fit(kind: str) -> None:
+    class Flexible(Lit):
+        def training_step(self, batch: Any, batch_idx: int) -> Tensor:
+            batch = batch["a"] if isinstance(batch, dict) else batch
+            return super().training_step(batch[0] if isinstance(batch[0], list | tuple) else batch, batch_idx)
+
+        def validation_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> None:
+            self.training_step(batch, batch_idx)
+
+    several = {"a": make_loader(), "b": make_loader(512, seed=2)}
+    given: dict[str, Any] = {
+        "one": make_loader(),
+        "pair": DATA,
+        "dictionary": several,
+        "list": list(several.values()),
+        "pair of several": (several, [DATA[1], DATA[1]]),
+    }
+    silent: dict[str, Any] = dict.fromkeys(
+        ("logger", "enable_checkpointing", "enable_progress_bar", "enable_model_summary"), False
+    )
+    data = given[kind] if isinstance(given[kind], tuple) else (given[kind],)
+    with quiet():
+        pl.Trainer(max_steps=2, accelerator="cpu", **silent).fit(Flexible(), *data)  # so it is legal
+    trainer = pl.Trainer(max_epochs=20, accelerator="cpu", **silent)
+    torch.manual_seed(0)
+    assert 0.01 < find_learning_rate(Flexible(), given[kind], trainer, steps=140).learning_rate < 100
 
 
 @pytest.mark.parametrize(

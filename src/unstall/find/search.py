@@ -77,7 +77,8 @@ def find_learning_rate(
     Args:
         module: any LightningModule with automatic optimization and one optimizer.
         data: as `Trainer.fit` takes it: a LightningDataModule; training and validation loaders, or a training loader
-            alone; None for the module's own loaders. Where nothing validates, the first batches are held out.
+            alone, each of them one, or a list or dictionary of several; None for the module's own loaders. Where
+            nothing validates, the first batches are held out.
         trainer: the one that will train: its accumulation, clipping, precision, device, number of processes and
             number of epochs are taken into account. None: Lightning's defaults, on the module's device.
         min_learning_rate: where the range test starts; no lower rate is tried.
