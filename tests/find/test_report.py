@@ -43,6 +43,9 @@ def test_files(tmp_path: Path) -> None:
         f"lr_find.{kind}" for kind in ("csv", "json", "png", "yaml")
     ]
     assert yaml.safe_load((tmp_path / "lr_find.yaml").read_text()) == overlay
+    assert "a callback sets it" not in (tmp_path / "lr_find.yaml").read_text()
+    save(search, tmp_path, {"trainer": {"callbacks+": []}})
+    assert "a callback sets it" in (tmp_path / "lr_find.yaml").read_text()
     found = json.loads((tmp_path / "lr_find.json").read_text())
     assert list(found)[:4] == ["learning_rate", "leader", "noise", "usable"]
     assert list(found)[4:] == ["diverges_at", "lightning_suggestion", "range_test", "race"]

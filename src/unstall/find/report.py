@@ -39,6 +39,8 @@ def save(search: LearningRateSearch, run_dir: str | Path, overlay: Mapping[str, 
     if overlay is not None:
         usable = " to ".join(f"{rate:.1e}" for rate in search.usable)
         heading = f"# Found by unstall lr_find: {search.learning_rate:.1e}; rates that train well: {usable}.\n"
+        if "model" not in overlay:
+            heading += "# No argument of the model moves its rate: a callback sets it when the fit starts.\n"
         write(run_dir / OVERLAY, heading + yaml.safe_dump(dict(overlay), sort_keys=False))
 
 
