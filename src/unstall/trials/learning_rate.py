@@ -42,18 +42,24 @@ class LearningRate(pl.Callback):
 
 
 def learning_rate_of(groups: Iterable[Mapping[str, Any]], schedulers: Iterable[Mapping[str, Any]] = ()) -> float:
-    """Return the rate of the first parameter group that has one, before any schedule: 0 if none has.
+    """Return the rate of the first parameter group that has one, before any schedule.
 
+    A group at rate 0 is frozen: no other rate has a ratio to its.
     A schedule that rises to a peak, as `OneCycleLR` and `CyclicLR` do, sets all rates itself: then it is the peak.
 
     Args:
         groups: Of the optimizer, or of its state.
         schedulers: The attributes of each, or its state.
+
+    Raises:
+        UsageError: if none has one.
     """
     rates = [group.get("max_lr", group.get("initial_lr", group["lr"])) for group in groups]
     for scheduler in schedulers:
         rates = scheduler.get("max_lrs", rates)
-    return next((float(rate) for rate in rates if rate > 0), 0.0)
+    if not any(rates):
+        raise UsageError("lr=0 of every parameter group: nothing learns; give a positive rate")
+    return float(next(filter(None, rates)))
 
 
 def set_learning_rate(optimizer: torch.optim.Optimizer, schedulers: Iterable[Any], learning_rate: float) -> None:
@@ -63,10 +69,7 @@ def set_learning_rate(optimizer: torch.optim.Optimizer, schedulers: Iterable[Any
         UsageError: if every configured rate is 0.
     """
     schedulers = list(schedulers)
-    configured = learning_rate_of(optimizer.param_groups, map(vars, schedulers))
-    if configured == 0:
-        raise UsageError("lr=0 of every parameter group: give one a positive rate, to which others have a ratio")
-    factor = learning_rate / configured
+    factor = learning_rate / learning_rate_of(optimizer.param_groups, map(vars, schedulers))
     for group in optimizer.param_groups:
         for key in ("lr", "initial_lr", "max_lr", "min_lr"):  # the last two are `OneCycleLR`'s
             if key in group:
@@ -76,7 +79,7 @@ def set_learning_rate(optimizer: torch.optim.Optimizer, schedulers: Iterable[Any
 
 
 def _scale(scheduler: Any, factor: float) -> None:
-    for name in ("base_lrs", "max_lrs"):
+    for name in ("base_lrs", "max_lrs", "base_values"):  # the last in timm, whose schedules are no torch's
         if hasattr(scheduler, name):
             setattr(scheduler, name, [rate * factor for rate in getattr(scheduler, name)])
     for part in getattr(scheduler, "_schedulers", ()):  # SequentialLR and ChainedScheduler hold others
