@@ -173,8 +173,8 @@ def test_what_goes_on_has_its_moments_and_schedule_and_leaves_those_it_came_from
 def test_what_cannot_be_raced_is_refused() -> None:
     with pytest.raises(UsageError, match="lr_scheduler=OneCycleLR sets rates of its own"):
         Optimization(Quadratic("cycle"), StepOptions()).set_learning_rate(0.1)
-    with pytest.raises(UsageError, match="lr=0 of the first parameter group"):
-        Optimization(Quadratic(rates=(0.0, 0.1)), StepOptions()).set_learning_rate(0.1)
+    with pytest.raises(UsageError, match="lr=0 of every parameter group"):
+        Optimization(Quadratic(rates=(0.0, 0.0)), StepOptions()).set_learning_rate(0.1)
 
     class Several(Quadratic):
         def configure_optimizers(self) -> Any:

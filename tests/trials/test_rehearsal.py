@@ -59,7 +59,7 @@ class Data(pl.LightningDataModule):
         if self.kind != "hook":
             return batch
         assert self.trainer is not None
-        assert not self.trainer.training
+        assert self.trainer.training, "noise that a hook adds to what is trained on belongs here"
         return 100 * batch[0], batch[1]
 
 
@@ -90,7 +90,10 @@ class Lit(pl.LightningModule):
             assert self.logger is not None
             self.logger.experiment.add_scalar("loss", 1.0, self.global_step)
         if self.kind == "training_step":
-            assert (self.current_epoch, self.global_step) == (0, 0)
+            assert self.global_step == 10 * self.current_epoch + batch_idx
+            assert self.trainer.training
+            assert not self.trainer.sanity_checking
+            assert self.trainer.state.fn == "fit"
             assert self.trainer.max_epochs == 3
         return F.cross_entropy(self.network(batch[0]), batch[1])
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, cast
 
 import pytorch_lightning as pl
@@ -28,10 +28,12 @@ class Optimization:
     """
 
     def __init__(self, module: pl.LightningModule, options: StepOptions, start: State | None = None) -> None:
-        self.options = options
-        optimizers, schedulers, monitor = _configure_optimizers(cast(Any, module.configure_optimizers()))
+        self.options, self.module = options, module
+        configured, name = module.configure_optimizers(), type(module).__name__
+        if configured is None:
+            raise UsageError(f"model={name}: configure_optimizers returned None, so nothing learns; return an optimizer")
+        optimizers, schedulers, monitor = _configure_optimizers(cast(Any, configured))
         if len(optimizers) != 1:
-            name = type(module).__name__
             raise UsageError(f"model={name}: {len(optimizers)} optimizers cannot be raced; configure exactly one")
         self.optimizer: torch.optim.Optimizer = optimizers[0]
         self.schedules = _configure_schedulers_automatic_opt(schedulers, monitor)
@@ -43,21 +45,20 @@ class Optimization:
 
     @property
     def learning_rate(self) -> float:
-        """The configured rate of the first parameter group, before any schedule."""
-        group = self.optimizer.param_groups[0]
-        return float(group.get("initial_lr", group["lr"]))  # a schedule keeps the former
+        """The configured rate: see `configured_rate`."""
+        return configured_rate(self.optimizer.param_groups)
 
     def set_learning_rate(self, learning_rate: float) -> None:
         """Scale all groups and schedules, as if the optimizer had been made with this rate.
 
         Raises:
-            UsageError: for a schedule with rates of its own, or a configured rate of 0.
+            UsageError: for a schedule with rates of its own, or where every configured rate is 0.
         """
         if "max_lr" in self.optimizer.param_groups[0]:
             name = type(self.schedules[0].scheduler).__name__
             raise UsageError(f"lr_scheduler={name} sets rates of its own (max_lr); leave it out to compare rates")
         if self.learning_rate == 0:
-            raise UsageError("lr=0 of the first parameter group: give a positive rate, to which others have a ratio")
+            raise UsageError("lr=0 of every parameter group: give a positive rate, to which others have a ratio")
         factor = learning_rate / self.learning_rate
         for group in self.optimizer.param_groups:
             for key in ("lr", "initial_lr"):
@@ -66,28 +67,53 @@ class Optimization:
         for schedule in self.schedules:
             _scale(schedule.scheduler, factor)
 
-    def step(self, loss_of: Callable[[int], Tensor], accumulate: int) -> Tensor:
-        """Make one step on the mean of `loss_of(0), ..., loss_of(accumulate - 1)`; return that mean before it."""
-        losses: list[Tensor] = []
+    def step(
+        self,
+        loss_of: Callable[[int], Tensor | None],
+        accumulate: int,
+        after: Callable[[int], None] = lambda _: None,
+    ) -> Tensor | None:
+        """Make one step on the mean of `loss_of(0), ..., loss_of(accumulate - 1)`, between the module's hooks.
 
-        def closure() -> Tensor:
+        Args:
+            loss_of: the loss of a batch; None where the module skips it.
+            accumulate: how many batches.
+            after: called once after each batch but the last, whose end is the step.
+
+        Returns:
+            The mean before the step; None if all were skipped.
+        """
+        losses: list[Tensor] = []
+        ended: set[int] = set()
+
+        def closure() -> Tensor | None:
             losses.clear()
+            self.module.on_before_zero_grad(self.optimizer)
             self.optimizer.zero_grad()
             for i in range(accumulate):
                 loss = loss_of(i)
-                losses.append(loss.detach())
-                torch.autograd.backward(self.scaler.scale(loss / accumulate))
-            self.scaler.unscale_(self.optimizer)
+                if loss is not None:
+                    losses.append(loss.detach())
+                    self.module.on_before_backward(loss)
+                    self.module.backward(self.scaler.scale(loss / accumulate))
+                    self.module.on_after_backward()
+                if i < accumulate - 1 and i not in ended:
+                    ended.add(i)
+                    after(i)
+            if losses:
+                self.scaler.unscale_(self.optimizer)
+            self.module.on_before_optimizer_step(self.optimizer)
             self._clip()
-            return losses[-1]
+            return losses[-1] if losses else None
 
         if self.scaler.is_enabled():
             closure()
-            self.scaler.step(self.optimizer)
-            self.scaler.update()
+            if losses:
+                self.scaler.step(self.optimizer)
+                self.scaler.update()
         else:
             self.optimizer.step(closure)  # type: ignore[arg-type]  # every optimizer takes a tensor
-        return torch.stack(losses).mean()
+        return torch.stack(losses).mean() if losses else None
 
     def move_schedules(self, steps: int) -> None:
         """Move the schedules on after so many steps; one that waits for a metric stays."""
@@ -96,10 +122,10 @@ class Optimization:
             if period and steps % (period * schedule.frequency) == 0 and not schedule.reduce_on_plateau:
                 schedule.scheduler.step()  # type: ignore[call-arg]
 
-    def state(self, weights: dict[str, Any]) -> State:
-        """Return where the optimizer and its schedules are, beside the module's weights."""
+    def state(self, weights: dict[str, Any], steps: int = 0) -> State:
+        """Return where the optimizer and its schedules are, beside the module's weights and the steps made so far."""
         schedulers = [schedule.scheduler.state_dict() for schedule in self.schedules]
-        return State(weights, self.optimizer.state_dict(), schedulers)
+        return State(weights, self.optimizer.state_dict(), schedulers, steps)
 
     def _clip(self) -> None:
         limit = self.options.gradient_clip_val
@@ -110,6 +136,15 @@ class Optimization:
             nn.utils.clip_grad_value_(parameters, limit)
         else:
             nn.utils.clip_grad_norm_(parameters, limit)
+
+
+def configured_rate(groups: Sequence[Mapping[str, Any]]) -> float:
+    """Return the learning rate of the first parameter group that has one, before any schedule; 0 if none has.
+
+    A group at rate 0 is frozen: no other rate has a ratio to its.
+    """
+    rates = [float(group.get("initial_lr", group["lr"])) for group in groups]  # a schedule keeps the former
+    return next((rate for rate in rates if rate), 0.0)
 
 
 def check_optimization(module: pl.LightningModule) -> None:

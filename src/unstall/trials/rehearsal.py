@@ -14,6 +14,7 @@ import io
 import itertools
 import logging
 import math
+import traceback
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, redirect_stderr
@@ -26,8 +27,12 @@ from lightning_fabric.utilities.exceptions import MisconfigurationException
 from pytorch_lightning.loggers.logger import DummyLogger
 from pytorch_lightning.utilities import CombinedLoader
 from pytorch_lightning.utilities.model_helpers import is_overridden
+from torch.nn.parameter import is_lazy
 
 from unstall.errors import UsageError
+from unstall.trials.batches import same_structure, take_samples
+from unstall.trials.copies import copied
+from unstall.trials.lane import in_fit
 from unstall.trials.optimization import check_optimization
 from unstall.trials.runner import race, unchanged_random_state
 from unstall.trials.variants import Outcome, StepOptions, Variant
@@ -72,6 +77,30 @@ class Rehearsal:
         """Race variants of the module as this fit would train them."""
         return race(self.module, variants, batches, held_out, options=self.options, trainer=self.trainer, **how)
 
+    def held_out(self, first: Any, batches: Iterator[Any], samples: int) -> list[Any]:
+        """Return batches that `training_step` can be asked about: of the validation data, if they are of its kind.
+
+        Args:
+            first: A batch of training.
+            batches: Of training. Where there is no validation data, or where its batches hold something else, the next
+                ones are held out.
+            samples: How many.
+        """
+        if self.validation is None:
+            return take_samples(batches, samples)
+        validation = take_samples(self.validation, samples)
+        return validation if not validation or self._takes(validation[0], first) else take_samples(batches, samples)
+
+    def _takes(self, batch: Any, first: Any) -> bool:
+        """Return whether `training_step` takes a batch of validation data, which it is not made for."""
+        if not same_structure(first, batch):
+            return False
+        try:
+            self.race([Variant()], [], [batch])
+        except Exception:  # whatever it is: the step is not made for such a batch
+            return False
+        return True
+
     def batches(self) -> Iterator[Any]:
         """Yield the batches of one epoch after another, in the order in which the fit would see them.
 
@@ -97,24 +126,37 @@ def rehearse(
         UsageError: for manual optimization, or where there is no training loader.
     """
     check_optimization(module)
+    for name in ("training_step", "configure_optimizers"):
+        if not is_overridden(name, module):
+            raise UsageError(f"model={type(module).__name__}: it has no {name}; give it one")
     data = module if data is None else data
     if isinstance(data, pl.LightningModule | pl.LightningDataModule) and not is_overridden("train_dataloader", data):
         raise UsageError(f"data={type(data).__name__}: it has no train_dataloader; give a data module or a loader")
     if device is None:
         device = module.device if trainer is None else trainer.strategy.root_device
     training, validation = _loaders(data, trainer)
-    options = _options(trainer, training)
-    module = copy.deepcopy(module)
+    options = _options(trainer)
+    module = copied(module)
     limits = {} if trainer is None else {"max_epochs": trainer.max_epochs, "max_steps": trainer.max_steps}
     stopped = throwaway_trainer(options, device, scratch, callbacks=[_Stop()], **limits)
-    with quiet(), unchanged_random_state():
-        if isinstance(data, pl.LightningDataModule):
-            data = _already_set_up(data, training)
-            _take_hooks(module, data)
-            stopped.fit(module, datamodule=data)
-        else:
-            stopped.fit(module, training)
-    return Rehearsal(module.to(device), stopped, options, training, validation)
+    with quiet(), unchanged_random_state(), _not_torn_down(module):
+        try:
+            if isinstance(data, pl.LightningDataModule):
+                data = _already_set_up(data, training)
+                _take_hooks(module, data)
+                stopped.fit(module, datamodule=data)
+            else:
+                stopped.fit(module, training)
+        except Exception as error:
+            raise _as_usage_error(error, module) from error
+    module = module.to(device)
+    batches = stopped.num_training_batches  # infinite where nobody knows
+    steps = int(batches) // options.accumulate_grad_batches if math.isfinite(batches) else 0
+    rehearsal = Rehearsal(module, stopped, replace(options, steps_per_epoch=steps or None), training, validation)
+    if any(map(is_lazy, itertools.chain(module.parameters(), module.buffers()))):
+        with unchanged_random_state():
+            _draw_weights(rehearsal, next(rehearsal.batches()))
+    return rehearsal
 
 
 def endless(training: Any) -> Iterator[Any]:
@@ -123,14 +165,18 @@ def endless(training: Any) -> Iterator[Any]:
     Raises:
         UsageError: if there is none.
     """
-    combined = isinstance(training, list | tuple | dict)
+    together = training
+    if isinstance(training, list | tuple | dict):
+        together = CombinedLoader(training, "max_size_cycle")  # as Lightning does
+    combined = isinstance(together, CombinedLoader)
     for epoch in itertools.count():
-        for owner in (training, getattr(training, "batch_sampler", None)):
-            set_epoch = getattr(getattr(owner, "sampler", None), "set_epoch", None)
-            if set_epoch is not None:
-                set_epoch(epoch)
+        for loader in together.flattened if combined else [training]:
+            for owner in (loader, getattr(loader, "batch_sampler", None)):
+                set_epoch = getattr(getattr(owner, "sampler", None), "set_epoch", None)
+                if set_epoch is not None:
+                    set_epoch(epoch)
         batch = None
-        for batch in CombinedLoader(training, "max_size_cycle") if combined else training:
+        for batch in together:
             yield batch[0] if combined else batch
         if batch is None:
             raise UsageError("data: the training loader has no batch; give it at least batch_size samples")
@@ -180,7 +226,7 @@ class _Stop(pl.Callback):
 
 def _loaders(data: Data, trainer: pl.Trainer | None) -> tuple[Iterable[Any], Iterable[Any] | None]:
     if isinstance(data, pl.LightningModule):
-        data = copy.deepcopy(data)
+        data = copied(data)
         data.trainer = trainer
         data.prepare_data()
         data.setup("fit")
@@ -215,15 +261,38 @@ def _already_set_up(data: pl.LightningDataModule, training: Iterable[Any]) -> pl
     return data
 
 
-def _options(trainer: pl.Trainer | None, training: Any) -> StepOptions:
+def _options(trainer: pl.Trainer | None) -> StepOptions:
     """Return how the fit makes a step. Several processes step together: as if one accumulated their batches."""
     options = StepOptions() if trainer is None else StepOptions.of(trainer)
-    accumulate = options.accumulate_grad_batches * (1 if trainer is None else trainer.world_size)
+    return replace(options, accumulate_grad_batches=options.accumulate_grad_batches * (1 if trainer is None else trainer.world_size))
+
+
+@contextmanager
+def _not_torn_down(module: pl.LightningModule) -> Iterator[None]:
+    """Keep what a module gives away when its fit ends: here it has yet to begin."""
+    names = ("on_fit_end", "teardown")
+    for name in names:
+        setattr(module, name, lambda *_, **__: None)
     try:
-        steps_per_epoch = len(training) // accumulate
-    except TypeError:
-        steps_per_epoch = None
-    return replace(options, accumulate_grad_batches=accumulate, steps_per_epoch=steps_per_epoch or None)
+        yield
+    finally:
+        for name in names:
+            delattr(module, name)
+
+
+def _as_usage_error(error: Exception, module: pl.LightningModule) -> Exception:
+    """Return what Lightning itself refuses as a line to the user; what a module's own code raises as it is."""
+    *_, (frame, _) = traceback.walk_tb(error.__traceback__)
+    if isinstance(error, UsageError) or not frame.f_globals.get("__name__", "").startswith("pytorch_lightning"):
+        return error
+    return UsageError(f"model={type(module).__name__}: {' '.join(str(error).split())}")
+
+
+def _draw_weights(rehearsal: Rehearsal, batch: Any) -> None:
+    """Let lazy layers draw their weights, which they do at their first batch."""
+    with in_fit(rehearsal.module, Variant(), rehearsal.options, rehearsal.module.device, rehearsal.trainer) as lane:
+        lane.evaluate([batch])  # in eval mode nothing but the weights changes
+        rehearsal.module.load_state_dict(lane.module.state_dict())
 
 
 def _take_hooks(module: pl.LightningModule, data: pl.LightningDataModule) -> None:
