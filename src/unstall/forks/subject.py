@@ -4,10 +4,10 @@ Every copy trains on the same batches as the others and from the same start (`un
 losses differ by the one change alone.
 """
 
-import copy
 import dataclasses
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from functools import cached_property
 from typing import Any
 
@@ -15,6 +15,8 @@ import pytorch_lightning as pl
 import torch
 from torch import Tensor
 
+from unstall.audit import Observation, observe
+from unstall.errors import UsageError
 from unstall.forks.changes import Config
 from unstall.forks.tried import Fork
 from unstall.trials import (
@@ -25,12 +27,18 @@ from unstall.trials import (
     StepOptions,
     Variant,
     blank,
+    configured_rate,
     find_targets,
+    in_fit,
     race,
     samples_in,
+    scaled,
     unchanged_random_state,
 )
 from unstall.watch import Cause, Meter, Signals
+
+DISTANCES = ("mse_loss", "l1_loss", "smooth_l1_loss", "huber_loss")
+"""Losses of torch that are zero where the prediction is the target, and nowhere less."""
 
 
 def screening_steps(batch_size: int) -> int:
@@ -58,6 +66,11 @@ class Subject:
     forks: list[Fork] = dataclasses.field(default_factory=list)
 
     @property
+    def where(self) -> torch.device:
+        """Where to train."""
+        return self.device or self.module.device
+
+    @property
     def batch_size(self) -> int:
         """Samples per optimizer step."""
         return self.options.accumulate_grad_batches * samples_in(self.batches[0])
@@ -74,17 +87,23 @@ class Subject:
 
     @cached_property
     def rate(self) -> float:
-        """The configured learning rate of the first parameter group."""
+        """The configured learning rate of the first parameter group that has one.
+
+        Raises:
+            UsageError: if none has.
+        """
         state = self.race([Variant()], [], keep_state=True)[0].state
         assert state is not None
         assert state.optimizer is not None
-        group = state.optimizer["param_groups"][0]
-        return float(group.get("initial_lr", group["lr"]))
+        rate = configured_rate(state.optimizer["param_groups"])
+        if not rate:
+            raise UsageError("lr=0 of every parameter group: nothing learns; give a positive rate")
+        return rate
 
     @cached_property
     def control(self) -> Outcome:
         """The unchanged copy."""
-        return self.race([Variant()], self.training(self.long), self.held_out)[0]
+        return self.race([Variant()], self.training(self.long), self.held_out, keep_state=True)[0]
 
     @cached_property
     def signals(self) -> Signals:
@@ -92,9 +111,28 @@ class Subject:
         return self.known_signals or _measure(self)
 
     @cached_property
+    def observation(self) -> Observation | None:
+        """What one step on the first batch shows; None if it cannot be made on a copy."""
+        return self._observed(self.first_batch)
+
+    @cached_property
+    def inputs_alone(self) -> bool:
+        """Whether the inputs can be changed without changing what the loss compares with.
+
+        Tried: an autoencoder compares with its inputs, or with what it computes from them.
+        """
+        seen, other = self.observation, self._observed(scaled(self.first_batch, 0.5))
+        if seen is None or other is None or seen.comparison is None or other.comparison is None:
+            return False
+        return torch.equal(seen.comparison.target, other.comparison.target)
+
+    @cached_property
     def judge(self) -> Judge:
         """The judge of whatever is held to the same batches."""
-        return Judge.over(self.held_out, self.signals.baseline or self._loss_of_constant())
+        reference = self.signals.baseline
+        if reference is None:
+            reference = self._loss_of_constant()
+        return Judge.over(self.held_out, reference, down_to_zero=self._down_to_zero)
 
     @cached_property
     def score(self) -> Score:
@@ -109,7 +147,7 @@ class Subject:
 
     def as_seen(self, batches: Sequence[Any]) -> list[Any]:
         """Return batches as the network sees them: a transfer hook may scale them."""
-        module, device = self.module, self.device or self.module.device
+        module, device = self.module, self.where
         before = [module.on_before_batch_transfer(batch, 0) for batch in batches]
         moved = [module.transfer_batch_to_device(batch, device, 0) for batch in before]
         return [module.on_after_batch_transfer(batch, 0) for batch in moved]
@@ -164,31 +202,65 @@ class Subject:
         """Return the training batches of so many steps."""
         return self.batches[: steps * self.options.accumulate_grad_batches]
 
+    @property
+    def _down_to_zero(self) -> bool:
+        """Whether zero is the least that the loss can be, as far as is known."""
+        seen = self.observation
+        if any(loss < 0 for loss in self.control.losses) or (seen is not None and seen.loss < 0):
+            return False
+        if seen is None or seen.reference is not None:
+            return True
+        return seen.comparison is not None and seen.comparison.loss in DISTANCES and not seen.comparison.computed
+
+    def _observed(self, batch: Any) -> Observation | None:
+        with in_fit(self.module, Variant(), self.options, self.where, self.trainer) as lane:
+            try:
+                return observe(lane.module, batch, [lane.optimization.optimizer], self.trainer)
+            except Exception:  # a step that does not work on a copy: nothing is known of it
+                return None
+
     def _loss_of_constant(self) -> float:
-        """Return what the network reaches when it sees no input: the best constant prediction, for any loss."""
-        variants = [Variant(learning_rate=rate) for rate in (self.rate, 1e-3, 1e-1)]
-        return min(score.loss for score in self.scores(variants, self.short, transform=blank))
+        """Return what the network reaches when it sees no input: the best constant prediction, for any loss.
+
+        The loss before the first step where there is no such thing: the loss compares with the inputs, or the module
+        refuses blank ones.
+        """
+        losses: list[float] = []
+        if self.inputs_alone:
+            variants = [Variant(learning_rate=rate) for rate in (self.rate, 1e-3, 1e-1)]
+            with suppress(Exception):
+                losses = [score.loss for score in self.scores(variants, self.short, transform=blank)]
+        return min([loss for loss in losses if math.isfinite(loss)] or self.control.losses[:1] or [math.inf])
 
 
 def _measure(subject: Subject) -> Signals:
     """Return the signals of a first step, and what the losses of the unchanged copy add to them."""
-    control = subject.control
-    module = copy.deepcopy(subject.module).to(subject.device or subject.module.device)
-    module.trainer = subject.trainer
-    for part in module.modules():
-        if isinstance(part, pl.LightningModule):
-            part.log = lambda *_, **__: None  # type: ignore[method-assign] # there is nowhere to log to
-    meter = Meter(module.train())
-    batch = subject.first_batch
-    with unchanged_random_state(), torch.enable_grad():
-        output = module.training_step(batch, 0)
-        loss = output["loss"] if isinstance(output, Mapping) else output
-        assert isinstance(loss, Tensor)  # the control has just trained with it
-        torch.autograd.backward(loss)
-    meter.before_step()
-    meter.after_batch(loss, find_targets(batch))
-    for step_loss, batch in zip(control.losses[1:], subject.batches[1:], strict=False):
-        meter.after_batch(torch.tensor(step_loss), find_targets(batch), stepped=False)
-    if not control.finite:
-        meter.after_batch(torch.tensor(math.nan))
-    return dataclasses.replace(meter.read(), step=len(control.losses), move=None)
+    control, seen = subject.control, subject.observation
+    reference = None if seen is None else seen.reference
+
+    def targets_of(batch: Any) -> Tensor | None:
+        if seen is None:
+            return find_targets(batch)
+        return None if reference is None else reference.targets(batch)
+
+    random, learning = unchanged_random_state(), torch.enable_grad()
+    how = Variant(), subject.options, subject.where, subject.trainer
+    with random, learning, in_fit(subject.module, *how) as lane:
+        meter = Meter(lane.module)
+        if reference is not None:
+            meter.losses.targets.kind, meter.losses.targets.class_weights = reference.kind, reference.weights
+        loss = lane.loss(subject.batches[0])
+        if loss is not None:
+            torch.autograd.backward(loss)
+            meter.before_step()
+            meter.after_batch(loss, targets_of(subject.first_batch))
+        for step_loss, batch in zip(control.losses[1:], subject.batches[1:], strict=False):
+            meter.after_batch(torch.tensor(step_loss), targets_of(batch), stepped=False)
+        if not control.finite:
+            meter.after_batch(torch.tensor(math.nan))
+        if control.state is not None:
+            lane.module.load_state_dict(control.state.weights)
+        signals = meter.read()
+    move = None if control.state is None else signals.move
+    size = signals.batch_size or samples_in(subject.first_batch)
+    return dataclasses.replace(signals, step=len(control.losses), move=move, batch_size=size)

@@ -6,6 +6,7 @@ question: *what would have happened if?*
 
 from unstall.trials.batches import (
     blank,
+    can_be_one,
     concatenated,
     find_targets,
     first_samples,
@@ -16,8 +17,10 @@ from unstall.trials.batches import (
     take_samples,
     with_inputs,
 )
+from unstall.trials.copies import copied
 from unstall.trials.judge import HELPS, Judge, Score
-from unstall.trials.optimization import check_optimization
+from unstall.trials.lane import in_fit, training_step
+from unstall.trials.optimization import check_optimization, configured_rate
 from unstall.trials.rehearsal import Data, Rehearsal, quiet, rehearse, throwaway_trainer
 from unstall.trials.runner import race, unchanged_random_state
 from unstall.trials.variants import Outcome, State, StepOptions, Variant
@@ -33,10 +36,14 @@ __all__ = [
     "StepOptions",
     "Variant",
     "blank",
+    "can_be_one",
     "check_optimization",
     "concatenated",
+    "configured_rate",
+    "copied",
     "find_targets",
     "first_samples",
+    "in_fit",
     "quiet",
     "race",
     "rehearse",
@@ -46,6 +53,7 @@ __all__ = [
     "select",
     "take_samples",
     "throwaway_trainer",
+    "training_step",
     "unchanged_random_state",
     "with_inputs",
 ]
