@@ -7,7 +7,6 @@ losses differ by the one change alone.
 import dataclasses
 import math
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from functools import cached_property
 from typing import Any
 
@@ -103,7 +102,9 @@ class Subject:
     @cached_property
     def control(self) -> Outcome:
         """The unchanged copy."""
-        return self.race([Variant()], self.training(self.long), self.held_out, keep_state=True)[0]
+        how: dict[str, Any] = {"options": self.options, "device": self.device, "trainer": self.trainer}
+        batches = self.training(self.long)
+        return race(self.module, [Variant()], batches, self.held_out, keep_state=True, **how)[0]
 
     @cached_property
     def signals(self) -> Signals:
@@ -161,9 +162,18 @@ class Subject:
         keep_state: bool = False,
         options: StepOptions | None = None,
     ) -> list[Outcome]:
-        """Race variants of the module, or of another in its place, as the run's trainer would train them."""
+        """Race variants of the module, or of another in its place, as the run's trainer would train them.
+
+        A change that the module does not survive, such as inputs that it refuses, counts as divergence.
+        """
         how: dict[str, Any] = {"options": options or self.options, "device": self.device, "trainer": self.trainer}
-        return race(module or self.module, variants, batches, held_out, keep_state=keep_state, **how)
+        try:
+            return race(module or self.module, variants, batches, held_out, keep_state=keep_state, **how)
+        except UsageError:
+            raise
+        except Exception:
+            _ = self.control  # what fails without a change, too, is raised there
+            return [Outcome(variant, [], [], {}, finite=False) for variant in variants]
 
     def scores(
         self,
@@ -228,8 +238,7 @@ class Subject:
         losses: list[float] = []
         if self.inputs_alone:
             variants = [Variant(learning_rate=rate) for rate in (self.rate, 1e-3, 1e-1)]
-            with suppress(Exception):
-                losses = [score.loss for score in self.scores(variants, self.short, transform=blank)]
+            losses = [score.loss for score in self.scores(variants, self.short, transform=blank)]
         return min([loss for loss in losses if math.isfinite(loss)] or self.control.losses[:1] or [math.inf])
 
 

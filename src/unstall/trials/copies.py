@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parameter import UninitializedBuffer
 
 from unstall.errors import UsageError
 
@@ -17,13 +18,16 @@ Module = TypeVar("Module", bound=nn.Module)
 def copied(module: Module) -> Module:
     """Return a copy with weights of its own, which can be trained beside the module.
 
-    `copy.deepcopy` alone refuses a tensor with a graph, which `torch.nn.utils.weight_norm` and some modules keep, and
-    leaves weights of a scripted part behind that no optimizer takes.
+    `copy.deepcopy` alone refuses a tensor with a graph, which `torch.nn.utils.weight_norm` and some modules keep, and a
+    lazy buffer; and it leaves weights of a scripted part behind that no optimizer takes.
 
     Raises:
         UsageError: if a part, such as a lock or an open file, has no copy.
     """
     memo: dict[int, Any] = {id(tensor): tensor.detach().clone() for tensor in _with_graph(module)}
+    for buffer in module.buffers():
+        if isinstance(buffer, UninitializedBuffer):
+            memo[id(buffer)] = UninitializedBuffer(device=buffer.device, dtype=buffer.dtype)
     try:
         with torch.no_grad():
             twin = copy.deepcopy(module, memo)

@@ -88,10 +88,11 @@ class Optimization:
 
         def closure() -> Tensor | None:
             losses.clear()
-            self.module.on_before_zero_grad(self.optimizer)
-            self.optimizer.zero_grad()
             for i in range(accumulate):
                 loss = loss_of(i)
+                if i == 0:
+                    self.module.on_before_zero_grad(self.optimizer)
+                    self.optimizer.zero_grad()
                 if loss is not None:
                     losses.append(loss.detach())
                     self.module.on_before_backward(loss)
@@ -148,14 +149,17 @@ def configured_rate(groups: Sequence[Mapping[str, Any]]) -> float:
 
 
 def check_optimization(module: pl.LightningModule) -> None:
-    """Refuse a module that steps its optimizer itself: no rate of ours would reach it.
+    """Refuse a module that steps its optimizers itself: no rate of ours would reach them.
 
     Raises:
         UsageError: if `automatic_optimization` is off.
     """
     if not module.automatic_optimization:
         name = type(module).__name__
-        raise UsageError(f"model={name}: manual optimization cannot be raced; set automatic_optimization = True")
+        raise UsageError(
+            f"model={name}: manual optimization cannot be raced, since the module steps its optimizers itself; "
+            "fit still gives its curves, or set automatic_optimization = True if it has one optimizer"
+        )
 
 
 def _scale(scheduler: Any, factor: float) -> None:

@@ -80,11 +80,16 @@ class Diagnosis(Callback):
         self.observation, self.audited, self.findings = None, [], []
         if self.meter is not None:
             self.meter.watch.stop()
-        weights = any(weight.requires_grad for weight in pl_module.parameters())
-        if not pl_module.automatic_optimization or len(trainer.optimizers) != 1 or not weights:
-            self.meter = self.course = None
+        self.meter = self.course = None
+        self._begin(trainer, pl_module)
+
+    def _begin(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Note the initial weights, if there are any that one optimizer holds: lazy layers have none before a batch."""
+        groups = trainer.optimizers[0].param_groups if len(trainer.optimizers) == 1 else []
+        learns = any(weight.requires_grad for weight in pl_module.parameters())
+        if not pl_module.automatic_optimization or not groups or not learns or _is_lazy(pl_module):
             return
-        group = trainer.optimizers[0].param_groups[0]
+        group = groups[0]
         momentum = float(group.get("momentum") or group.get("betas", (0.0,))[0])
         self.meter = Meter(pl_module, momentum=momentum)
         self.course = CourseRecord(trainer.optimizers[0], clip_norm(trainer))
@@ -98,8 +103,7 @@ class Diagnosis(Callback):
         """Before the first step, see whether the module is put together right."""
         if self.meter is None or self._batches:
             return
-        tensors = (*pl_module.parameters(), *pl_module.buffers())
-        if any(nn.parameter.is_lazy(tensor) for tensor in tensors) or sum(t.nbytes for t in tensors) > LARGEST:
+        if sum(tensor.nbytes for tensor in (*pl_module.parameters(), *pl_module.buffers())) > LARGEST:
             return
         try:
             self.observation = observe(pl_module, batch, trainer.optimizers, trainer)
@@ -117,6 +121,8 @@ class Diagnosis(Callback):
 
     def on_before_backward(self, trainer: pl.Trainer, pl_module: pl.LightningModule, loss: Tensor) -> None:
         """Look for gradients that are still there."""
+        if self.meter is None and not self._batches:
+            self._begin(trainer, pl_module)
         if self.course is not None:
             self.course.before_backward(trainer.accumulate_grad_batches)
 
@@ -238,6 +244,10 @@ def _keep(trainer: pl.Trainer, verdict: Verdict, signals: Signals, findings: Seq
     for logger in trainer.loggers:
         if isinstance(logger, TensorBoardLogger):
             logger.experiment.add_text("diagnosis", text, verdict.step)
+
+
+def _is_lazy(pl_module: pl.LightningModule) -> bool:
+    return any(map(nn.parameter.is_lazy, (*pl_module.parameters(), *pl_module.buffers())))
 
 
 def _is_rehearsal(trainer: pl.Trainer) -> bool:
