@@ -15,7 +15,8 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, IterableDataset, TensorDataset
 
 from unstall.errors import UsageError
-from unstall.trials.rehearsal import endless, rehearse
+from unstall.trials.loaders import endless
+from unstall.trials.rehearsal import rehearse
 from unstall.trials.variants import Variant
 
 Batch = tuple[Tensor, Tensor]

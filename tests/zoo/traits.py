@@ -420,7 +420,7 @@ class ModuleWithin(Trait):
 class HoldsGenerator(Trait):
     """What no copy can be made of."""
 
-    refused: ClassVar = {name: "HoldsGenerator: it cannot be copied" for name in ("find", "diagnose")}
+    refused: ClassVar = dict.fromkeys(("find", "diagnose"), "HoldsGenerator: it cannot be copied")
 
     def __init__(self, lr: float = 1e-2) -> None:
         super().__init__(lr)
@@ -436,7 +436,7 @@ class LBFGS(Trait):
 
 
 class WithoutOptimizer(Trait):
-    refused: ClassVar = {name: "configure_optimizers returned None" for name in ("find", "diagnose")}
+    refused: ClassVar = dict.fromkeys(("find", "diagnose"), "configure_optimizers returned None")
 
     def configure_optimizers(self) -> Any:
         return None
@@ -445,7 +445,7 @@ class WithoutOptimizer(Trait):
 class WithoutConfigureOptimizers(pl.LightningModule):
     """Refused by Lightning itself, too."""
 
-    refused: ClassVar = {name: "it has no configure_optimizers" for name in ("find", "diagnose")} | {"fit": ""}
+    refused: ClassVar = dict.fromkeys(("find", "diagnose"), "it has no configure_optimizers") | {"fit": ""}
     pending: ClassVar[dict[str, str]] = {}
     data = Trait.data
 
@@ -460,7 +460,7 @@ class WithoutConfigureOptimizers(pl.LightningModule):
 class TwoOptimizers(Trait):
     """Refused by Lightning itself, too: with automatic optimization."""
 
-    refused: ClassVar = {name: "multiple optimizers" for name in ("find", "diagnose")} | {"fit": ""}
+    refused: ClassVar = dict.fromkeys(("find", "diagnose"), "multiple optimizers") | {"fit": ""}
 
     def configure_optimizers(self) -> Any:
         return [Adam(self.net[0].parameters()), Adam(self.net[2].parameters())]
@@ -469,7 +469,7 @@ class TwoOptimizers(Trait):
 class Adversarial(Trait):
     """Two optimizers, stepped by hand."""
 
-    refused: ClassVar = {name: "manual optimization .*fit" for name in ("find", "diagnose")}
+    refused: ClassVar = dict.fromkeys(("find", "diagnose"), "manual optimization .*fit")
 
     def __init__(self, lr: float = 1e-2) -> None:
         super().__init__(lr)
@@ -519,7 +519,7 @@ class FirstGroupEmpty(Trait):
 
 
 class AllAtRest(Trait):
-    refused: ClassVar = {name: "lr=0 of every parameter group" for name in ("find", "diagnose")}
+    refused: ClassVar = dict.fromkeys(("find", "diagnose"), "lr=0 of every parameter group")
 
     def configure_optimizers(self) -> Any:
         return SGD(self.parameters(), lr=0.0)
@@ -562,7 +562,7 @@ class Plateau(Scheduled):
 class OneCycle(Scheduled):
     """Its rates are its own."""
 
-    pending: ClassVar = {name: "its peak could be searched" for name in ("find", "diagnose")}
+    pending: ClassVar = dict.fromkeys(("find", "diagnose"), "its peak could be searched")
 
     def schedule(self, optimizer: Any) -> Any:
         steps = int(self.trainer.estimated_stepping_batches)

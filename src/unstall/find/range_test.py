@@ -111,7 +111,8 @@ def run_range_test(rehearsal: Rehearsal, scratch: str, lowest: float, highest: f
                 suggestion = finder.suggestion()
         except Exception:
             # A module may refuse bad numbers, as a distribution does whose parameters are NaN: that rate was too high.
-            rates, smoothed = (getattr(trainer.callbacks[0], name, []) for name in ("lrs", "losses"))
+            callbacks: list[Any] = vars(trainer)["callbacks"]  # Lightning sets it without declaring it
+            rates, smoothed = (getattr(callbacks[0], name, []) for name in ("lrs", "losses"))
             if not any(map(math.isfinite, smoothed)):
                 raise
     kept = [rate for rate, loss in zip(rates, smoothed, strict=False) if math.isfinite(loss)]

@@ -26,7 +26,6 @@ from unstall.trials import (
     StepOptions,
     Variant,
     blank,
-    configured_rate,
     find_targets,
     in_fit,
     race,
@@ -70,6 +69,10 @@ class Subject:
         return self.device or self.module.device
 
     @property
+    def _how(self) -> dict[str, Any]:
+        return {"options": self.options, "device": self.device, "trainer": self.trainer}
+
+    @property
     def batch_size(self) -> int:
         """Samples per optimizer step."""
         return self.options.accumulate_grad_batches * samples_in(self.batches[0])
@@ -86,25 +89,15 @@ class Subject:
 
     @cached_property
     def rate(self) -> float:
-        """The configured learning rate of the first parameter group that has one.
-
-        Raises:
-            UsageError: if none has.
-        """
-        state = self.race([Variant()], [], keep_state=True)[0].state
-        assert state is not None
-        assert state.optimizer is not None
-        rate = configured_rate(state.optimizer["param_groups"])
-        if not rate:
-            raise UsageError("lr=0 of every parameter group: nothing learns; give a positive rate")
-        return rate
+        """The configured learning rate of the first parameter group that has one."""
+        with in_fit(self.module, Variant(), self.options, self.where, self.trainer) as lane:
+            return lane.optimization.learning_rate
 
     @cached_property
     def control(self) -> Outcome:
         """The unchanged copy."""
-        how: dict[str, Any] = {"options": self.options, "device": self.device, "trainer": self.trainer}
         batches = self.training(self.long)
-        return race(self.module, [Variant()], batches, self.held_out, keep_state=True, **how)[0]
+        return race(self.module, [Variant()], batches, self.held_out, keep_state=True, **self._how)[0]
 
     @cached_property
     def signals(self) -> Signals:
@@ -114,26 +107,20 @@ class Subject:
     @cached_property
     def observation(self) -> Observation | None:
         """What one step on the first batch shows; None if it cannot be made on a copy."""
-        return self._observed(self.first_batch)
+        return _observed(self, self.first_batch)
 
     @cached_property
     def inputs_alone(self) -> bool:
-        """Whether the inputs can be changed without changing what the loss compares with.
-
-        Tried: an autoencoder compares with its inputs, or with what it computes from them.
-        """
-        seen, other = self.observation, self._observed(scaled(self.first_batch, 0.5))
-        if seen is None or other is None or seen.comparison is None or other.comparison is None:
-            return False
-        return torch.equal(seen.comparison.target, other.comparison.target)
+        """Whether what the loss compares with stays when the inputs change, which it does not in an autoencoder."""
+        seen, other = self.observation, _observed(self, scaled(self.first_batch, 0.5))
+        targets = [each.comparison.target for each in (seen, other) if each is not None and each.comparison is not None]
+        return len(targets) == 2 and torch.equal(*targets)
 
     @cached_property
     def judge(self) -> Judge:
         """The judge of whatever is held to the same batches."""
-        reference = self.signals.baseline
-        if reference is None:
-            reference = self._loss_of_constant()
-        return Judge.over(self.held_out, reference, down_to_zero=self._down_to_zero)
+        reference = self.signals.baseline or _loss_of_constant(self)
+        return Judge.over(self.held_out, reference, down_to_zero=_down_to_zero(self))
 
     @cached_property
     def score(self) -> Score:
@@ -166,12 +153,12 @@ class Subject:
 
         A change that the module does not survive, such as inputs that it refuses, counts as divergence.
         """
-        how: dict[str, Any] = {"options": options or self.options, "device": self.device, "trainer": self.trainer}
+        how = self._how | {"options": options or self.options, "keep_state": keep_state}
         try:
-            return race(module or self.module, variants, batches, held_out, keep_state=keep_state, **how)
-        except UsageError:
-            raise
-        except Exception:
+            return race(module or self.module, variants, batches, held_out, **how)
+        except Exception as error:
+            if isinstance(error, UsageError) or any(variant.start for variant in variants):
+                raise
             _ = self.control  # what fails without a change, too, is raised there
             return [Outcome(variant, [], [], {}, finite=False) for variant in variants]
 
@@ -212,34 +199,36 @@ class Subject:
         """Return the training batches of so many steps."""
         return self.batches[: steps * self.options.accumulate_grad_batches]
 
-    @property
-    def _down_to_zero(self) -> bool:
-        """Whether zero is the least that the loss can be, as far as is known."""
-        seen = self.observation
-        if any(loss < 0 for loss in self.control.losses) or (seen is not None and seen.loss < 0):
-            return False
-        if seen is None or seen.reference is not None:
-            return True
-        return seen.comparison is not None and seen.comparison.loss in DISTANCES and not seen.comparison.computed
 
-    def _observed(self, batch: Any) -> Observation | None:
-        with in_fit(self.module, Variant(), self.options, self.where, self.trainer) as lane:
-            try:
-                return observe(lane.module, batch, [lane.optimization.optimizer], self.trainer)
-            except Exception:  # a step that does not work on a copy: nothing is known of it
-                return None
+def _observed(subject: Subject, batch: Any) -> Observation | None:
+    with in_fit(subject.module, Variant(), subject.options, subject.where, subject.trainer) as lane:
+        try:
+            return observe(lane.module, batch, [lane.optimization.optimizer], subject.trainer)
+        except Exception:  # a step that does not work on a copy: nothing is known of it
+            return None
 
-    def _loss_of_constant(self) -> float:
-        """Return what the network reaches when it sees no input: the best constant prediction, for any loss.
 
-        The loss before the first step where there is no such thing: the loss compares with the inputs, or the module
-        refuses blank ones.
-        """
-        losses: list[float] = []
-        if self.inputs_alone:
-            variants = [Variant(learning_rate=rate) for rate in (self.rate, 1e-3, 1e-1)]
-            losses = [score.loss for score in self.scores(variants, self.short, transform=blank)]
-        return min([loss for loss in losses if math.isfinite(loss)] or self.control.losses[:1] or [math.inf])
+def _down_to_zero(subject: Subject) -> bool:
+    """Return whether zero is the least that the loss can be, as far as is known."""
+    seen = subject.observation
+    if any(loss < 0 for loss in subject.control.losses):
+        return False
+    if seen is None or seen.reference is not None:
+        return True
+    return seen.comparison is not None and seen.comparison.loss in DISTANCES and not seen.comparison.computed
+
+
+def _loss_of_constant(subject: Subject) -> float:
+    """Return what the network reaches when it sees no input: the best constant prediction, for any loss.
+
+    The loss before the first step where there is no such thing: the loss compares with the inputs, or the module
+    refuses blank ones.
+    """
+    losses: list[float] = []
+    if subject.inputs_alone:
+        variants = [Variant(learning_rate=rate) for rate in (subject.rate, 1e-3, 1e-1)]
+        losses = [score.loss for score in subject.scores(variants, subject.short, transform=blank)]
+    return min([loss for loss in losses if math.isfinite(loss)] or subject.control.losses[:1] or [math.inf])
 
 
 def _measure(subject: Subject) -> Signals:

@@ -20,8 +20,9 @@ from unstall.trials.batches import (
 from unstall.trials.copies import copied
 from unstall.trials.judge import HELPS, Judge, Score
 from unstall.trials.lane import in_fit, training_step
-from unstall.trials.optimization import check_optimization, configured_rate
-from unstall.trials.rehearsal import Data, Rehearsal, quiet, rehearse, throwaway_trainer
+from unstall.trials.loaders import Data
+from unstall.trials.optimization import check_optimization
+from unstall.trials.rehearsal import Rehearsal, quiet, rehearse, throwaway_trainer
 from unstall.trials.runner import race, unchanged_random_state
 from unstall.trials.variants import Outcome, State, StepOptions, Variant
 
@@ -39,7 +40,6 @@ __all__ = [
     "can_be_one",
     "check_optimization",
     "concatenated",
-    "configured_rate",
     "copied",
     "find_targets",
     "first_samples",

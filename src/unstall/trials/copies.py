@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterator, Mapping
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import torch
 from torch import Tensor, nn
@@ -27,7 +27,7 @@ def copied(module: Module) -> Module:
     memo: dict[int, Any] = {id(tensor): tensor.detach().clone() for tensor in _with_graph(module)}
     for buffer in module.buffers():
         if isinstance(buffer, UninitializedBuffer):
-            memo[id(buffer)] = UninitializedBuffer(device=buffer.device, dtype=buffer.dtype)
+            memo[id(buffer)] = cast(Any, UninitializedBuffer)(device=buffer.device, dtype=buffer.dtype)
     try:
         with torch.no_grad():
             twin = copy.deepcopy(module, memo)

@@ -10,6 +10,7 @@ that end an epoch or a fit, whose business is to report, and those of callbacks:
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from statistics import fmean
@@ -66,12 +67,11 @@ class Lane:
         trainer: pl.Trainer | None,
     ) -> None:
         self.module, self.options, self.device, self.trainer = module, options, device, trainer
-        self.logged: dict[str, list[Any] | Metric] = {}
-        self._evaluating = False
+        self.log = _Log()
         for part in module.modules():
             if isinstance(part, pl.LightningModule):
                 # There is nowhere to log to. A function: a module that copies itself must not copy all this.
-                part.log = lambda *logged, **how: self._record(*logged, **how)  # type: ignore[method-assign]
+                part.log = lambda *logged, **how: self.log.note(*logged, **how)  # type: ignore[method-assign]
                 part.print = _nothing  # type: ignore[method-assign]
         if not module.training:
             module.train()
@@ -85,7 +85,8 @@ class Lane:
         self.first = self.steps = 0 if start is None else start.steps
         per_epoch = options.steps_per_epoch
         self.steps_per_epoch = None if per_epoch is None else max(1, per_epoch // variant.merge)
-        self._stand(0)
+        self.epoch = self.steps // (self.steps_per_epoch or sys.maxsize)
+        self._stand(-1)
         module.on_train_start()
         module.on_train_epoch_start()
         if start is not None:  # after the hooks: what they make is part of the state, too
@@ -97,9 +98,9 @@ class Lane:
         Returns:
             That mean before the step; None if the module skipped all of them.
         """
-        within = self.steps if self.steps_per_epoch is None else self.steps % self.steps_per_epoch
+        self.epoch, within = divmod(self.steps, self.steps_per_epoch or sys.maxsize)
         if within == 0 and self.steps > self.first:
-            self._stand(0)
+            self._stand(-1)
             self.module.on_train_epoch_start()
         first = within * len(batches)
         moved: list[Any] = []
@@ -133,8 +134,7 @@ class Lane:
     @torch.no_grad()
     def evaluate(self, batches: Sequence[Any]) -> list[float]:
         """Return what `training_step` returns for each batch in eval mode, but for those that the module skips."""
-        self._evaluating = True
-        self.logged.clear()
+        self.log.open()
         for part in self.module.modules():
             if isinstance(part, Metric):
                 part.reset()
@@ -146,7 +146,7 @@ class Lane:
             moved = self._moved(batch)
             self._stage(RunningStage.TRAINING)
             losses.append(self._loss_of(self._output(moved, i)))
-        self._evaluating = False
+        self.log.evaluating = False
         return [loss.item() for loss in losses if loss is not None]
 
     def state(self) -> State:
@@ -156,14 +156,6 @@ class Lane:
     def loss(self, batch: Any) -> Tensor | None:
         """Return the loss of a batch at the present weights, with its graph; None if the module skips it."""
         return self._loss_of(self._output(self._moved(batch), 0))
-
-    @property
-    def metrics(self) -> dict[str, float]:
-        """What was logged in the last evaluation, over all its batches."""
-        return {
-            name: float(value.compute()) if isinstance(value, Metric) else fmean(map(float, value))
-            for name, value in self.logged.items()
-        }
 
     def _moved(self, batch: Any) -> Any:
         batch = self.module.on_before_batch_transfer(batch, 0)
@@ -187,29 +179,52 @@ class Lane:
             self.trainer.state.stage = stage
 
     def _stand(self, batch_idx: int) -> None:
-        """Tell the trainer where the fit stands."""
+        """Tell the trainer where the fit stands: at which batch of its epoch, -1 before the first."""
         if self.trainer is None:
             return
         loop = self.trainer.fit_loop
-        epoch = 0 if self.steps_per_epoch is None else self.steps // self.steps_per_epoch
-        loop.epoch_progress.current.completed = epoch
+        loop.epoch_progress.current.completed = self.epoch
         loop.epoch_loop.automatic_optimization.optim_progress.optimizer.step.total.completed = self.steps
         loop.epoch_loop.batch_progress.current.ready = batch_idx + 1
         loop.epoch_loop.batch_progress.is_last_batch = batch_idx + 1 == self.trainer.num_training_batches
 
-    def _record(self, name: str, value: Any, *_: Any, **__: Any) -> None:
-        if not self._evaluating:
+
+class _Log:
+    """Takes what a module logs; what it logs in an evaluation is kept."""
+
+    def __init__(self) -> None:
+        self.evaluating = False
+        self._kept: dict[str, list[Any] | Metric] = {}
+
+    def open(self) -> None:
+        """Begin an evaluation."""
+        self.evaluating = True
+        self._kept.clear()
+
+    def note(self, name: str, value: Any, *_: Any, **__: Any) -> None:
+        """Take the arguments of `LightningModule.log`."""
+        if not self.evaluating:
             return
         if isinstance(value, Metric):
-            self.logged[name] = value
+            self._kept[name] = value
         elif isinstance(value, int | float | Tensor):
-            logged = self.logged.setdefault(name, [])
+            logged = self._kept.setdefault(name, [])
             assert isinstance(logged, list)
             logged.append(value)
 
+    @property
+    def metrics(self) -> dict[str, float]:
+        """What was logged in the last evaluation, over all its batches."""
+        return {
+            name: float(value.compute()) if isinstance(value, Metric) else fmean(map(float, value))
+            for name, value in self._kept.items()
+        }
+
 
 def training_step(module: pl.LightningModule, batch: Any, batch_idx: int = 0) -> Any:
-    """Call `training_step` as Lightning does: with the number of the batch if it asks for it."""
+    """Call `training_step` as Lightning does: with the number of the batch, or the loader's iterator, if it asks."""
+    if is_param_in_hook_signature(module.training_step, "dataloader_iter", explicit=True):
+        return module.training_step(iter([(batch, batch_idx, 0)]))
     numbered = is_param_in_hook_signature(module.training_step, "batch_idx", min_args=2)
     return module.training_step(batch, batch_idx) if numbered else module.training_step(batch)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from typing import Any, cast
 
 import pytorch_lightning as pl
@@ -31,7 +31,7 @@ class Optimization:
         self.options, self.module = options, module
         configured, name = module.configure_optimizers(), type(module).__name__
         if configured is None:
-            raise UsageError(f"model={name}: configure_optimizers returned None, so nothing learns; return an optimizer")
+            raise UsageError(f"model={name}: configure_optimizers returned None; return an optimizer")
         optimizers, schedulers, monitor = _configure_optimizers(cast(Any, configured))
         if len(optimizers) != 1:
             raise UsageError(f"model={name}: {len(optimizers)} optimizers cannot be raced; configure exactly one")
@@ -45,8 +45,18 @@ class Optimization:
 
     @property
     def learning_rate(self) -> float:
-        """The configured rate: see `configured_rate`."""
-        return configured_rate(self.optimizer.param_groups)
+        """The configured rate of the first parameter group that has one, before any schedule.
+
+        A group at rate 0 is frozen: no other rate has a ratio to its.
+
+        Raises:
+            UsageError: if none has one.
+        """
+        groups = self.optimizer.param_groups
+        rates = [float(group.get("initial_lr", group["lr"])) for group in groups]  # a schedule keeps the former
+        if not any(rates):
+            raise UsageError("lr=0 of every parameter group: nothing learns; give a positive rate")
+        return next(filter(None, rates))
 
     def set_learning_rate(self, learning_rate: float) -> None:
         """Scale all groups and schedules, as if the optimizer had been made with this rate.
@@ -57,8 +67,6 @@ class Optimization:
         if "max_lr" in self.optimizer.param_groups[0]:
             name = type(self.schedules[0].scheduler).__name__
             raise UsageError(f"lr_scheduler={name} sets rates of its own (max_lr); leave it out to compare rates")
-        if self.learning_rate == 0:
-            raise UsageError("lr=0 of every parameter group: give a positive rate, to which others have a ratio")
         factor = learning_rate / self.learning_rate
         for group in self.optimizer.param_groups:
             for key in ("lr", "initial_lr"):
@@ -113,7 +121,7 @@ class Optimization:
                 self.scaler.step(self.optimizer)
                 self.scaler.update()
         else:
-            self.optimizer.step(closure)  # type: ignore[arg-type]  # every optimizer takes a tensor
+            self.optimizer.step(cast(Any, closure))  # every optimizer takes a tensor
         return torch.stack(losses).mean() if losses else None
 
     def move_schedules(self, steps: int) -> None:
@@ -121,7 +129,7 @@ class Optimization:
         for schedule in self.schedules:
             period = 1 if schedule.interval == "step" else self.options.steps_per_epoch
             if period and steps % (period * schedule.frequency) == 0 and not schedule.reduce_on_plateau:
-                schedule.scheduler.step()  # type: ignore[call-arg]
+                self.module.lr_scheduler_step(schedule.scheduler, None)
 
     def state(self, weights: dict[str, Any], steps: int = 0) -> State:
         """Return where the optimizer and its schedules are, beside the module's weights and the steps made so far."""
@@ -139,15 +147,6 @@ class Optimization:
             nn.utils.clip_grad_norm_(parameters, limit)
 
 
-def configured_rate(groups: Sequence[Mapping[str, Any]]) -> float:
-    """Return the learning rate of the first parameter group that has one, before any schedule; 0 if none has.
-
-    A group at rate 0 is frozen: no other rate has a ratio to its.
-    """
-    rates = [float(group.get("initial_lr", group["lr"])) for group in groups]  # a schedule keeps the former
-    return next((rate for rate in rates if rate), 0.0)
-
-
 def check_optimization(module: pl.LightningModule) -> None:
     """Refuse a module that steps its optimizers itself: no rate of ours would reach them.
 
@@ -163,7 +162,8 @@ def check_optimization(module: pl.LightningModule) -> None:
 
 
 def _scale(scheduler: Any, factor: float) -> None:
-    if hasattr(scheduler, "base_lrs"):
-        scheduler.base_lrs = [base * factor for base in scheduler.base_lrs]
+    for name in ("base_lrs", "base_values"):  # the latter in timm, whose schedules are no torch's
+        if hasattr(scheduler, name):
+            setattr(scheduler, name, [base * factor for base in getattr(scheduler, name)])
     for part in getattr(scheduler, "_schedulers", ()):  # SequentialLR and ChainedScheduler hold others
         _scale(part, factor)

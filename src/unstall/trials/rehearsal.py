@@ -9,7 +9,6 @@ scaling of its inputs to a hook of the data module. Whatever trains a copy of it
 
 from __future__ import annotations
 
-import copy
 import io
 import itertools
 import logging
@@ -19,13 +18,11 @@ import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, redirect_stderr
 from dataclasses import dataclass, replace
-from typing import Any, TypeAlias, cast
+from typing import Any, cast
 
 import pytorch_lightning as pl
 import torch
-from lightning_fabric.utilities.exceptions import MisconfigurationException
 from pytorch_lightning.loggers.logger import DummyLogger
-from pytorch_lightning.utilities import CombinedLoader
 from pytorch_lightning.utilities.model_helpers import is_overridden
 from torch.nn.parameter import is_lazy
 
@@ -33,15 +30,10 @@ from unstall.errors import UsageError
 from unstall.trials.batches import same_structure, take_samples
 from unstall.trials.copies import copied
 from unstall.trials.lane import in_fit
+from unstall.trials.loaders import Data, already_set_up, endless, loaders_of
 from unstall.trials.optimization import check_optimization
 from unstall.trials.runner import race, unchanged_random_state
 from unstall.trials.variants import Outcome, StepOptions, Variant
-
-Data: TypeAlias = (
-    "pl.LightningDataModule | pl.LightningModule | Iterable[Any] | tuple[Iterable[Any], Iterable[Any]] | None"
-)
-"""What `Trainer.fit` takes: a data module; training and validation loaders, or the first alone; None (or the module
-itself) for the module's own loaders."""
 
 
 @dataclass(frozen=True)
@@ -123,7 +115,7 @@ def rehearse(
         device: Where to train; that of the trainer, or else of the module, if None.
 
     Raises:
-        UsageError: for manual optimization, or where there is no training loader.
+        UsageError: for manual optimization, where there is no training loader, and for whatever Lightning refuses.
     """
     check_optimization(module)
     for name in ("training_step", "configure_optimizers"):
@@ -134,7 +126,7 @@ def rehearse(
         raise UsageError(f"data={type(data).__name__}: it has no train_dataloader; give a data module or a loader")
     if device is None:
         device = module.device if trainer is None else trainer.strategy.root_device
-    training, validation = _loaders(data, trainer)
+    training, validation = loaders_of(data, trainer)
     options = _options(trainer)
     module = copied(module)
     limits = {} if trainer is None else {"max_epochs": trainer.max_epochs, "max_steps": trainer.max_steps}
@@ -142,13 +134,16 @@ def rehearse(
     with quiet(), unchanged_random_state(), _not_torn_down(module):
         try:
             if isinstance(data, pl.LightningDataModule):
-                data = _already_set_up(data, training)
+                data = already_set_up(data, training)
                 _take_hooks(module, data)
                 stopped.fit(module, datamodule=data)
             else:
                 stopped.fit(module, training)
         except Exception as error:
-            raise _as_usage_error(error, module) from error
+            if not _is_lightnings(error):
+                raise
+            line = " ".join(str(error).split())
+            raise UsageError(f"model={type(module).__name__}: {line}") from error
     module = module.to(device)
     batches = stopped.num_training_batches  # infinite where nobody knows
     steps = int(batches) // options.accumulate_grad_batches if math.isfinite(batches) else 0
@@ -157,29 +152,6 @@ def rehearse(
         with unchanged_random_state():
             _draw_weights(rehearsal, next(rehearsal.batches()))
     return rehearsal
-
-
-def endless(training: Any) -> Iterator[Any]:
-    """Yield the batches of one epoch after another, in the order in which a fit would see them.
-
-    Raises:
-        UsageError: if there is none.
-    """
-    together = training
-    if isinstance(training, list | tuple | dict):
-        together = CombinedLoader(training, "max_size_cycle")  # as Lightning does
-    combined = isinstance(together, CombinedLoader)
-    for epoch in itertools.count():
-        for loader in together.flattened if combined else [training]:
-            for owner in (loader, getattr(loader, "batch_sampler", None)):
-                set_epoch = getattr(getattr(owner, "sampler", None), "set_epoch", None)
-                if set_epoch is not None:
-                    set_epoch(epoch)
-        batch = None
-        for batch in together:
-            yield batch[0] if combined else batch
-        if batch is None:
-            raise UsageError("data: the training loader has no batch; give it at least batch_size samples")
 
 
 def throwaway_trainer(options: StepOptions, device: torch.device, scratch: str, **arguments: Any) -> pl.Trainer:
@@ -224,47 +196,11 @@ class _Stop(pl.Callback):
         trainer.should_stop = True
 
 
-def _loaders(data: Data, trainer: pl.Trainer | None) -> tuple[Iterable[Any], Iterable[Any] | None]:
-    if isinstance(data, pl.LightningModule):
-        data = copied(data)
-        data.trainer = trainer
-        data.prepare_data()
-        data.setup("fit")
-        training, validation = data.train_dataloader(), _validation(data)
-    elif isinstance(data, pl.LightningDataModule):
-        before, data.trainer = data.trainer, trainer
-        try:
-            data.prepare_data()
-            data.setup("fit")
-            training, validation = data.train_dataloader(), _validation(data)
-        finally:
-            data.trainer = before
-    else:
-        training, validation = data if isinstance(data, tuple) else (data, None)
-    if isinstance(validation, list | tuple):
-        validation = validation[0] if validation else None
-    return training, validation
-
-
-def _validation(data: pl.LightningDataModule | pl.LightningModule) -> Any:
-    try:
-        return data.val_dataloader()
-    except MisconfigurationException:
-        return None
-
-
-def _already_set_up(data: pl.LightningDataModule, training: Iterable[Any]) -> pl.LightningDataModule:
-    data = copy.copy(data)
-    for name in ("prepare_data", "setup", "teardown"):
-        setattr(data, name, lambda *_, **__: None)
-    data.train_dataloader = lambda: training  # type: ignore[method-assign]
-    return data
-
-
 def _options(trainer: pl.Trainer | None) -> StepOptions:
     """Return how the fit makes a step. Several processes step together: as if one accumulated their batches."""
     options = StepOptions() if trainer is None else StepOptions.of(trainer)
-    return replace(options, accumulate_grad_batches=options.accumulate_grad_batches * (1 if trainer is None else trainer.world_size))
+    processes = 1 if trainer is None else trainer.world_size
+    return replace(options, accumulate_grad_batches=options.accumulate_grad_batches * processes)
 
 
 @contextmanager
@@ -280,12 +216,10 @@ def _not_torn_down(module: pl.LightningModule) -> Iterator[None]:
             delattr(module, name)
 
 
-def _as_usage_error(error: Exception, module: pl.LightningModule) -> Exception:
-    """Return what Lightning itself refuses as a line to the user; what a module's own code raises as it is."""
+def _is_lightnings(error: Exception) -> bool:
+    """Return whether Lightning itself refuses the module; what the module's own code raises is shown as it is."""
     *_, (frame, _) = traceback.walk_tb(error.__traceback__)
-    if isinstance(error, UsageError) or not frame.f_globals.get("__name__", "").startswith("pytorch_lightning"):
-        return error
-    return UsageError(f"model={type(module).__name__}: {' '.join(str(error).split())}")
+    return str(frame.f_globals.get("__name__")).startswith(("pytorch_lightning.", "lightning_fabric."))
 
 
 def _draw_weights(rehearsal: Rehearsal, batch: Any) -> None:

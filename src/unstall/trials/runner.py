@@ -12,6 +12,7 @@ import math
 import random
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -115,7 +116,7 @@ class _Runner:
                 try:
                     loss = lane.step(together)
                 except Exception as error:
-                    self._show_unless_numbers_grew(error, lane.steps, lambda fresh, batches=together: fresh.step(batches))
+                    self._show_unless_numbers_grew(error, lane.steps, partial(Lane.step, batches=together))
                     refused = True
                     break
                 losses.append(loss)
@@ -126,7 +127,7 @@ class _Runner:
                 try:
                     evaluated = lane.evaluate(held_out)
                 except Exception as error:
-                    self._show_unless_numbers_grew(error, lane.steps, lambda fresh: fresh.evaluate(held_out))
+                    self._show_unless_numbers_grew(error, lane.steps, partial(Lane.evaluate, batches=held_out))
                     refused = True
                 if not refused and held_out and not evaluated:
                     raise UsageError(f"{self._name}: training_step returned None in eval mode; it must return a loss")
@@ -135,7 +136,7 @@ class _Runner:
                 variant=self.variant,
                 losses=values if finite else values[: [*map(math.isfinite, values), False].index(False)],
                 held_out_losses=evaluated if finite else [],
-                held_out_metrics=lane.metrics if finite else {},
+                held_out_metrics=lane.log.metrics if finite else {},
                 finite=finite,
                 state=lane.state() if keep_state and finite else None,
             )

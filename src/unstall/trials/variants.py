@@ -41,8 +41,8 @@ class Variant:
     """One way to train. The default one changes nothing.
 
     Args:
-        learning_rate: of the first parameter group that has one; the others keep their ratio to it, and a schedule still
-            multiplies it. None keeps the configured one.
+        learning_rate: of the first parameter group that has one; the others keep their ratio to it, and a schedule
+            still multiplies it. None keeps the configured one.
         merge: this many consecutive batches become one. A variant sees all batches once, so variants that differ
             here match in samples, not in steps.
         start: continue from there; None restarts from the module's own weights with a fresh optimizer.
