@@ -77,7 +77,7 @@ def _alike(batches: Sequence[Any]) -> bool:
 
 def _lengths(batch: Any) -> Iterator[int]:
     if isinstance(batch, Tensor):
-        yield len(batch)
+        yield len(batch) if batch.ndim else 0
     parts = batch.values() if isinstance(batch, Mapping) else batch if isinstance(batch, list | tuple) else ()
     for part in parts:
         yield from _lengths(part)
@@ -114,7 +114,8 @@ def concatenated(batches: Sequence[Any]) -> Any:
 
 def first_samples(batches: Sequence[Any], count: int) -> Any:
     """Return one batch of the first `count` samples; the whole of the first batch where batches cannot be merged."""
-    if len(set(_lengths(batches[0]))) != 1 or not _alike(batches[:1]) or not can_be_one(batches[:count]):
+    rows = len(set(_lengths(batches[0]))) == 1 and _alike(batches[:1])
+    if not rows or not can_be_one(batches[:count]):
         return batches[0]
     return apply_to_collection(concatenated(batches[:count]), Tensor, lambda tensor: tensor[:count])
 
