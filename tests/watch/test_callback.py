@@ -176,6 +176,21 @@ def test_manual_optimization_is_left_alone(tmp_path: Path) -> None:
     assert callback.verdict is None
 
 
+def test_of_manual_optimization_the_first_step_is_looked_at(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    class Softmax(Lit):
+        def training_step(self, batch: Sequence[Tensor], batch_idx: int) -> Tensor:
+            optimizer: Any = self.optimizers()
+            optimizer.zero_grad()
+            loss = F.cross_entropy(self.network(batch[0]).softmax(1), batch[1])
+            self.manual_backward(loss)
+            optimizer.step()
+            return loss
+
+    for module, lines in (Lit(0.1, automatic=False), 0), (Softmax(0.1, automatic=False), 1):
+        fit(tmp_path, module, Diagnosis(), max_epochs=1)
+        assert capsys.readouterr().out.count("Before the first step") == lines
+
+
 def test_lazy_layers_are_watched_from_their_first_step_and_no_optimizer_is_left_alone(tmp_path: Path) -> None:
     class Lazy(Lit):
         def __init__(self) -> None:

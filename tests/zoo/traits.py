@@ -124,9 +124,7 @@ class NegativeLoss(Trait):
         return super().loss(batch) - 5
 
 
-class LossInNats(Trait):
-    """Twice the precision."""
-
+class DoublePrecision(Trait):
     def __init__(self, lr: float = 1e-2) -> None:
         super().__init__(lr)
         self.double()
@@ -433,6 +431,13 @@ class HoldsGenerator(Trait):
 class LBFGS(Trait):
     def configure_optimizers(self) -> Any:
         return torch.optim.LBFGS(self.parameters(), lr=self.hparams["lr"], max_iter=2)
+
+
+class Adafactor(Trait):
+    """Its rate is relative to the weights."""
+
+    def configure_optimizers(self) -> Any:
+        return torch.optim.Adafactor(self.parameters(), lr=self.hparams["lr"])
 
 
 class WithoutOptimizer(Trait):

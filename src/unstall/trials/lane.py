@@ -11,7 +11,7 @@ that end an epoch or a fit, whose business is to report, and those of callbacks:
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from statistics import fmean
 from typing import Any
@@ -67,7 +67,7 @@ class Lane:
         trainer: pl.Trainer | None,
     ) -> None:
         self.module, self.options, self.device, self.trainer = module, options, device, trainer
-        self.log = _Log()
+        self.log, self._training_step = _Log(), _stepper(module)
         for part in module.modules():
             if isinstance(part, pl.LightningModule):
                 # There is nowhere to log to. A function: a module that copies itself must not copy all this.
@@ -165,7 +165,7 @@ class Lane:
     def _output(self, batch: Any, batch_idx: int) -> Any:
         dtype = MIXED.get(str(self.options.precision))
         with torch.autocast(self.device.type, dtype=dtype, enabled=dtype is not None, cache_enabled=False):
-            return training_step(self.module, batch, batch_idx)
+            return self._training_step(batch, batch_idx)
 
     def _loss_of(self, output: Any) -> Tensor | None:
         loss = output.get("loss", output) if isinstance(output, Mapping) else output
@@ -223,10 +223,16 @@ class _Log:
 
 def training_step(module: pl.LightningModule, batch: Any, batch_idx: int = 0) -> Any:
     """Call `training_step` as Lightning does: with the number of the batch, or the loader's iterator, if it asks."""
-    if is_param_in_hook_signature(module.training_step, "dataloader_iter", explicit=True):
-        return module.training_step(iter([(batch, batch_idx, 0)]))
-    numbered = is_param_in_hook_signature(module.training_step, "batch_idx", min_args=2)
-    return module.training_step(batch, batch_idx) if numbered else module.training_step(batch)
+    return _stepper(module)(batch, batch_idx)
+
+
+def _stepper(module: pl.LightningModule) -> Callable[[Any, int], Any]:
+    step = module.training_step
+    if is_param_in_hook_signature(step, "dataloader_iter", explicit=True):
+        return lambda batch, batch_idx: step(iter([(batch, batch_idx, 0)]))
+    if is_param_in_hook_signature(step, "batch_idx", min_args=2):
+        return step
+    return lambda batch, _: step(batch)
 
 
 def _handed_out(output: Any, loss: Tensor | None, accumulated: int) -> dict[str, Any]:

@@ -157,7 +157,7 @@ def check_optimization(module: pl.LightningModule) -> None:
         name = type(module).__name__
         raise UsageError(
             f"model={name}: manual optimization cannot be raced, since the module steps its optimizers itself; "
-            "fit still gives its curves, or set automatic_optimization = True if it has one optimizer"
+            "fit shows its curves and looks at its first step; of a single optimizer, set automatic_optimization = True"
         )
 
 

@@ -38,7 +38,8 @@ class Diagnosis(Callback):
 
     Works for any LightningModule with automatic optimization, and without a logger. Before the first step a copy of the
     module makes one on the first batch, and what is put together wrong is said at once. From then on it costs no
-    forward or backward pass, and a look at the weights every 20 steps. A healthy run gets one line at its end.
+    forward or backward pass, and a look at the weights every 20 steps. A healthy run gets one line at its end. Of a
+    module that steps its optimizers itself only the first step is looked at.
 
     Args:
         monitor: Name of the logged validation loss; `val_loss` and its like are found, too.
@@ -63,7 +64,7 @@ class Diagnosis(Callback):
         self._suspicion: Cause | Fault | None = None
         self._announced: Cause | Fault | None = None
         self._batches = 0
-        self._stepped = False
+        self._stepped = self._looked = False
 
     def state_dict(self) -> dict[str, Any]:
         """Return plain numbers and tensors: the checkpoint loads with `weights_only=True`."""
@@ -76,7 +77,7 @@ class Diagnosis(Callback):
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Note the initial weights."""
         self.verdict = self._suspicion = self._announced = None
-        self._batches, self._stepped = 0, False
+        self._batches, self._stepped, self._looked = 0, False, False
         self.observation, self.audited, self.findings = None, [], []
         if self.meter is not None:
             self.meter.watch.stop()
@@ -101,9 +102,13 @@ class Diagnosis(Callback):
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
     ) -> None:
         """Before the first step, see whether the module is put together right."""
-        if self.meter is None or self._batches:
+        if self._looked or self._batches or (self.meter is None and pl_module.automatic_optimization):
             return
-        if sum(tensor.nbytes for tensor in (*pl_module.parameters(), *pl_module.buffers())) > LARGEST:
+        self._looked = True
+        if (
+            _is_lazy(pl_module)
+            or sum(tensor.nbytes for tensor in (*pl_module.parameters(), *pl_module.buffers())) > LARGEST
+        ):
             return
         try:
             self.observation = observe(pl_module, batch, trainer.optimizers, trainer)
@@ -112,7 +117,7 @@ class Diagnosis(Callback):
             return
         self.audited = find(FAULTS, self.observation)
         reference = self.observation.reference
-        if reference is not None:
+        if reference is not None and self.meter is not None:
             targets = self.meter.losses.targets
             targets.kind, targets.class_weights = reference.kind, reference.weights
         for finding in self.audited:
