@@ -45,7 +45,6 @@ from unstall.trials import (
     Variant,
     rehearse,
     samples_in,
-    take_samples,
     unchanged_random_state,
 )
 
@@ -105,7 +104,7 @@ def find_learning_rate(
         tested, suggestion = run_range_test(rehearsal, scratch, min_learning_rate, max_learning_rate)
 
         batches, options = rehearsal.batches(), rehearsal.options
-        held_out = take_samples(batches if rehearsal.validation is None else rehearsal.validation, HELD_OUT_SAMPLES)
+        held_out = rehearsal.held_out(first, batches, HELD_OUT_SAMPLES)
         if not held_out:
             raise UsageError("data: the validation loader has no batch; give it samples, or leave it out")
         batch_size = samples_in(first) * options.accumulate_grad_batches

@@ -1,6 +1,5 @@
 """What can be changed about a run: its settings, its batches, its network. Copies, never the original."""
 
-import copy
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -10,6 +9,7 @@ from torch import nn
 
 from unstall.find import Config as Config
 from unstall.find import overlay_for
+from unstall.trials import copied
 
 
 def overlay_of(config: Config, names: Sequence[str], value: Any, place: str = "model") -> dict[str, Any] | None:
@@ -40,7 +40,7 @@ def network_settings(config: Config) -> Mapping[str, Any]:
 
 def redrawn(module: pl.LightningModule) -> pl.LightningModule:
     """Return a copy whose layers have drawn their weights anew, as their classes do."""
-    module = copy.deepcopy(module)
+    module = copied(module)
     with torch.random.fork_rng():
         torch.manual_seed(0)
         for part in module.modules():
@@ -51,7 +51,7 @@ def redrawn(module: pl.LightningModule) -> pl.LightningModule:
 
 def with_relu(module: pl.LightningModule) -> pl.LightningModule | None:
     """Return a copy with ReLU in the place of sigmoid and tanh, or None if it has neither."""
-    module = copy.deepcopy(module)
+    module = copied(module)
     replaced = False
     for part in list(module.modules()):
         for name, child in part.named_children():

@@ -17,7 +17,7 @@ from unstall.forks.report import VERDICT, read_signals, show, write_report
 from unstall.forks.subject import screening_steps
 from unstall.forks.suspects import Rebuild
 from unstall.forks.tried import Report
-from unstall.trials import Data, State, rehearse, samples_in, take_samples, unchanged_random_state
+from unstall.trials import Data, State, rehearse, samples_in, unchanged_random_state
 from unstall.watch import Signals
 
 HELD_OUT_SAMPLES = 2000
@@ -64,9 +64,9 @@ def diagnose_module(
 
         rehearsal = rehearse(module, data, trainer, scratch)
         accumulate = rehearsal.options.accumulate_grad_batches
-        size = accumulate * samples_in(next(rehearsal.batches()))
-        batches = rehearsal.batches()
-        held_out = take_samples(batches if rehearsal.validation is None else rehearsal.validation, HELD_OUT_SAMPLES)
+        first, batches = next(rehearsal.batches()), rehearsal.batches()
+        size = accumulate * samples_in(first)
+        held_out = rehearsal.held_out(first, batches, HELD_OUT_SAMPLES)
         steps = int(min(4 * screening_steps(size), rehearsal.horizon))
         report = fork(
             rehearsal.module,
@@ -116,7 +116,10 @@ def diagnose_run(
     if checkpoint is not None:
         optimizers = checkpoint.get("optimizer_states", [])
         start = State(
-            checkpoint["state_dict"], optimizers[0] if optimizers else None, checkpoint.get("lr_schedulers", ())
+            checkpoint["state_dict"],
+            optimizers[0] if optimizers else None,
+            checkpoint.get("lr_schedulers", ()),
+            checkpoint.get("global_step", 0),
         )
     signals = read_signals(folder)
     known: dict[str, Any] = {"config": config, "rebuild": rebuild, "findings": read_findings(folder / VERDICT)}

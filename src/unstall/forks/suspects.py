@@ -46,7 +46,7 @@ def find_suspects(
 
     Args:
         module: The run's own, at its initial weights.
-        batch: Any of the training batches.
+        batch: Any of the training batches; None: its inputs are to be left alone.
         config: The run's configuration; may be empty.
         rebuild: None: no setting can be changed.
         spoilt: What better initial weights would mend: `DEAD_AT_START` or `BAD_SCALE`.
@@ -101,7 +101,8 @@ def try_suspects(
 
     found: list[tuple[Fork, float, Suspect]] = []
     spoilt = Cause.DEAD_AT_START if findings.dead_at_start else Cause.BAD_SCALE
-    for suspect in find_suspects(subject.module, subject.first_batch, subject.config, rebuild, spoilt):
+    batch = subject.first_batch if subject.inputs_alone else None
+    for suspect in find_suspects(subject.module, batch, subject.config, rebuild, spoilt):
         scores = run(suspect, grid, 2 * subject.short)
         at = judge.best(scores)
         found.append((accuse(suspect, grid[at], scores[at]), grid[at], suspect))

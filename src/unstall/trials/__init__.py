@@ -6,6 +6,7 @@ question: *what would have happened if?*
 
 from unstall.trials.batches import (
     blank,
+    can_be_one,
     concatenated,
     find_targets,
     first_samples,
@@ -16,10 +17,13 @@ from unstall.trials.batches import (
     take_samples,
     with_inputs,
 )
+from unstall.trials.copies import copied
 from unstall.trials.judge import HELPS, Judge, Score
+from unstall.trials.lane import in_fit, training_step
 from unstall.trials.learning_rate import LearningRate, learning_rate_of
+from unstall.trials.loaders import Data
 from unstall.trials.optimization import check_optimization
-from unstall.trials.rehearsal import Data, Rehearsal, quiet, rehearse, throwaway_trainer
+from unstall.trials.rehearsal import Rehearsal, quiet, rehearse, throwaway_trainer
 from unstall.trials.runner import race, unchanged_random_state
 from unstall.trials.variants import Outcome, State, StepOptions, Variant
 
@@ -35,10 +39,13 @@ __all__ = [
     "StepOptions",
     "Variant",
     "blank",
+    "can_be_one",
     "check_optimization",
     "concatenated",
+    "copied",
     "find_targets",
     "first_samples",
+    "in_fit",
     "learning_rate_of",
     "quiet",
     "race",
@@ -49,6 +56,7 @@ __all__ = [
     "select",
     "take_samples",
     "throwaway_trainer",
+    "training_step",
     "unchanged_random_state",
     "with_inputs",
 ]

@@ -29,10 +29,12 @@ class Optimization:
     """
 
     def __init__(self, module: pl.LightningModule, options: StepOptions, start: State | None = None) -> None:
-        self.options = options
-        optimizers, schedulers, monitor = _configure_optimizers(cast(Any, module.configure_optimizers()))
+        self.options, self.module = options, module
+        configured, name = module.configure_optimizers(), type(module).__name__
+        if configured is None:
+            raise UsageError(f"model={name}: configure_optimizers returned None; return an optimizer")
+        optimizers, schedulers, monitor = _configure_optimizers(cast(Any, configured))
         if len(optimizers) != 1:
-            name = type(module).__name__
             raise UsageError(f"model={name}: {len(optimizers)} optimizers cannot be raced; configure exactly one")
         self.optimizer: torch.optim.Optimizer = optimizers[0]
         self.schedules = _configure_schedulers_automatic_opt(schedulers, monitor)
@@ -57,40 +59,66 @@ class Optimization:
         """
         set_learning_rate(self.optimizer, [schedule.scheduler for schedule in self.schedules], learning_rate)
 
-    def step(self, loss_of: Callable[[int], Tensor], accumulate: int) -> Tensor:
-        """Make one step on the mean of `loss_of(0), ..., loss_of(accumulate - 1)`; return that mean before it."""
-        losses: list[Tensor] = []
+    def step(
+        self,
+        loss_of: Callable[[int], Tensor | None],
+        accumulate: int,
+        after: Callable[[int], None] = lambda _: None,
+    ) -> Tensor | None:
+        """Make one step on the mean of `loss_of(0), ..., loss_of(accumulate - 1)`, between the module's hooks.
 
-        def closure() -> Tensor:
+        Args:
+            loss_of: the loss of a batch; None where the module skips it.
+            accumulate: how many batches.
+            after: called once after each batch but the last, whose end is the step.
+
+        Returns:
+            The mean before the step; None if all were skipped.
+        """
+        losses: list[Tensor] = []
+        ended: set[int] = set()
+
+        def closure() -> Tensor | None:
             losses.clear()
-            self.optimizer.zero_grad()
             for i in range(accumulate):
                 loss = loss_of(i)
-                losses.append(loss.detach())
-                torch.autograd.backward(self.scaler.scale(loss / accumulate))
-            self.scaler.unscale_(self.optimizer)
+                if i == 0:
+                    self.module.on_before_zero_grad(self.optimizer)
+                    self.optimizer.zero_grad()
+                if loss is not None:
+                    losses.append(loss.detach())
+                    self.module.on_before_backward(loss)
+                    self.module.backward(self.scaler.scale(loss / accumulate))
+                    self.module.on_after_backward()
+                if i < accumulate - 1 and i not in ended:
+                    ended.add(i)
+                    after(i)
+            if losses:
+                self.scaler.unscale_(self.optimizer)
+            self.module.on_before_optimizer_step(self.optimizer)
             self._clip()
-            return losses[-1]
+            return losses[-1] if losses else None
 
         if self.scaler.is_enabled():
             closure()
-            self.scaler.step(self.optimizer)
-            self.scaler.update()
+            if losses:
+                self.scaler.step(self.optimizer)
+                self.scaler.update()
         else:
-            self.optimizer.step(closure)  # type: ignore[arg-type]  # every optimizer takes a tensor
-        return torch.stack(losses).mean()
+            self.optimizer.step(cast(Any, closure))  # every optimizer takes a tensor
+        return torch.stack(losses).mean() if losses else None
 
     def move_schedules(self, steps: int) -> None:
         """Move the schedules on after so many steps; one that waits for a metric stays."""
         for schedule in self.schedules:
             period = 1 if schedule.interval == "step" else self.options.steps_per_epoch
             if period and steps % (period * schedule.frequency) == 0 and not schedule.reduce_on_plateau:
-                schedule.scheduler.step()  # type: ignore[call-arg]
+                self.module.lr_scheduler_step(schedule.scheduler, None)
 
-    def state(self, weights: dict[str, Any]) -> State:
-        """Return where the optimizer and its schedules are, beside the module's weights."""
+    def state(self, weights: dict[str, Any], steps: int = 0) -> State:
+        """Return where the optimizer and its schedules are, beside the module's weights and the steps made so far."""
         schedulers = [schedule.scheduler.state_dict() for schedule in self.schedules]
-        return State(weights, self.optimizer.state_dict(), schedulers)
+        return State(weights, self.optimizer.state_dict(), schedulers, steps)
 
     def _clip(self) -> None:
         limit = self.options.gradient_clip_val
@@ -104,7 +132,7 @@ class Optimization:
 
 
 def check_optimization(module: pl.LightningModule) -> None:
-    """Refuse a module that steps its optimizer itself: no rate of ours would reach it; and what is no module at all.
+    """Refuse a module that steps its optimizers itself: no rate of ours would reach them; and what is no module at all.
 
     Raises:
         UsageError: if `automatic_optimization` is off, or if the module is of another Lightning than ours.
@@ -118,7 +146,8 @@ def check_optimization(module: pl.LightningModule) -> None:
             "import unstall first, or import but one of `lightning` and `pytorch_lightning`"
         )
     if not module.automatic_optimization:
+        name = type(module).__name__
         raise UsageError(
-            f"model={type(module).__name__}: manual optimization cannot be raced, since no rate of ours reaches "
-            "optimizers that the module steps itself; `unstall fit` trains it, with its curves and checkpoints"
+            f"model={name}: manual optimization cannot be raced, since the module steps its optimizers itself; "
+            "fit shows its curves and looks at its first step; of a single optimizer, set automatic_optimization = True"
         )

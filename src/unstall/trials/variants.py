@@ -28,11 +28,13 @@ class State:
         weights: `module.state_dict()`; of a checkpoint, its `state_dict`.
         optimizer: the optimizer's state, of a checkpoint its `optimizer_states[0]`; None starts a fresh one.
         schedulers: one state per scheduler, of a checkpoint its `lr_schedulers`; empty starts them afresh.
+        steps: optimizer steps made so far, which the module sees as `global_step`; of a checkpoint its `global_step`.
     """
 
     weights: Mapping[str, Any]
     optimizer: Mapping[str, Any] | None = None
     schedulers: Sequence[Mapping[str, Any]] = ()
+    steps: int = 0
 
 
 @dataclass(frozen=True)
@@ -40,8 +42,8 @@ class Variant:
     """One way to train. The default one changes nothing.
 
     Args:
-        learning_rate: of the first parameter group; the others keep their ratio to it, and a schedule still
-            multiplies it. None keeps the configured one.
+        learning_rate: of the first parameter group that has one; the others keep their ratio to it, and a schedule
+            still multiplies it. None keeps the configured one.
         merge: this many consecutive batches become one. A variant sees all batches once, so variants that differ
             here match in samples, not in steps.
         start: continue from there; None restarts from the module's own weights with a fresh optimizer.
