@@ -56,6 +56,10 @@ sqrt(128 / b) of it, which lies between as many steps and as many samples."""
 HELD_OUT_SAMPLES = 1024
 
 
+START = 4
+"""Steps that are tried before the search: a module may skip the first batch."""
+
+
 PROBE = 0.125
 """Steps after the race, as a share of the leader's, in which it goes on at its rate and at half a decade less."""
 
@@ -99,11 +103,12 @@ def find_learning_rate(
         np.random.seed(seed)
         torch.manual_seed(seed)
         rehearsal = rehearse(module, data, trainer, scratch)
-        first = next(rehearsal.batches())
-        _check_start(rehearsal, first)
+        options = rehearsal.options
+        first, *more = itertools.islice(rehearsal.batches(), START * options.accumulate_grad_batches)
+        _check_start(rehearsal, [first, *more])
         tested, suggestion = run_range_test(rehearsal, scratch, min_learning_rate, max_learning_rate)
 
-        batches, options = rehearsal.batches(), rehearsal.options
+        batches = rehearsal.batches()
         held_out = rehearsal.held_out(first, batches, HELD_OUT_SAMPLES)
         if not held_out:
             raise UsageError("data: the validation loader has no batch; give it samples, or leave it out")
@@ -191,9 +196,9 @@ def _check_arguments(lowest: float, highest: float, num_rates: int, steps: int |
         raise UsageError(f"steps={steps}: {num_rates} rates need at least {15 * num_rates} to tell them apart")
 
 
-def _check_start(rehearsal: Rehearsal, first: Any) -> None:
-    """One step of a copy: whatever cannot be raced says so here."""
-    outcome = rehearsal.race([Variant(1e-8)], [first] * rehearsal.options.accumulate_grad_batches)[0]
+def _check_start(rehearsal: Rehearsal, batches: Sequence[Any]) -> None:
+    """A few steps of a copy, which hardly move it: whatever cannot be raced says so here."""
+    outcome = rehearsal.race([Variant(1e-8)], batches)[0]
     if not outcome.losses:
         name = type(rehearsal.module).__name__
         raise UsageError(f"model={name}: the loss is not finite at the start; check the inputs and initial weights")
