@@ -87,8 +87,8 @@ def test_no_leg_goes_on_after_the_fit() -> None:
 def test_a_lower_rate_must_come_as_far_as_the_leader_was_seen_to_come() -> None:
     steep = [1 / (1 + step) for step in range(100)]
     flat = [1.0] * 100
-    assert settle(0.1, 0.4, 1.0, 1e-7, flat) == settle(0.1, 0.4, 1.0, 1e-7) < 0.1
-    assert settle(0.1, 0.4, 1.0, 1e-7, steep) == 0.1, "a tenth of the way is ten times the loss"
+    assert settle(0.1, 0.4, 1.0, 1e-7, flat) == settle(0.1, 0.4, 1.0, 1e-7) == 0.01
+    assert settle(0.1, 0.4, 1.0, 1e-7, steep) == 0.032, "a tenth of the way is ten times the loss"
     assert settle(0.1, 0.4, 32.0, 1e-7, steep) == settle(0.1, 0.4, 32.0, 1e-7), "the fit is long enough"
 
 

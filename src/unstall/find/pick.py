@@ -34,20 +34,21 @@ SCALES = 1.0, 10**-0.5, 0.1
 """What the leader may be lowered to: itself, half a decade below, and a decade."""
 
 
-LONGEST, UNKNOWN = 32.0, 4.0
+LONGEST, UNKNOWN = 32.0, 2.0
 """How many times longer than the race a fit counts as at most: none longer was measured; and where nobody knows how
 long it will be, such as over a stream."""
 
 
 NOTHING = 0.003
 """Share of the loss at the start that a difference between losses must exceed to be one at all: a loss that has gone to
-zero differs from another such loss by any factor. With 0 to 0.004 as many picks of 78 searches are within a point of
-the best, 73 (`benchmarks/lr_find.py`, one seed); with 0.005 it is 72."""
+zero differs from another such loss by any factor. Small enough that no pick of `benchmarks/lr_find.py`, where losses stay
+well above it, is worse for it."""
 
 
-SEEN = 0.5
+SEEN = 0.3
 """Share of the race: how far a fit at a lower rate comes is read off the leader's own losses, if it is no further than
-this. Beyond it the power law is as good (73 of those 78 searches; with 1.0 it is 71)."""
+this. Beyond it the power law is safer: with 0.5 the leader was kept at a cliff that the race did not reach
+(RMSprop on sigmoid layers, batch 1024, in `benchmarks/lr_find.py`)."""
 
 
 USABLE = 1.5
