@@ -41,8 +41,8 @@ long it will be, such as over a stream."""
 
 NOTHING = 0.003
 """Share of the loss at the start that a difference between losses must exceed to be one at all: a loss that has gone to
-zero differs from another such loss by any factor. Small enough that no pick of `benchmarks/lr_find.py`, where losses stay
-well above it, is worse for it."""
+zero differs from another such loss by any factor. None of the tables of `benchmarks/lr_find.py`, where losses stay well
+above it, is worse for it."""
 
 
 SEEN = 0.3
