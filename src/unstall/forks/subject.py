@@ -30,6 +30,7 @@ from unstall.trials import (
     in_fit,
     race,
     samples_in,
+    scale_of_inputs,
     scaled,
     unchanged_random_state,
 )
@@ -111,7 +112,9 @@ class Subject:
 
     @cached_property
     def inputs_alone(self) -> bool:
-        """Whether what the loss compares with stays when the inputs change, which it does not in an autoencoder."""
+        """Whether inputs can be changed, and what the loss compares with then stays: not so in an autoencoder."""
+        if scale_of_inputs(self.first_batch) is None:
+            return False
         seen, other = self.observation, _observed(self, scaled(self.first_batch, 0.5))
         targets = [each.comparison.target for each in (seen, other) if each is not None and each.comparison is not None]
         return len(targets) == 2 and torch.equal(*targets)
