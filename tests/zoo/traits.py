@@ -93,8 +93,6 @@ class Skips(Trait):
 
 
 class SkipsTheFirst(Trait):
-    pending: ClassVar = {"find": "the first batch alone decides whether a step has a loss"}
-
     def training_step(self, batch: Any, batch_idx: int) -> Any:
         return None if batch_idx % 4 == 0 else self.loss(batch)
 
@@ -298,6 +296,10 @@ class ReadsWhatItLogged(Trait):
 class EndsEpochsEarly(Trait):
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> int | None:
         return -1 if batch_idx == 6 else None
+
+    def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
+        assert batch_idx != 6
+        assert "loss" in outputs
 
 
 class RetainsGraph(Trait):

@@ -194,6 +194,6 @@ def _check_arguments(lowest: float, highest: float, num_rates: int, steps: int |
 def _check_start(rehearsal: Rehearsal, first: Any) -> None:
     """One step of a copy: whatever cannot be raced says so here."""
     outcome = rehearsal.race([Variant(1e-8)], [first] * rehearsal.options.accumulate_grad_batches)[0]
-    if not outcome.losses:
+    if not outcome.finite:
         name = type(rehearsal.module).__name__
         raise UsageError(f"model={name}: the loss is not finite at the start; check the inputs and initial weights")

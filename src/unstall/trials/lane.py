@@ -105,25 +105,28 @@ class Lane:
             self.module.on_train_epoch_start()
         first = within * len(batches)
         moved: list[Any] = []
-        outputs: list[dict[str, Any]] = []
+        ended: set[int] = set()
+        outputs: dict[int, dict[str, Any]] = {}
 
         def loss_of(i: int) -> Tensor | None:
             if i == len(moved):  # an optimizer may ask for the loss again
                 self._stand(first + i)
                 moved.append(self._moved(batches[i]))
                 if self.module.on_train_batch_start(moved[i], first + i) == -1:
-                    return None
+                    ended.add(i)
+            if i in ended:  # the hook has ended the epoch: here it leaves out the batch
+                return None
             output = self._output(moved[i], first + i)
             loss = self._loss_of(output)
             if loss is not None and not loss.requires_grad:
                 name = type(self.module).__name__
                 raise UsageError(f"model={name}: the loss requires no gradient; unfreeze a parameter")
-            del outputs[i:]
-            outputs.append(_handed_out(output, loss, len(batches)))
+            outputs[i] = _handed_out(output, loss, len(batches))
             return loss
 
         def after(i: int) -> None:
-            self.module.on_train_batch_end(outputs[i] if i < len(outputs) else {}, moved[i], first + i)
+            if i not in ended:
+                self.module.on_train_batch_end(outputs[i], moved[i], first + i)
 
         loss = self.optimization.step(loss_of, len(batches), after)
         self.steps += 1
