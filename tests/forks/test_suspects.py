@@ -48,6 +48,19 @@ def test_unscaled_inputs_are_brought_to_unit_scale(scale: float, suspected: bool
         assert labels is batch[1]
 
 
+def test_inputs_that_the_loss_compares_with_are_left_alone() -> None:
+    class Compares(Blobs):
+        def training_step(self, batch: Any, batch_idx: int) -> Any:
+            return (self.network(batch[0]) - batch[0][:, :10]).square().mean()
+
+    training, held_out = blobs(128, scale=100.0)
+    for module, divided in (Blobs(0.1), True), (Compares(1e-6), False):
+        subject = Subject(module, training[:8], held_out)
+        try_suspects(subject, findings_of(subject), [0.1])
+        changes = [fork.change for fork in subject.forks]
+        assert any(change.startswith("inputs divided") for change in changes) == divided
+
+
 def test_settings_are_changed_where_there_are_any() -> None:
     settings = {"init_scale": 20.0, "activation": "sigmoid", "widths": [20, 1, 200, 3]}
     overlays: list[dict[str, Any]] = []

@@ -1,3 +1,4 @@
+from collections import OrderedDict
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -125,6 +126,10 @@ def test_merged_batches_keep_the_structure_and_what_is_no_tensor() -> None:
     merged = concatenated([{"inputs": torch.ones(2, 1), "name": "a"}, {"inputs": torch.zeros(1, 1), "name": "b"}])
     assert merged["inputs"].flatten().tolist() == [1, 1, 0]
     assert merged["name"] == "a"
+    ordered = concatenated([OrderedDict(inputs=torch.ones(1))] * 2)
+    assert isinstance(ordered, OrderedDict)
+    assert isinstance(blank(ordered), OrderedDict)
+    assert ordered["inputs"].tolist() == [1, 1], "and is left alone"
 
 
 @pytest.mark.parametrize(

@@ -65,6 +65,9 @@ def test_data_come_as_a_fit_takes_them() -> None:
     assert data.calls == ["fit"]
     assert loaders_of((SHORT, LONG), None) == (SHORT, LONG)
     assert loaders_of(SHORT, None) == (SHORT, None)
+    for several in ({"a": LONG, "b": SHORT}, CombinedLoader([LONG, SHORT], "sequential")):
+        assert loaders_of((SHORT, several), None) == (SHORT, LONG)
+    assert loaders_of((SHORT, []), None) == (SHORT, None)
     again = already_set_up(data, LONG)
     again.setup("fit")
     assert again.train_dataloader() == LONG

@@ -195,6 +195,7 @@ def test_validation_batches_that_the_step_is_not_made_for_are_left_out(tmp_path:
     class Picky(Lit):
         def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
             assert batch[0].shape[1] == 4
+            assert len(batch[0]) % 10 == 0
             return super().training_step(batch, batch_idx)
 
     trainer, loader = make_trainer(tmp_path), DataLoader(samples(0), 20)
@@ -204,13 +205,13 @@ def test_validation_batches_that_the_step_is_not_made_for_are_left_out(tmp_path:
         TensorDataset(torch.randn(60, 5), torch.ones(60).long()),
     ]
     used = []
-    for other in others:
-        rehearsal = rehearse(Picky(), (loader, DataLoader(other, 30)), trainer, str(tmp_path))
+    for other, size in [*((other, 30) for other in others), (samples(1, 169), 40)]:
+        rehearsal = rehearse(Picky(), (loader, DataLoader(other, size)), trainer, str(tmp_path))
         batches = rehearsal.batches()
-        held_out = rehearsal.held_out(next(rehearsal.batches()), batches, 50)
+        held_out = rehearsal.held_out(next(rehearsal.batches()), batches, 169 if size == 40 else 50)
         used.append((len(held_out[0][0]), sum(len(batch[0]) for batch in held_out)))
         assert len(rehearsal.race([Variant()], [next(batches)], held_out)[0].held_out_losses) == len(held_out)
-    assert used == [(30, 60), (20, 60), (20, 60)], "of validation; of training, of which the next follows"
+    assert used == [(30, 60), (20, 60), (20, 60), (20, 180)], "of validation; of training, of which the next follows"
 
 
 def test_lazy_layers_have_their_weights_and_nothing_is_torn_down(tmp_path: Path) -> None:

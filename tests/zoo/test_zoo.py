@@ -57,6 +57,7 @@ def test_anyones_module(trait: Any, instrument: str, tmp_path: Path, request: py
     trainer = pl.Trainer(
         accelerator="cpu",
         max_epochs=1,
+        max_steps=10,
         default_root_dir=tmp_path,
         logger=False,
         callbacks=[unstall.Diagnosis(every_n_steps=5)] if watched else [],

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 import math
+from collections import UserDict
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, ClassVar, NamedTuple
@@ -282,9 +283,23 @@ class EveryHook(Trait):
         assert outputs["loss"].ndim == 0
 
 
+class ReadsWhatItLogged(Trait):
+    def training_step(self, batch: Any, batch_idx: int) -> Any:
+        loss = self.loss(batch)
+        self.log("train_loss", loss)
+        return loss
+
+    def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
+        assert self.trainer.callback_metrics["train_loss"] == outputs["loss"]
+
+
 class EndsEpochsEarly(Trait):
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> int | None:
         return -1 if batch_idx == 6 else None
+
+    def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
+        assert batch_idx != 6
+        assert "loss" in outputs
 
 
 class RetainsGraph(Trait):
@@ -810,6 +825,45 @@ class Graphs(Trait):
 class Record:
     inputs: Tensor
     labels: Tensor
+
+
+class Encoding(UserDict[str, Tensor]):
+    """A mapping whose entries are attributes, too."""
+
+    def __getattr__(self, name: str) -> Any:
+        if name == "data":
+            raise AttributeError
+        return self.data[name]
+
+
+class Encodings(Trait):
+    @staticmethod
+    def collate(rows: Any) -> Encoding:
+        inputs, labels = zip(*rows, strict=True)
+        return Encoding({"inputs": torch.stack(inputs), "labels": torch.stack(labels)})
+
+    @classmethod
+    def data(cls) -> Any:
+        return loader(ROWS, collate_fn=cls.collate), loader(ROWS, collate_fn=cls.collate)
+
+    def loss(self, batch: Encoding) -> Tensor:
+        return super().loss((batch.inputs, batch.labels))
+
+
+class Language(Trait):
+    """The target is the next word."""
+
+    def __init__(self, lr: float = 1e-2) -> None:
+        super().__init__(lr)
+        self.net = nn.Sequential(nn.Embedding(30, 8), nn.Linear(8, 30))
+
+    @classmethod
+    def data(cls) -> Any:
+        words = torch.randint(30, (160, 6), generator=torch.Generator().manual_seed(0))
+        return loader(words), loader(words)
+
+    def loss(self, batch: Tensor) -> Tensor:
+        return F.cross_entropy(self.net(batch[:, :-1]).flatten(0, 1), batch[:, 1:].flatten())
 
 
 class Records(Trait):

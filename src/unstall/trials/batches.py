@@ -1,6 +1,7 @@
 """Batches of any structure: a tensor, or tuples, lists and mappings of them, as a `DataLoader` yields them."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Sized
+import copy
+from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping, Sequence, Sized
 from dataclasses import is_dataclass
 from typing import Any
 
@@ -105,7 +106,7 @@ def concatenated(batches: Sequence[Any]) -> Any:
     if isinstance(first, Tensor):
         return torch.cat(list(batches))
     if isinstance(first, Mapping):
-        return {key: concatenated([batch[key] for batch in batches]) for key in first}
+        return _replaced(first, {key: concatenated([batch[key] for batch in batches]) for key in first})
     if isinstance(first, list | tuple):
         parts = [concatenated(part) for part in zip(*batches, strict=True)]
         return type(first)(*parts) if hasattr(first, "_fields") else type(first)(parts)
@@ -129,7 +130,7 @@ def with_inputs(batch: Any, change: Callable[[Tensor], Tensor]) -> Any:
     """Return the batch with its first floating-point tensor changed, which are the inputs by custom."""
     if isinstance(batch, Mapping):
         name = next((key for key, value in batch.items() if _is_float(value)), None)
-        return batch if name is None else {**batch, name: change(batch[name])}
+        return batch if name is None else _replaced(batch, {name: change(batch[name])})
     if isinstance(batch, (tuple, list)) and batch and _is_float(batch[0]):
         parts = change(batch[0]), *batch[1:]
         return type(batch)(*parts) if hasattr(batch, "_fields") else type(batch)(parts)
@@ -151,6 +152,15 @@ def scale_of_inputs(batch: Any) -> float | None:
     seen: list[Tensor] = []
     with_inputs(batch, lambda inputs: seen.append(inputs) or inputs)  # type: ignore[func-returns-value]
     return float(seen[0].square().mean().sqrt()) if seen else None
+
+
+def _replaced(batch: Mapping[str, Any], values: Mapping[str, Any]) -> Any:
+    """Return a mapping of the same class with other values: some are asked for attributes, too."""
+    if not isinstance(batch, MutableMapping):
+        return {**batch, **values}
+    changed = copy.copy(batch)
+    changed.update(values)
+    return changed
 
 
 def _is_float(value: object) -> bool:

@@ -67,7 +67,8 @@ class Lane:
         trainer: pl.Trainer | None,
     ) -> None:
         self.module, self.options, self.device, self.trainer = module, options, device, trainer
-        self.log, self._training_step = _Log(), _stepper(module)
+        self.log = _Log({} if trainer is None else trainer.callback_metrics)
+        self._training_step = _stepper(module)
         for part in module.modules():
             if isinstance(part, pl.LightningModule):
                 # There is nowhere to log to. A function: a module that copies itself must not copy all this.
@@ -104,25 +105,28 @@ class Lane:
             self.module.on_train_epoch_start()
         first = within * len(batches)
         moved: list[Any] = []
-        outputs: list[dict[str, Any]] = []
+        ended: set[int] = set()
+        outputs: dict[int, dict[str, Any]] = {}
 
         def loss_of(i: int) -> Tensor | None:
             if i == len(moved):  # an optimizer may ask for the loss again
                 self._stand(first + i)
                 moved.append(self._moved(batches[i]))
                 if self.module.on_train_batch_start(moved[i], first + i) == -1:
-                    return None
+                    ended.add(i)
+            if i in ended:  # the hook has ended the epoch: here it leaves out the batch
+                return None
             output = self._output(moved[i], first + i)
             loss = self._loss_of(output)
             if loss is not None and not loss.requires_grad:
                 name = type(self.module).__name__
                 raise UsageError(f"model={name}: the loss requires no gradient; unfreeze a parameter")
-            del outputs[i:]
-            outputs.append(_handed_out(output, loss, len(batches)))
+            outputs[i] = _handed_out(output, loss, len(batches))
             return loss
 
         def after(i: int) -> None:
-            self.module.on_train_batch_end(outputs[i] if i < len(outputs) else {}, moved[i], first + i)
+            if i not in ended:
+                self.module.on_train_batch_end(outputs[i], moved[i], first + i)
 
         loss = self.optimization.step(loss_of, len(batches), after)
         self.steps += 1
@@ -190,10 +194,14 @@ class Lane:
 
 
 class _Log:
-    """Takes what a module logs; what it logs in an evaluation is kept."""
+    """Takes what a module logs; what it logs in an evaluation is kept.
 
-    def __init__(self) -> None:
-        self.evaluating = False
+    Args:
+        latest: Where a hook would look for what a step has logged.
+    """
+
+    def __init__(self, latest: dict[str, Tensor]) -> None:
+        self.evaluating, self.latest = False, latest
         self._kept: dict[str, list[Any] | Metric] = {}
 
     def open(self) -> None:
@@ -204,6 +212,8 @@ class _Log:
     def note(self, name: str, value: Any, *_: Any, **__: Any) -> None:
         """Take the arguments of `LightningModule.log`."""
         if not self.evaluating:
+            if isinstance(value, int | float | Tensor):
+                self.latest[name] = torch.as_tensor(value).detach()
             return
         if isinstance(value, Metric):
             self._kept[name] = value
@@ -253,7 +263,7 @@ def _running(trainer: pl.Trainer | None, module: pl.LightningModule) -> Iterator
     step = loop.epoch_loop.automatic_optimization.optim_progress.optimizer.step.total
     batch = loop.epoch_loop.batch_progress
     before = trainer.state, loop.epoch_progress.current.completed, step.completed, batch.current.ready
-    last, held = batch.is_last_batch, dict(vars(strategy))
+    last, held, logged = batch.is_last_batch, dict(vars(strategy)), dict(trainer.callback_metrics)
     trainer.state = TrainerState(TrainerStatus.RUNNING, TrainerFn.FITTING, RunningStage.TRAINING)
     strategy.connect(module)
     try:
@@ -262,6 +272,8 @@ def _running(trainer: pl.Trainer | None, module: pl.LightningModule) -> Iterator
         trainer.state, loop.epoch_progress.current.completed, step.completed, batch.current.ready = before
         batch.is_last_batch = last
         vars(strategy).update(held)
+        trainer.callback_metrics.clear()
+        trainer.callback_metrics.update(logged)
 
 
 def _nothing(*_: Any, **__: Any) -> None: ...

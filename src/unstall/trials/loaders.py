@@ -62,8 +62,10 @@ def loaders_of(data: Data, trainer: pl.Trainer | None) -> tuple[Iterable[Any], I
             data.trainer = before
     else:
         training, validation = data if isinstance(data, tuple) else (data, None)
-    if isinstance(validation, list | tuple):
-        validation = validation[0] if validation else None
+    if isinstance(validation, list | tuple | dict):
+        validation = CombinedLoader(validation) if validation else None
+    if isinstance(validation, CombinedLoader):
+        validation = validation.flattened[0]
     return training, validation
 
 

@@ -81,15 +81,15 @@ class Rehearsal:
         if self.validation is None:
             return take_samples(batches, samples)
         validation = take_samples(self.validation, samples)
-        return validation if not validation or self._takes(validation[0], first) else take_samples(batches, samples)
+        return validation if not validation or self._takes(validation, first) else take_samples(batches, samples)
 
-    def _takes(self, batch: Any, first: Any) -> bool:
-        """Return whether `training_step` takes a batch of validation data, which it is not made for."""
-        if not same_structure(first, batch):
+    def _takes(self, validation: Sequence[Any], first: Any) -> bool:
+        """Return whether `training_step` takes batches of validation data, which it is not made for."""
+        if not all(same_structure(first, batch) for batch in validation):
             return False
         try:
-            self.race([Variant()], [], [batch])
-        except Exception:  # whatever it is: the step is not made for such a batch
+            self.race([Variant()], [], validation)
+        except Exception:  # whatever it is: the step is not made for such batches
             return False
         return True
 

@@ -173,8 +173,10 @@ class _Runner:
     def _values(self, losses: Sequence[Tensor | None]) -> list[float]:
         """Return the loss of each step; of one that the module skipped, the last before it, or else the first."""
         known = [loss for loss in losses if loss is not None]
-        if losses and not known:
-            raise UsageError(f"{self._name}: training_step returned None for every batch; it must return a loss")
-        values: list[float] = torch.stack(known).tolist() if known else []
+        if not known:
+            if len(losses) > 1:  # a single one may be skipped
+                raise UsageError(f"{self._name}: training_step returned None for every batch; it must return a loss")
+            return []
+        values: list[float] = torch.stack(known).tolist()
         seen = itertools.accumulate(loss is not None for loss in losses)
         return [values[max(0, count - 1)] for count in seen]
