@@ -87,3 +87,24 @@ def test_the_table_of_causes_is_what_the_code_says(capsys: pytest.CaptureFixture
     spec.loader.exec_module(script)
     script.main()
     assert (ROOT / "docs" / "causes.md").read_text() == capsys.readouterr().out
+
+
+@pytest.mark.filterwarnings("ignore:.*does not have many workers")
+@pytest.mark.filterwarnings("ignore:.*smaller than the logging interval")
+def test_the_example_in_python_finds_diagnoses_and_trains(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (text,) = re.findall(r"```python\n(# example\.py\n.*?)```", (ROOT / "docs/python.md").read_text(), re.DOTALL)
+    monkeypatch.chdir(tmp_path)
+    found: dict[str, object] = {}
+    exec(compile(text, "example.py", "exec"), found)
+    search, report, watch = found["search"], found["report"], found["watch"]
+    assert isinstance(search, unstall.LearningRateSearch)
+    assert isinstance(report, unstall.Report)
+    assert isinstance(watch, unstall.Diagnosis)
+    assert search.learning_rate > 1e-4
+    assert report.verdict.cause == unstall.Cause.TOO_LOW
+    assert report.fix is not None
+    assert watch.verdict is not None
+    assert not watch.verdict.stalled
+    assert f"the pick: {search.learning_rate}" in capsys.readouterr().out

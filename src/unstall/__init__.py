@@ -6,6 +6,8 @@ The names below are the whole public interface. Each is imported when it is firs
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from unstall.one_lightning import install
+
 if TYPE_CHECKING:  # for type checkers and editors; a test holds the three lists to one another
     from unstall.causes import COURSE_FAULTS, FAULTS, Fault, Finding
     from unstall.cli import NoProfiler, ProgressBar, Trainer, diagnose, program, run
@@ -38,7 +40,7 @@ if TYPE_CHECKING:  # for type checkers and editors; a test holds the three lists
         training_curves,
         write,
     )
-    from unstall.trials import Outcome, Score, State, Variant, quiet, race
+    from unstall.trials import LearningRate, Outcome, Score, State, Variant, quiet, race
     from unstall.watch import STALLS, Cause, Diagnosis, Meter, Signals, Verdict, name_cause
 
 __all__ = [
@@ -55,6 +57,7 @@ __all__ = [
     "Fork",
     "History",
     "InMemoryDataset",
+    "LearningRate",
     "LearningRateSearch",
     "Mean",
     "Meter",
@@ -104,9 +107,12 @@ _ROOMS = {
     "find": "LearningRateSearch find_learning_rate",
     "forks": "Fork Report fork screening_steps",
     "runs": "Checkpoints Curves History Mean Mistakes Predictions Run RunLogger png read_metrics training_curves write",
-    "trials": "Outcome Score State Variant quiet race",
+    "trials": "LearningRate Outcome Score State Variant quiet race",
     "watch": "STALLS Cause Diagnosis Meter Signals Verdict name_cause",
 }
+
+
+install()  # before anybody asks for the other of Lightning's two names
 
 
 def __getattr__(name: str) -> Any:

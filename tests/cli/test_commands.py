@@ -1,9 +1,12 @@
 """Every command on somebody's own module and data, from the base config of this package alone."""
 
 import json
+import re
+import sys
 from pathlib import Path
 
 import pytest
+import torch
 import yaml
 
 from unstall.cli.commands import CLI
@@ -48,6 +51,68 @@ def test_a_stall_is_diagnosed_and_its_fix_is_a_config(place: Path, capsys: pytes
     words = command.split()
     main(words[words.index("fit") :])
     assert yaml.safe_load((last_line(capsys) / "hparams.yaml").read_text())["learning_rate"] > 1e-4
+
+
+RATES = """
+import mine
+import torch
+
+
+class HardCoded(mine.Classifier):
+    def __init__(self) -> None:
+        super().__init__()
+
+    def configure_optimizers(self):
+        return torch.optim.Adam(self.parameters(), lr=1e-7)
+
+
+class Hundredth(mine.Classifier):
+    def __init__(self, base_lr: float = 1e-5) -> None:
+        super().__init__()
+        self.base_lr = base_lr
+
+    def configure_optimizers(self):
+        head = {"params": self.network[2].parameters(), "lr": self.base_lr}
+        return torch.optim.Adam([{"params": self.network[0].parameters()}, head], lr=self.base_lr / 100)
+"""
+
+
+def rates_of(run: Path) -> tuple[float, float]:
+    """The rate in a run's table of hyper-parameters, and in its checkpoint."""
+    state = torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)["optimizer_states"][0]
+    return yaml.safe_load((run / "hparams.yaml").read_text())["learning_rate"], state["param_groups"][0]["lr"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["HardCoded", "Hundredth"])
+def test_what_is_printed_trains_at_the_rate_that_was_found(
+    name: str, place: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (place / "rates.py").write_text(RATES)
+    monkeypatch.delitem(sys.modules, "rates", raising=False)
+    model = ["-c", "mine.yaml", f"--model=rates.{name}"]
+
+    def take(printed: str) -> Path:
+        words = next(line for line in printed.splitlines() if " fit -" in line).split()
+        main(words[words.index("fit") :])
+        return last_line(capsys)
+
+    main(["lr_find", *model, "--steps=140"])
+    printed = capsys.readouterr().out
+    found = json.loads((Path(printed.splitlines()[-1]) / "lr_find.json").read_text())["learning_rate"]
+    assert rates_of(take(printed)) == (pytest.approx(found), pytest.approx(found))
+
+    main(["fit", *model])
+    run = last_line(capsys)
+    main(["diagnose", str(run)])
+    printed = capsys.readouterr().out
+    assert json.loads((run / "diagnosis.json").read_text())["cause"] == "learning rate too low"
+    fixed = take(printed)
+    raced = float(re.findall(r"learning rate (\S+)  .*<- fix", printed)[0])
+    assert rates_of(fixed) == (pytest.approx(raced), pytest.approx(raced))
+
+    main(["diagnose", str(fixed)])  # its own rate is the one that it was given
+    assert json.loads((fixed / "diagnosis.json").read_text())["cause"] != "learning rate too low"
 
 
 def test_without_a_model_the_setting_is_named(place: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -76,6 +76,33 @@ def test_noise_lowers_the_rate_the_more_the_longer_the_fit() -> None:
     assert picked(0.3, math.inf) == picked(0.3, 32.0)
 
 
+def test_no_leg_goes_on_after_the_fit() -> None:
+    assert leg_lengths(2854, 7, horizon=64) == [(7, 64)], "all rates race the whole fit"
+    legs = leg_lengths(820, 7, horizon=120)
+    assert legs[:2] == leg_lengths(820, 7)[:2]
+    assert sum(steps for _, steps in legs) == 120
+    assert leg_lengths(820, 7, horizon=10_000) == leg_lengths(820, 7)
+
+
+def test_a_lower_rate_must_come_as_far_as_the_leader_was_seen_to_come() -> None:
+    steep = [1 / (1 + step) for step in range(100)]
+    flat = [1.0] * 100
+    assert settle(0.1, 0.4, 1.0, 1e-7, flat) == settle(0.1, 0.4, 1.0, 1e-7) == 0.01
+    assert settle(0.1, 0.4, 1.0, 1e-7, steep) == 0.032, "a tenth of the way is ten times the loss"
+    assert settle(0.1, 0.4, 32.0, 1e-7, steep) == settle(0.1, 0.4, 32.0, 1e-7), "the fit is long enough"
+
+
+def test_differences_of_nothing_decide_nothing() -> None:
+    """Losses seen on an easy problem: 3.2e-3 came to 0.0012, 1e-2 to 0.0000, and 3.2e-2 died."""
+    raced = [
+        RacedRate(0.0032, [0.69] * 60 + [0.0012] * 40, 0.0012, 0.0012, False),
+        RacedRate(0.01, [0.69] * 60 + [0.00001] * 40, 0.00001, 0.00001, False),
+    ]
+    assert lead(raced, horizon=100).learning_rate == 0.0032
+    assert noise_share([0.001], [0.0005], start=0.69) < 0.2 < noise_share([0.001], [0.0005])
+    assert noise_share([0.4], [0.3], start=0.69) == pytest.approx(0.25, abs=0.01)
+
+
 def test_conclusions() -> None:
     raced = [
         RacedRate(0.01, [2.3] * 10, 1.2, 1.1, False),

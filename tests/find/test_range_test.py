@@ -5,6 +5,7 @@ import functools
 import math
 import random
 from pathlib import Path
+from typing import Any
 
 import pytest
 import pytorch_lightning as pl
@@ -83,6 +84,28 @@ def test_the_range_test_ends_at_the_first_loss_that_is_not_finite(tmp_path: Path
     tested, _ = run_range_test(rehearse(Breaking(), loader, None, str(tmp_path)), str(tmp_path), 1e-4, 1.0)
     assert len(tested.losses) == len(tested.learning_rates) == 30
     assert all(map(math.isfinite, tested.losses))
+
+
+def test_what_a_module_skips_or_refuses_does_not_end_the_test(tmp_path: Path) -> None:
+    class Skipping(Lit):
+        def training_step(self, batch: list[Tensor], batch_idx: int) -> Any:
+            return None if batch_idx % 10 == 3 else super().training_step(batch, batch_idx)
+
+    class Refusing(Lit):
+        def training_step(self, batch: list[Tensor], batch_idx: int) -> Tensor:
+            if self.global_step >= 30:
+                raise ValueError("parameters are NaN")
+            return super().training_step(batch, batch_idx)
+
+    loader = DataLoader(TensorDataset(torch.randn(800, 4), torch.zeros(800, dtype=torch.long)), batch_size=8)
+    runs = [
+        run_range_test(rehearse(module, loader, None, str(tmp_path)), str(tmp_path), 1e-4, 1.0)[0]
+        for module in (Skipping(), Refusing())
+    ]
+    for tested, steps in zip(runs, (90, 30), strict=True):
+        assert len(tested.losses) == len(tested.learning_rates) == steps
+        assert all(map(math.isfinite, tested.losses))
+    assert runs[0].learning_rates[3] > runs[1].learning_rates[3]
 
 
 def test_blow_up_is_seen_past_the_minimum_only() -> None:

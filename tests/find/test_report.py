@@ -12,7 +12,7 @@ from rich.console import Console
 
 from unstall.find.pick import LearningRateSearch, RacedRate, conclude
 from unstall.find.range_test import RangeTest
-from unstall.find.report import DEFAULT_KEY, draw, find_key, save, show, table
+from unstall.find.report import draw, save, show, table
 
 
 def make_search(offset: float = 0.0) -> LearningRateSearch:
@@ -37,11 +37,15 @@ def printed(search: LearningRateSearch) -> str:
 
 def test_files(tmp_path: Path) -> None:
     search = make_search()
-    path = save(search, tmp_path, key="model.init_args.learning_rate")
+    overlay = {"model": {"init_args": {"learning_rate": 0.1}}}
+    save(search, tmp_path, overlay)
     assert sorted(file.name for file in tmp_path.iterdir()) == [
         f"lr_find.{kind}" for kind in ("csv", "json", "png", "yaml")
     ]
-    assert yaml.safe_load(path.read_text()) == {"model": {"init_args": {"learning_rate": 0.1}}}
+    assert yaml.safe_load((tmp_path / "lr_find.yaml").read_text()) == overlay
+    assert "a callback sets it" not in (tmp_path / "lr_find.yaml").read_text()
+    save(search, tmp_path, {"trainer": {"callbacks+": []}})
+    assert "a callback sets it" in (tmp_path / "lr_find.yaml").read_text()
     found = json.loads((tmp_path / "lr_find.json").read_text())
     assert list(found)[:4] == ["learning_rate", "leader", "noise", "usable"]
     assert list(found)[4:] == ["diverges_at", "lightning_suggestion", "range_test", "race"]
@@ -51,13 +55,6 @@ def test_files(tmp_path: Path) -> None:
     rows = list(csv.DictReader((tmp_path / "lr_find.csv").read_text().splitlines()))
     assert len(rows) == 60 + 10 + 40 + 40 + 2
     assert (tmp_path / "lr_find.png").read_bytes()[:4] == b"\x89PNG"
-
-
-def test_the_overlay_goes_where_the_module_keeps_its_rate() -> None:
-    nested = {"network": {"class_path": "MLP"}, "optimizer": {"class_path": "Adam", "init_args": {"lr": 1e-3}}}
-    assert find_key(nested) == DEFAULT_KEY
-    assert find_key({"learning_rate": 1e-3, **nested}) == "model.init_args.learning_rate"
-    assert find_key({"width": 3}) == DEFAULT_KEY
 
 
 def test_the_table_names_both_picks() -> None:

@@ -21,6 +21,7 @@ from unstall.errors import UsageError
 from unstall.find.pick import settle
 from unstall.find.report import save
 from unstall.find.search import find_learning_rate
+from unstall.trials import quiet
 
 SGD = functools.partial(torch.optim.SGD, lr=0.1)
 
@@ -72,7 +73,63 @@ def test_the_pick_is_for_as_many_steps_as_the_fit_will_make(epochs: int) -> None
     trainer = pl.Trainer(max_epochs=epochs, accelerator="cpu", logger=False, enable_checkpointing=False)
     search = find_learning_rate(Lit(), (make_loader(batch_size=1), make_loader(seed=1)), trainer, steps=210)
     longest = max(len(rate.losses) for rate in search.race)
-    assert search.learning_rate == settle(search.leader, search.noise, 256 * epochs / longest, 1e-7)
+    (leader,) = (rate.losses for rate in search.race if rate.learning_rate == search.leader)
+    assert search.learning_rate == settle(search.leader, search.noise, 256 * epochs / longest, 1e-7, leader)
+
+
+def test_no_rate_races_longer_than_the_fit() -> None:
+    trainer = pl.Trainer(max_steps=24, max_epochs=-1, accelerator="cpu", logger=False, enable_checkpointing=False)
+    search = find_learning_rate(Lit(), DATA, trainer, steps=2100)
+    assert max(len(rate.losses) for rate in search.race) == 24
+    assert search.learning_rate == search.leader
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_where_losses_go_to_nothing_the_pick_keeps_away_from_the_cliff(seed: int) -> None:
+    """A factor of ten between two losses of nothing is none: the lower rate is as good, and does not break."""
+
+    class Scaled(pl.LightningModule):
+        def __init__(self) -> None:
+            super().__init__()
+            self.weight, self.slow = nn.Parameter(torch.tensor([3.0])), nn.Parameter(torch.tensor([1.0]))
+
+        def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
+            steep = (self.weight * batch[0][:, :1]).square().mean()  # diverges above a rate of about one
+            return steep + 0.01 * self.slow.square().sum()
+
+        def configure_optimizers(self) -> Any:
+            return torch.optim.SGD(self.parameters(), lr=0.1)
+
+    trainer = pl.Trainer(max_epochs=20, accelerator="cpu", logger=False, enable_checkpointing=False)
+    search = find_learning_rate(Scaled(), DATA, trainer, steps=420, seed=seed)
+    longest = max(len(rate.losses) for rate in search.race)
+    low, high = (rate for rate in search.race if len(rate.losses) == longest)
+    assert high.expected_loss < 0.1 * low.expected_loss < 0.001
+    assert search.learning_rate == low.learning_rate
+
+
+def test_a_stream_without_a_length_is_no_reason_to_go_down_a_decade() -> None:
+    class Stream(torch.utils.data.IterableDataset[Any]):
+        def __iter__(self) -> Any:
+            yield from make_loader(2560).dataset
+
+    stream: DataLoader[Any] = DataLoader(Stream(), 4)
+    search = find_learning_rate(Lit(), (stream, DATA[1]), steps=210)
+    assert search.learning_rate >= search.leader / 4
+
+
+def test_the_peak_of_a_schedule_is_searched() -> None:
+    class OneCycle(Lit):
+        def configure_optimizers(self) -> Any:
+            optimizer = torch.optim.SGD(self.parameters(), lr=0.1)
+            total = int(self.trainer.estimated_stepping_batches)
+            schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=1e-4, total_steps=total)
+            return [optimizer], [{"scheduler": schedule, "interval": "step"}]
+
+    trainer = pl.Trainer(max_epochs=2, accelerator="cpu", logger=False, enable_checkpointing=False)
+    torch.manual_seed(0)
+    search = find_learning_rate(OneCycle(), DATA, trainer, steps=210)
+    assert 0.1 <= search.learning_rate <= 10, "the configured peak is a thousandth of what trains"
 
 
 def test_a_schedule_is_left_to_lower_the_rate_by_itself() -> None:
@@ -95,6 +152,7 @@ def test_a_loss_may_be_negative(tmp_path: Path) -> None:
     assert 0.01 < search.learning_rate < 100
     assert search.usable[0] <= search.learning_rate <= search.usable[1]
     save(search, tmp_path)
+    assert not (tmp_path / "lr_find.yaml").exists(), "no setting was given"
     assert (tmp_path / "lr_find.png").stat().st_size > 10_000
 
 
@@ -175,6 +233,35 @@ def test_without_data_the_modules_own_loaders_are_taken() -> None:
         find_learning_rate(Lit())
 
 
+@pytest.mark.parametrize("kind", ["one", "pair", "dictionary", "list", "pair of several"])
+def test_loaders_are_given_as_to_a_fit(kind: str) -> None:
+    class Flexible(Lit):
+        def training_step(self, batch: Any, batch_idx: int) -> Tensor:
+            batch = batch["a"] if isinstance(batch, dict) else batch
+            return super().training_step(batch[0] if isinstance(batch[0], list | tuple) else batch, batch_idx)
+
+        def validation_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> None:
+            self.training_step(batch, batch_idx)
+
+    several = {"a": make_loader(), "b": make_loader(512, seed=2)}
+    given: dict[str, Any] = {
+        "one": make_loader(),
+        "pair": DATA,
+        "dictionary": several,
+        "list": list(several.values()),
+        "pair of several": (several, [DATA[1], DATA[1]]),
+    }
+    silent: dict[str, Any] = dict.fromkeys(
+        ("logger", "enable_checkpointing", "enable_progress_bar", "enable_model_summary"), False
+    )
+    data = given[kind] if isinstance(given[kind], tuple) else (given[kind],)
+    with quiet():
+        pl.Trainer(max_steps=2, accelerator="cpu", **silent).fit(Flexible(), *data)  # so it is legal
+    trainer = pl.Trainer(max_epochs=20, accelerator="cpu", **silent)
+    torch.manual_seed(0)
+    assert 0.01 < find_learning_rate(Flexible(), given[kind], trainer, steps=140).learning_rate < 100
+
+
 @pytest.mark.parametrize(
     ("arguments", "match"),
     [
@@ -204,14 +291,6 @@ def test_refuses_modules() -> None:
     nn.init.constant_(broken.network.weight, math.nan)
     with pytest.raises(UsageError, match="not finite at the start"):
         find_learning_rate(broken, DATA)
-
-    class OneCycle(Lit):
-        def configure_optimizers(self) -> Any:
-            optimizer = torch.optim.SGD(self.parameters(), lr=0.1)
-            return [optimizer], [torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=0.1, total_steps=99)]
-
-    with pytest.raises(UsageError, match="OneCycleLR sets rates of its own"):
-        find_learning_rate(OneCycle(), DATA)
 
     empty: DataLoader[Any] = DataLoader([])  # type: ignore[arg-type]
     with pytest.raises(UsageError, match="training loader has no batch"):

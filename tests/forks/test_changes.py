@@ -1,22 +1,10 @@
-"""Overlays set what a configuration has, and nothing else; changed networks are copies."""
+"""Settings are found under any of their names; changed networks are copies."""
 
 import pytest
 from torch import nn
 
-from forks.blobs import CONFIG, Lit, dead
-from unstall.forks.changes import merged, network_settings, overlay_for, overlay_of, redrawn, with_relu
-
-
-def test_overlays_go_through_class_paths_and_only_to_known_settings() -> None:
-    assert overlay_for(CONFIG, ["model", "optimizer", "lr"], 3.0) == {
-        "model": {
-            "class_path": "tests.Lit",
-            "init_args": {"optimizer": {"class_path": "torch.optim.SGD", "init_args": {"lr": 3.0}}},
-        }
-    }
-    assert overlay_for(CONFIG, ["model", "learning_rate"], 3.0) is None
-    both = merged({"a": {"b": 1, "c": 2}}, {"a": {"c": 3}, "d": 4})
-    assert both == {"a": {"b": 1, "c": 3}, "d": 4}
+from forks.blobs import Lit, dead
+from unstall.forks.changes import network_settings, overlay_of, redrawn, with_relu
 
 
 def test_a_setting_may_have_several_names_and_places() -> None:

@@ -2,8 +2,10 @@
 
 import math
 from collections.abc import Callable
+from typing import Any
 
 import pytest
+import torch.nn.functional as F
 
 from forks.blobs import CONFIG, Lit, blobs
 from unstall.forks.remedies import climb, try_in_place, try_larger_batch, try_rates
@@ -70,6 +72,24 @@ def test_batches_that_a_step_accumulates_count_as_one_and_few_are_not_merged() -
     training, held_out = blobs(32)
     assert try_larger_batch(Subject(Lit(0.1), training, held_out, options=StepOptions(4))) is None
     assert try_larger_batch(Subject(Lit(0.1), training[:20], held_out)) is None, "a single step of 16 batches"
+
+
+def test_padded_batches_are_enlarged_in_their_gradients_and_that_is_said() -> None:
+    class Padded(Lit):
+        def training_step(self, batch: Any, batch_idx: int) -> Any:
+            return super().training_step((batch[0][:, :20], batch[1]), batch_idx)
+
+    training, held_out = blobs(64)
+    padded = [(F.pad(inputs, (0, i % 3)), labels) for i, (inputs, labels) in enumerate(training)]
+    found = [
+        try_larger_batch(Subject(module, batches, held_out))
+        for module, batches in ((Lit(0.1), training), (Padded(0.1), padded))
+    ]
+    plain, several = found
+    assert plain is not None
+    assert several is not None
+    assert several.change == f"{plain.change}, as the gradients of 8 batches"
+    assert several.after.loss == pytest.approx(plain.after.loss, rel=1e-3)
 
 
 def test_in_place_means_from_where_the_run_stands() -> None:

@@ -10,8 +10,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from forks.blobs import Batch, Lit, Logging, blobs, dead
+from unstall.errors import UsageError
 from unstall.forks.subject import Subject, screening_steps
-from unstall.trials import Score, State, StepOptions, Variant
+from unstall.trials import Score, State, StepOptions, Variant, blank
 from unstall.watch import Signals
 
 
@@ -57,7 +58,8 @@ def test_signals_come_from_the_run_or_else_from_its_first_step() -> None:
     assert signals.initial_loss == pytest.approx(first.item())
     assert signals.dead_at_start is not None
     assert signals.dead_at_start > 0.9
-    assert signals.move is None, "the copy that moved is gone"
+    assert signals.move is not None
+    assert 0 < signals.move < 0.01, "three hundred steps with hardly a unit alive"
 
 
 def test_a_loss_that_ends_is_seen() -> None:
@@ -122,3 +124,42 @@ def test_the_module_of_a_subject_keeps_its_trainer_and_weights() -> None:
     assert subject.score.loss < 1
     assert module._trainer is None
     assert all(torch.equal(before[name], value) for name, value in module.state_dict().items())
+
+
+class AutoEncoder(Lit):
+    """Its batches have labels that it never looks at."""
+
+    def training_step(self, batch: Any, batch_idx: int) -> torch.Tensor:
+        return F.mse_loss(self.network(batch[0])[:, :8], batch[0][:, :8].log1p())
+
+
+def test_inputs_that_the_loss_compares_with_are_no_inputs_to_change() -> None:
+    training, held_out = blobs(128)
+    assert Subject(Lit(0.1), training, held_out).inputs_alone
+    inside = [(inputs.abs(), labels) for inputs, labels in training[:20]]
+    subject = Subject(AutoEncoder(1e-3), inside, inside[:2])
+    assert not subject.inputs_alone, "what it computes from them is theirs, too"
+    assert subject.signals.baseline is None
+    assert subject.judge.reference == subject.control.losses[0], "of blank ones it could give back all"
+    assert subject.judge.down_to_zero is False
+    assert Subject(Lit(0.1), training, held_out).judge.down_to_zero
+
+
+def test_a_change_that_the_module_does_not_survive_has_diverged() -> None:
+    class Picky(Lit):
+        def training_step(self, batch: Any, batch_idx: int) -> Any:
+            if not batch[0].any():
+                raise ValueError("No windows available")
+            return super().training_step(batch, batch_idx)
+
+    training, held_out = blobs(128)
+    subject = Subject(Picky(0.1), training[:8], held_out)
+    (score,) = subject.scores([Variant()], 2, transform=blank)
+    assert score == Score(math.inf)
+    with pytest.raises(ValueError, match="No windows available"):
+        Subject(Picky(0.1), [blank(batch) for batch in training[:8]], held_out).scores([Variant()], 2)
+
+
+def test_a_rate_of_zero_is_refused() -> None:
+    with pytest.raises(UsageError, match="lr=0 of every parameter group"):
+        _ = Subject(Lit(0.0), *blobs(128)).rate

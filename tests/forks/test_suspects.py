@@ -9,7 +9,7 @@ from torch import nn
 
 from forks.blobs import CONFIG, blobs, dead
 from forks.blobs import Lit as Blobs
-from unstall.forks.changes import merged
+from unstall.find import merged
 from unstall.forks.subject import Subject
 from unstall.forks.suspects import find_suspects, try_suspects
 from unstall.forks.tried import Findings, Fork
@@ -46,6 +46,19 @@ def test_unscaled_inputs_are_brought_to_unit_scale(scale: float, suspected: bool
         inputs, labels = suspect.transform(batch)
         assert float(inputs.square().mean().sqrt()) == pytest.approx(1)
         assert labels is batch[1]
+
+
+def test_inputs_that_the_loss_compares_with_are_left_alone() -> None:
+    class Compares(Blobs):
+        def training_step(self, batch: Any, batch_idx: int) -> Any:
+            return (self.network(batch[0]) - batch[0][:, :10]).square().mean()
+
+    training, held_out = blobs(128, scale=100.0)
+    for module, divided in (Blobs(0.1), True), (Compares(1e-6), False):
+        subject = Subject(module, training[:8], held_out)
+        try_suspects(subject, findings_of(subject), [0.1])
+        changes = [fork.change for fork in subject.forks]
+        assert any(change.startswith("inputs divided") for change in changes) == divided
 
 
 def test_settings_are_changed_where_there_are_any() -> None:

@@ -63,6 +63,35 @@ def test_callbacks_leave_a_training_without_labels_as_it_is(tmp_path: Path) -> N
     assert "prior_loss" not in table[0]
 
 
+@pytest.mark.filterwarnings("ignore:.*does not have many workers")
+@pytest.mark.filterwarnings("ignore:The number of training batches")
+def test_a_module_without_forward_has_no_graph_and_nothing_is_said_of_it(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    class WithoutForward(pl.LightningModule):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer = nn.Linear(3, 1)
+
+        def training_step(self, batch: list[torch.Tensor], batch_idx: int) -> torch.Tensor:
+            return F.mse_loss(self.layer(batch[0])[:, 0], batch[1])
+
+        def configure_optimizers(self) -> torch.optim.Optimizer:
+            return torch.optim.SGD(self.parameters(), lr=0.01)
+
+    trainer = pl.Trainer(
+        max_steps=1,
+        callbacks=[Curves()],
+        logger=TensorBoardLogger(str(tmp_path), name="x"),
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        enable_checkpointing=False,
+        accelerator="cpu",
+    )
+    trainer.fit(WithoutForward(), DataLoader(TensorDataset(torch.ones(4, 3), torch.ones(4)), 2))
+    assert "graph" not in capsys.readouterr().out
+
+
 def test_layout_pairs_training_and_validation_and_leaves_out_what_is_not_logged() -> None:
     names = {"train/loss": "train_loss", "val/loss": "val_loss", "val/accuracy": "val_acc"}
     over_steps, over_samples = layout(names).values()

@@ -1,14 +1,19 @@
-from typing import NamedTuple
+from collections import OrderedDict
+from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 import pytest
 import torch
 from torch import Tensor
+from torch.nn.utils.rnn import pack_sequence
 
 from unstall.trials.batches import (
     blank,
+    can_be_one,
     concatenated,
     find_targets,
     first_samples,
+    same_structure,
     samples_in,
     scale_of_inputs,
     scaled,
@@ -19,6 +24,19 @@ from unstall.trials.batches import (
 class Pair(NamedTuple):
     inputs: Tensor
     labels: Tensor
+
+
+@dataclass
+class Record:
+    inputs: Tensor
+    labels: Tensor | None
+
+
+class Graphs:
+    """Rows are nodes."""
+
+    def __init__(self, count: int) -> None:
+        self.nodes, self.num_graphs = torch.zeros(3 * count, 2), count
 
 
 @pytest.mark.parametrize(
@@ -44,6 +62,10 @@ def test_targets_are_found_where_they_usually_are(batch: object, found: bool) ->
         ([{"image": torch.zeros(5, 2)}], 5),
         (torch.tensor(1.0), 1),
         ("text", 1),
+        ((Graphs(4), None, torch.zeros(4)), 4),
+        ((object(), torch.zeros(7)), 7),
+        (pack_sequence([torch.zeros(3), torch.zeros(2)]), 2),
+        (Record(torch.zeros(6, 2), None), 6),
     ],
 )
 def test_samples_are_counted_in_any_structure(batch: object, samples: int) -> None:
@@ -65,10 +87,49 @@ def test_first_samples_come_in_order_and_keep_the_structure() -> None:
     assert first.inputs.shape == (7, 2)
 
 
+@pytest.mark.parametrize(
+    ("batches", "mergeable"),
+    [
+        ([(torch.zeros(3, 2), torch.zeros(3)), (torch.zeros(2, 2), torch.zeros(2))], True),
+        ([{"x": torch.zeros(3, 2), "name": "a"}, {"x": torch.zeros(2, 2), "name": "b"}], True),
+        ([(torch.zeros(3, 5), torch.zeros(3)), (torch.zeros(3, 4), torch.zeros(3))], False),
+        ([(torch.zeros(5, 2), torch.zeros(3)), (torch.zeros(5, 2), torch.zeros(3))], False),
+        ([(torch.zeros(3, 2), torch.tensor(0.5)), (torch.zeros(3, 2), torch.tensor(0.5))], False),
+        ([{"x": torch.zeros(3)}, {"y": torch.zeros(3)}], False),
+        ([Graphs(3), Graphs(3)], False),
+        ([pack_sequence([torch.zeros(3)]), pack_sequence([torch.zeros(3)])], False),
+        ([Graphs(3)], True),
+    ],
+)
+def test_batches_are_merged_only_if_each_row_is_a_sample(batches: list[Any], mergeable: bool) -> None:
+    assert can_be_one(batches) == mergeable
+    if not mergeable:
+        assert first_samples(batches, 2) is batches[0]
+
+
+@pytest.mark.parametrize(
+    ("other", "same"),
+    [
+        ((torch.zeros(9, 2), {"y": torch.zeros(9).long(), "more": 1}), True),
+        ((torch.zeros(9, 2), {"x": torch.zeros(9).long()}), False),
+        ((torch.zeros(9, 2), {"y": torch.zeros(9)}), False),
+        ((torch.zeros(9, 2, 1), {"y": torch.zeros(9).long()}), False),
+        ((torch.zeros(9, 2),), False),
+        (torch.zeros(9, 2), False),
+    ],
+)
+def test_a_step_finds_in_another_batch_what_it_looks_for(other: Any, same: bool) -> None:
+    assert same_structure([torch.zeros(3, 2), {"y": torch.zeros(3).long()}], other) == same
+
+
 def test_merged_batches_keep_the_structure_and_what_is_no_tensor() -> None:
     merged = concatenated([{"inputs": torch.ones(2, 1), "name": "a"}, {"inputs": torch.zeros(1, 1), "name": "b"}])
     assert merged["inputs"].flatten().tolist() == [1, 1, 0]
     assert merged["name"] == "a"
+    ordered = concatenated([OrderedDict(inputs=torch.ones(1))] * 2)
+    assert isinstance(ordered, OrderedDict)
+    assert isinstance(blank(ordered), OrderedDict)
+    assert ordered["inputs"].tolist() == [1, 1], "and is left alone"
 
 
 @pytest.mark.parametrize(

@@ -96,3 +96,20 @@ def test_chance_is_the_share_of_the_most_frequent_class() -> None:
     assert Judge.over([(inputs, torch.zeros(3))], 1.0) == Judge(1.0), "numbers are no classes"
     assert Judge.over([(inputs, torch.zeros(3, 4, dtype=torch.long))], 1.0) == Judge(1.0)
     assert Judge.over([inputs], 1.0) == Judge(1.0)
+
+
+def test_of_a_loss_that_does_not_end_at_zero_progress_counts() -> None:
+    contrastive = Judge(5.85, down_to_zero=False)
+    assert contrastive.mends(Score(5.85), Score(4.97)), "all that can be gained, and 15 % of the loss"
+    assert not contrastive.helps(Score(5.00), Score(4.97))
+    assert not Judge(5.85).mends(Score(5.85), Score(4.97))
+    density = Judge(0.5, down_to_zero=False)
+    assert density.mends(Score(0.4), Score(-3.0))
+    assert not density.helps(Score(-2.9), Score(-3.0))
+    assert density.learned(Score(-1.0))
+    assert not Judge(-1.0, down_to_zero=False).learned(Score(-1.01))
+    assert density.worse(Score(-2.0), Score(-3.0))
+    assert not density.worse(Score(-2.9), Score(-3.0))
+    assert density.helps(Score(math.inf), Score(-3.0))
+    assert not density.helps(Score(-3.0), Score(math.inf))
+    assert density.safest([Score(-2.0), Score(-3.0), Score(-2.95), Score(-2.5)]) == 2

@@ -170,11 +170,46 @@ def test_what_goes_on_has_its_moments_and_schedule_and_leaves_those_it_came_from
     assert state.weights == kept.weights
 
 
+def test_a_schedule_of_another_kind_is_moved_by_the_module_that_knows_it() -> None:
+    class Halving:
+        """As in timm: not torch's, and told the epoch."""
+
+        def __init__(self, optimizer: Optimizer) -> None:
+            self.optimizer, self.base_values = optimizer, [group["lr"] for group in optimizer.param_groups]
+
+        def step(self, epoch: int) -> None:
+            for group, rate in zip(self.optimizer.param_groups, self.base_values, strict=True):
+                group["lr"] = rate / 2**epoch
+
+        def state_dict(self) -> dict[str, Any]:
+            return {}
+
+        def load_state_dict(self, state: dict[str, Any]) -> None: ...
+
+    class Scheduled(Quadratic):
+        def configure_optimizers(self) -> Any:
+            optimizer = SGD(self.parameters(), lr=0.1)
+            return [optimizer], [{"scheduler": Halving(optimizer), "interval": "step"}]
+
+        def lr_scheduler_step(self, scheduler: Any, metric: Any) -> None:
+            scheduler.step(epoch=3)
+
+    optimization = Optimization(Scheduled(), StepOptions())
+    optimization.set_learning_rate(0.8)
+    optimization.move_schedules(1)
+    assert rates_of(optimization) == pytest.approx([0.1])
+
+
+def test_a_frozen_group_stays_frozen() -> None:
+    optimization = Optimization(Quadratic(rates=(0.0, 0.1)), StepOptions())
+    assert optimization.learning_rate == 0.1
+    optimization.set_learning_rate(0.3)
+    assert rates_of(optimization) == pytest.approx([0.0, 0.3])
+
+
 def test_what_cannot_be_raced_is_refused() -> None:
-    with pytest.raises(UsageError, match="lr_scheduler=OneCycleLR sets rates of its own"):
-        Optimization(Quadratic("cycle"), StepOptions()).set_learning_rate(0.1)
-    with pytest.raises(UsageError, match="lr=0 of the first parameter group"):
-        Optimization(Quadratic(rates=(0.0, 0.1)), StepOptions()).set_learning_rate(0.1)
+    with pytest.raises(UsageError, match="lr=0 of every parameter group"):
+        Optimization(Quadratic(rates=(0.0, 0.0)), StepOptions()).set_learning_rate(0.1)
 
     class Several(Quadratic):
         def configure_optimizers(self) -> Any:
@@ -182,8 +217,17 @@ def test_what_cannot_be_raced_is_refused() -> None:
 
     with pytest.raises(UsageError, match="model=Several: 2 optimizers"):
         Optimization(Several(), StepOptions())
+
+    class Idle(Quadratic):
+        def configure_optimizers(self) -> Any:
+            return None
+
+    with pytest.raises(UsageError, match="model=Idle: configure_optimizers returned None"):
+        Optimization(Idle(), StepOptions())
     module = Quadratic()
     check_optimization(module)
     module.automatic_optimization = False
-    with pytest.raises(UsageError, match="model=Quadratic: manual optimization"):
+    with pytest.raises(UsageError, match=r"model=Quadratic: manual optimization cannot be raced"):
         check_optimization(module)
+    with pytest.raises(UsageError, match="model=Linear: no LightningModule"):
+        check_optimization(torch.nn.Linear(2, 2))  # type: ignore[arg-type]

@@ -15,7 +15,8 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, IterableDataset, TensorDataset
 
 from unstall.errors import UsageError
-from unstall.trials.rehearsal import endless, rehearse
+from unstall.trials.loaders import endless
+from unstall.trials.rehearsal import rehearse
 from unstall.trials.variants import Variant
 
 Batch = tuple[Tensor, Tensor]
@@ -59,7 +60,7 @@ class Data(pl.LightningDataModule):
         if self.kind != "hook":
             return batch
         assert self.trainer is not None
-        assert not self.trainer.training
+        assert self.trainer.training, "noise that a hook adds to what is trained on belongs here"
         return 100 * batch[0], batch[1]
 
 
@@ -90,7 +91,10 @@ class Lit(pl.LightningModule):
             assert self.logger is not None
             self.logger.experiment.add_scalar("loss", 1.0, self.global_step)
         if self.kind == "training_step":
-            assert (self.current_epoch, self.global_step) == (0, 0)
+            assert self.global_step == 10 * self.current_epoch + batch_idx
+            assert self.trainer.training
+            assert not self.trainer.sanity_checking
+            assert self.trainer.state.fn == "fit"
             assert self.trainer.max_epochs == 3
         return F.cross_entropy(self.network(batch[0]), batch[1])
 
@@ -187,7 +191,66 @@ def test_a_module_may_bring_its_own_loaders(tmp_path: Path) -> None:
     assert module._trainer is None
 
 
+def test_validation_batches_that_the_step_is_not_made_for_are_left_out(tmp_path: Path) -> None:
+    class Picky(Lit):
+        def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+            assert batch[0].shape[1] == 4
+            assert len(batch[0]) % 10 == 0
+            return super().training_step(batch, batch_idx)
+
+    trainer, loader = make_trainer(tmp_path), DataLoader(samples(0), 20)
+    others: list[Any] = [
+        samples(1),
+        TensorDataset(torch.randn(60, 4)),
+        TensorDataset(torch.randn(60, 5), torch.ones(60).long()),
+    ]
+    used = []
+    for other, size in [*((other, 30) for other in others), (samples(1, 169), 40)]:
+        rehearsal = rehearse(Picky(), (loader, DataLoader(other, size)), trainer, str(tmp_path))
+        batches = rehearsal.batches()
+        held_out = rehearsal.held_out(next(rehearsal.batches()), batches, 169 if size == 40 else 50)
+        used.append((len(held_out[0][0]), sum(len(batch[0]) for batch in held_out)))
+        assert len(rehearsal.race([Variant()], [next(batches)], held_out)[0].held_out_losses) == len(held_out)
+    assert used == [(30, 60), (20, 60), (20, 60), (20, 180)], "of validation; of training, of which the next follows"
+
+
+def test_lazy_layers_have_their_weights_and_nothing_is_torn_down(tmp_path: Path) -> None:
+    class Lazy(Lit):
+        def __init__(self) -> None:
+            super().__init__()
+            self.network = nn.Sequential(nn.LazyLinear(3), nn.LazyBatchNorm1d(), nn.Linear(3, 2))  # type: ignore[assignment]
+
+        def teardown(self, stage: str) -> None:
+            raise AssertionError
+
+    module, random = Lazy(), torch.get_rng_state()
+    rehearsal = rehearse(module, Data(), make_trainer(tmp_path), str(tmp_path))
+    assert torch.equal(random, torch.get_rng_state())
+    weights: Any = rehearsal.module.network
+    assert weights[0].weight.shape == (3, 4)
+    assert not weights[1].running_mean.any(), "it has seen no batch"
+    assert "teardown" not in vars(rehearsal.module)
+    batches = list(islice(rehearsal.batches(), 4))
+    first, second = rehearsal.race([Variant(), Variant()], batches)
+    assert first.losses == second.losses
+
+
 def test_what_cannot_be_rehearsed_is_refused(tmp_path: Path) -> None:
+
+    class Several(Lit):
+        def configure_optimizers(self) -> Any:
+            return [torch.optim.SGD(self.parameters(), lr=0.1), torch.optim.SGD(self.parameters(), lr=0.1)]
+
+    class Broken(Lit):
+        def setup(self, stage: str) -> None:
+            raise RuntimeError("my own")
+
+    with pytest.raises(UsageError, match=r"model=Several: .*multiple optimizers"):
+        rehearse(Several(), Data(), None, str(tmp_path))
+    with pytest.raises(RuntimeError, match="my own"):
+        rehearse(Broken(), Data(), None, str(tmp_path))
+    with pytest.raises(UsageError, match="model=LightningModule: it has no training_step"):
+        rehearse(pl.LightningModule(), Data(), None, str(tmp_path))
     module = Lit()
     module.automatic_optimization = False
     with pytest.raises(UsageError, match="manual optimization"):

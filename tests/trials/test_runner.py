@@ -283,7 +283,57 @@ def test_refusals() -> None:
     with pytest.raises(UsageError, match="model=Broken: the loss requires no gradient"):
         race(Broken(), [Variant()], make_batches(1))
     with pytest.raises(UsageError, match="model=Broken: training_step returned None"):
-        race(Broken(schedule=None), [Variant()], make_batches(1))
+        race(Broken(schedule=None), [Variant()], make_batches(2))
+    assert race(Broken(schedule=None), [Variant()], make_batches(1))[0].losses == [], "one may be skipped"
+
+
+def test_what_a_module_refuses_at_bad_numbers_has_diverged_and_what_it_refuses_at_first_is_its_own_error() -> None:
+    class Refusing(Lit):
+        def training_step(self, batch: Any, batch_idx: int) -> Tensor:
+            if not all(weight.isfinite().all() for weight in self.parameters()) or batch[0].isnan().any():
+                raise ValueError("bad numbers")
+            return super().training_step(batch, batch_idx)
+
+    module = Refusing("sgd", schedule=None)
+    module.network[1] = nn.Identity()
+    batches = make_batches(10)
+    wild, tame = race(module, [Variant(1e30), Variant(1e-3)], batches, make_batches(2))
+    assert not wild.finite
+    assert 1 <= len(wild.losses) < 10
+    assert wild.held_out_loss == float("inf")
+    assert len(tame.losses) == 10
+    broken = [*batches[:5], (batches[5][0] * float("nan"), batches[5][1])]
+    with pytest.raises(ValueError, match="bad numbers"):
+        race(module, [Variant(1e-3)], broken)
+    with pytest.raises(ValueError, match="bad numbers"):
+        race(module, [Variant(1e-3)], batches, broken[-1:])
+
+
+def test_a_step_that_the_module_skips_keeps_the_loss_before_it() -> None:
+    class Skipping(Lit):
+        def training_step(self, batch: Any, batch_idx: int) -> Any:
+            return None if batch_idx in (0, 3) else super().training_step(batch, batch_idx)
+
+    losses = race(Skipping(schedule=None), [Variant()], make_batches(5))[0].losses
+    assert losses[0] == losses[1]
+    assert losses[3] == losses[2]
+    assert len({*losses}) == 3
+
+
+def test_batches_that_cannot_be_one_are_merged_in_their_gradients() -> None:
+    class Means(Lit):
+        def training_step(self, batch: Any, batch_idx: int) -> Tensor:
+            return F.cross_entropy(self.network(batch["rows"].sum(1)), batch["labels"])
+
+    module = Means("sgd", schedule=None)
+    module.network[1] = module.network[3] = nn.Identity()  # they would see which samples come together
+    plain = [{"rows": inputs[:, None], "labels": labels} for inputs, labels in make_batches(8, size=4)]
+    padded = [
+        {"rows": F.pad(batch["rows"], (0, 0, 0, 1 + i % 3)), "labels": batch["labels"]} for i, batch in enumerate(plain)
+    ]
+    one, several = (race(module, [Variant(0.05, merge=4)], batches)[0].losses for batches in (plain, padded))
+    assert len(one) == 2
+    assert several == pytest.approx(one, rel=1e-5)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="elsewhere a race uses one process")

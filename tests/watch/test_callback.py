@@ -176,6 +176,40 @@ def test_manual_optimization_is_left_alone(tmp_path: Path) -> None:
     assert callback.verdict is None
 
 
+def test_of_manual_optimization_the_first_step_is_looked_at(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    class Softmax(Lit):
+        def training_step(self, batch: Sequence[Tensor], batch_idx: int) -> Tensor:
+            optimizer: Any = self.optimizers()
+            optimizer.zero_grad()
+            loss = F.cross_entropy(self.network(batch[0]).softmax(1), batch[1])
+            self.manual_backward(loss)
+            optimizer.step()
+            return loss
+
+    for module, lines in (Lit(0.1, automatic=False), 0), (Softmax(0.1, automatic=False), 1):
+        fit(tmp_path, module, Diagnosis(), max_epochs=1)
+        assert capsys.readouterr().out.count("Before the first step") == lines
+
+
+def test_lazy_layers_are_watched_from_their_first_step_and_no_optimizer_is_left_alone(tmp_path: Path) -> None:
+    class Lazy(Lit):
+        def __init__(self) -> None:
+            super().__init__(3.0, "Adam")
+            self.network = nn.Sequential(nn.LazyLinear(64), nn.ReLU(), nn.LazyLinear(10))
+
+    class Idle(Lit):
+        def configure_optimizers(self) -> Any:
+            return None
+
+    callback = Diagnosis()
+    fit(tmp_path, Lazy(), callback, num_sanity_val_steps=0)
+    assert callback.verdict is not None
+    assert callback.verdict.cause == Cause.TOO_HIGH
+    with pytest.warns(UserWarning, match="no optimizer"):
+        fit(tmp_path, Idle(0.1), idle := Diagnosis(), max_epochs=1)
+    assert idle.verdict is None
+
+
 def test_lightnings_finder_leaves_no_verdict_behind(tmp_path: Path) -> None:
     callback = Diagnosis()
     module = Lit(0.1)

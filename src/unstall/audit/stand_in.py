@@ -12,13 +12,12 @@ from typing import Any, cast
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.loggers.logger import DummyLogger
-from pytorch_lightning.utilities.signature_utils import is_param_in_hook_signature
 from torch import Tensor
 
 from unstall.audit.comparison import Comparison, find_comparison
 from unstall.audit.flow import Flow
 from unstall.audit.record import Recording, tensors_in
-from unstall.trials import quiet, unchanged_random_state
+from unstall.trials import quiet, training_step, unchanged_random_state
 
 SILENT = ("log", "log_dict", "print", "toggle_optimizer", "untoggle_optimizer", "clip_gradients")
 """What a step may call of its module that acts on the run."""
@@ -27,7 +26,7 @@ SILENT = ("log", "log_dict", "print", "toggle_optimizer", "untoggle_optimizer", 
 def compared_in(module: pl.LightningModule, batch: Any) -> Comparison | None:
     """Return what the loss of a module compares, seen in one step of the module itself, in whatever mode it is."""
     with Recording() as recording:
-        loss = _loss_of(_step(module, batch))
+        loss = _loss_of(training_step(module, batch))
     return None if loss is None else find_comparison(Flow(recording, tensors_in(batch), module.parameters()), loss)
 
 
@@ -92,7 +91,7 @@ class StandIn:
         """
         self.backward.clear()
         with quiet(), contextlib.redirect_stdout(io.StringIO()), Recording() as recording:
-            output = _step(self.module, batch)
+            output = training_step(self.module, batch)
             loss = sum(self.backward) if self.backward else _loss_of(output)
         if not isinstance(loss, Tensor):
             raise TypeError(f"training_step returned {type(output).__name__}")
@@ -105,12 +104,6 @@ class StandIn:
         with unchanged_random_state(), torch.no_grad():
             torch.manual_seed(0)
             yield
-
-
-def _step(module: pl.LightningModule, batch: Any) -> Any:
-    """Call `training_step` as Lightning does: with the number of the batch if it asks for it."""
-    numbered = is_param_in_hook_signature(module.training_step, "batch_idx", min_args=2)
-    return module.training_step(batch, 0) if numbered else module.training_step(batch)
 
 
 def _loss_of(output: Any) -> Tensor | None:

@@ -6,15 +6,17 @@ from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
+import yaml
 from jsonargparse import Namespace
 from pytorch_lightning.callbacks import Checkpoint, ProgressBar
 from pytorch_lightning.cli import ArgsType, LightningArgumentParser, LightningCLI, SaveConfigCallback
 from pytorch_lightning.utilities.model_helpers import is_overridden
 
+from unstall.cli.classes import classes_given
 from unstall.cli.display import program
 from unstall.cli.going_on import TakenUp, check_agreement, folder_of, take_up, take_up_for_diagnosis, with_run_configs
 from unstall.cli.parser import Parser, check_config, options
-from unstall.cli.project import base_configs
+from unstall.cli.project import base_configs, without_base
 from unstall.cli.trainer import Trainer
 from unstall.errors import UsageError
 from unstall.runs import (
@@ -108,8 +110,13 @@ class CLI(LightningCLI):
             taken = take_up(args, path)
         taken = with_run_configs(taken)
         self.checkpoint, self.run_name = taken.checkpoint, taken.run_name
+        words = without_base(taken.args)
+        if words[:1] and words[0] in self.subcommands():
+            command = self._parser(words[0])
+            assert isinstance(command, Parser)
+            command.classes_given = classes_given(words[1:])
         try:
-            self.config = parser.parse_args(taken.args)
+            self.config = parser.parse_args(words)
         except KeyError as error:  # what jsonargparse raises for an unknown group in a config file
             self._parser(args[0]).error(str(error))
         stage = self.config.subcommand
@@ -188,6 +195,11 @@ class CLI(LightningCLI):
             for line in closing_words(read_metrics(self.folder / METRICS), self.folder, program(), stalled, testable):
                 print(line)
             print(self.folder)
+
+    def before_lr_find(self) -> None:
+        """Hand over the configuration, in which the setting of the rate is looked for."""
+        assert isinstance(self.trainer, Trainer)
+        self.trainer.config = yaml.safe_load(settings(self._parser("lr_find"), self.config["lr_find"]))
 
     def after_lr_find(self) -> None:
         """Keep the config that was searched, say how to train with the result, or do it."""

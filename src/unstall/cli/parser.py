@@ -2,18 +2,29 @@
 
 import difflib
 import re
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NoReturn
 
 import yaml
+from jsonargparse import Namespace
 from pytorch_lightning.cli import LightningArgumentParser
 
+from unstall.cli.classes import without_foreign_arguments
 from unstall.cli.project import former_name_in
 from unstall.errors import UsageError
 
 
 class Parser(LightningArgumentParser):
-    """Says what is wrong in one line, with the nearest valid name."""
+    """Says what is wrong in one line, with the nearest valid name; its base config is for the classes that it names."""
+
+    classes_given: Mapping[str, str] = MappingProxyType({})
+    """What a command line puts in the place of the base's classes."""
+
+    def get_defaults(self, *arguments: Any, **options: Any) -> Namespace:
+        """Return the defaults, without what the base config holds for classes that are replaced."""
+        return without_foreign_arguments(super().get_defaults(*arguments, **options), self.classes_given)
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         """Raise, where argparse would print the usage of some five hundred options."""

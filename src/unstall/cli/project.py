@@ -68,6 +68,22 @@ def base_configs() -> list[str]:
     return [str(BASE_CONFIG)]
 
 
+def without_base(args: list[str]) -> list[str]:
+    """Return the words without the project's base config, if they begin with it: every command starts from it as it is.
+
+    Given as a config of one's own, it would hold for whatever class is named after it.
+    """
+    words, file = args[1:], ""
+    if words[:1] in (["-c"], ["--config"]) and len(words) > 1:
+        file, words = words[1], words[2:]
+    elif words and words[0].partition("=")[0] in ("-c", "--config"):
+        file, words = words[0].partition("=")[2], words[1:]
+    try:
+        return [*args[:1], *words] if file and Path(file).samefile(base_configs()[-1]) else args
+    except (OSError, ValueError):  # no file but the settings themselves
+        return args
+
+
 def commands() -> dict[str, Callable[[], Callable[[list[str]], None]]]:
     """Return how to load each command that an installed project has registered."""
     found = entry_points(group="unstall.commands")

@@ -38,13 +38,18 @@ def diagnose(
     Args:
         subject: A module at its initial weights, which is not changed; or the folder of a run, to which
             `diagnosis.json`, `fix.yaml` and a picture are added.
-        data: Of a module, what `Trainer.fit` takes: a data module, a loader, two of them, or none.
+        data: Of a module, what `Trainer.fit` takes: a data module; a training loader, or it and a validation loader,
+            each of them one, or a list or dictionary of several; None for a module with loaders of its own.
         trainer: Of a module, the one that would fit it; None: Lightning's defaults, on the module's device.
+
+    Returns:
+        The `verdict` with its cause and evidence, the `forks` that were tried, and the `fix`: the smallest change that
+        helped, or None.
 
     Raises:
         UsageError: for manual optimization, several optimizers, too little data, or a folder that holds no run.
     """
-    if isinstance(subject, pl.LightningModule):
+    if not isinstance(subject, str | Path):
         from unstall.forks import diagnose_module
 
         return diagnose_module(subject, data, trainer)

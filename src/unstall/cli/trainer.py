@@ -20,6 +20,8 @@ class Trainer(pl.Trainer):
     """A ``pytorch_lightning.Trainer`` that also finds learning rates and diagnoses runs."""
 
     report: "Report"
+    config: dict[str, Any] | None = None
+    """The resolved configuration, where there is one: `lr_find` looks in it for the setting of the rate."""
 
     def lr_find(
         self,
@@ -45,11 +47,12 @@ class Trainer(pl.Trainer):
         from rich.console import Console
 
         from unstall.data import global_seed
-        from unstall.find import find_key, find_learning_rate, save, show, table
+        from unstall.find import find_learning_rate, merged, overlay_with_rate, rate_of_fit, save, show, table
 
+        data, config = datamodule if datamodule is not None else model, self.config
         search = find_learning_rate(
             model,
-            datamodule if datamodule is not None else model,
+            data,
             self,
             min_learning_rate=min_learning_rate,
             max_learning_rate=max_learning_rate,
@@ -60,11 +63,15 @@ class Trainer(pl.Trainer):
         if not self.is_global_zero:
             return
         Console().print(table(search))
+        overlay = None
+        if config is not None:
+            rate_with = lambda overlay: rate_of_fit(build_model(merged(config, overlay)), data, self)  # noqa: E731
+            overlay = overlay_with_rate(config, search.learning_rate, rate_with)
         for logger in self.loggers:
             if isinstance(logger, TensorBoardLogger):
                 show(search, logger.experiment)
                 logger.experiment.flush()
-                save(search, Path(logger.log_dir), find_key(model.hparams))
+                save(search, Path(logger.log_dir), overlay)
 
     def diagnose(
         self,
@@ -84,7 +91,8 @@ class Trainer(pl.Trainer):
         Raises:
             UsageError: for a run that cannot be forked.
         """
-        from unstall.forks import diagnose_run, merged
+        from unstall.find import merged
+        from unstall.forks import diagnose_run
 
         folder = folder_of(run)
         checkpoint = find_checkpoint(run, LAST)

@@ -5,7 +5,20 @@ In: a module and its data. Out: a rate, and the races that it won. The question:
 
 from unstall.find.pick import LearningRateSearch
 from unstall.find.range_test import InMemoryCheckpoint
-from unstall.find.report import find_key, save, show, table
+from unstall.find.report import save, show, table
 from unstall.find.search import find_learning_rate
+from unstall.find.setting import Config, merged, overlay_for, overlay_with_rate, rate_of_fit
 
-__all__ = ["InMemoryCheckpoint", "LearningRateSearch", "find_key", "find_learning_rate", "save", "show", "table"]
+__all__ = [
+    "Config",
+    "InMemoryCheckpoint",
+    "LearningRateSearch",
+    "find_learning_rate",
+    "merged",
+    "overlay_for",
+    "overlay_with_rate",
+    "rate_of_fit",
+    "save",
+    "show",
+    "table",
+]

@@ -34,8 +34,21 @@ SCALES = 1.0, 10**-0.5, 0.1
 """What the leader may be lowered to: itself, half a decade below, and a decade."""
 
 
-LONGEST = 32.0
-"""How many times longer than the race a fit counts as at most: none longer was measured."""
+LONGEST, UNKNOWN = 32.0, 2.0
+"""How many times longer than the race a fit counts as at most: none longer was measured; and where nobody knows how
+long it will be, such as over a stream."""
+
+
+NOTHING = 0.003
+"""Share of the loss at the start that a difference between losses must exceed to be one at all: a loss that has gone to
+zero differs from another such loss by any factor. None of the tables of `benchmarks/lr_find.py`, where losses stay well
+above it, is worse for it."""
+
+
+SEEN = 0.3
+"""Share of the race: how far a fit at a lower rate comes is read off the leader's own losses, if it is no further than
+this. Beyond it the power law is safer: with 0.5 the leader was kept at a cliff that the race did not reach
+(RMSprop on sigmoid layers, batch 1024, in `benchmarks/lr_find.py`)."""
 
 
 USABLE = 1.5
@@ -100,11 +113,15 @@ def half_decade(position: int) -> float:
     return float(f"{10 ** (position / 2):.1e}")
 
 
-def leg_lengths(steps: int, num_rates: int) -> list[tuple[int, int]]:
-    """How many rates run each leg, and for how many steps each."""
-    return [
-        (rates or num_rates, max(1, round(share * steps / min(rates or num_rates, num_rates)))) for rates, share in LEGS
-    ]
+def leg_lengths(steps: int, num_rates: int, horizon: float = math.inf) -> list[tuple[int, int]]:
+    """How many rates run each leg, and for how many steps each: no rate makes more than the fit will."""
+    legs, left = [], horizon
+    for rates, share in LEGS:
+        length = min(max(1, round(share * steps / min(rates or num_rates, num_rates))), left)
+        left -= length
+        if length > 0:
+            legs.append((rates or num_rates, int(length)))
+    return legs
 
 
 def expected_loss(losses: Sequence[float], held_out_loss: float) -> float:
@@ -122,7 +139,8 @@ def lead(raced: Sequence[RacedRate], horizon: float) -> RacedRate:
 
     Chance: one standard error of the difference between the late losses of the two, batch by batch. Bias: short races
     favour high rates, which descend faster, while what limits them in the end does not yet show. The longer the fit
-    goes on after the race, the more a lower rate may be behind.
+    goes on after the race, the more a lower rate may be behind. And nothing: losses that are both next to zero, beside
+    that of the start, are equal, and the lower rate is further from the cliff.
 
     Args:
         raced: all rates.
@@ -138,46 +156,58 @@ def lead(raced: Sequence[RacedRate], horizon: float) -> RacedRate:
     longest = max(len(rate.losses) for rate in alive)
     finalists = [rate for rate in alive if len(rate.losses) == longest]
     first = min(finalists, key=lambda rate: rate.expected_loss)
+    nothing = NOTHING * abs(first.losses[0])
     bias = TOLERANCE * math.log2(min(LONGEST, max(1.0, horizon / longest))) * abs(first.expected_loss)
 
     def chance(rate: RacedRate) -> float:
         gaps = [a - b for a, b in zip(_late(rate.losses), _late(first.losses), strict=True)]
         return stdev(gaps) / math.sqrt(len(gaps)) if len(gaps) > 1 else 0.0
 
-    close = [rate for rate in finalists if rate.expected_loss - first.expected_loss <= bias + chance(rate)]
+    close = [rate for rate in finalists if rate.expected_loss - first.expected_loss <= nothing + bias + chance(rate)]
     return min(close, key=lambda rate: rate.learning_rate)
 
 
-def noise_share(losses: Sequence[float], lowered: Sequence[float]) -> float:
+def noise_share(losses: Sequence[float], lowered: Sequence[float], start: float = 0.0) -> float:
     """Return the share of a loss that goes away at once when the rate is lowered; 1 if it diverges as it is.
 
     Args:
         losses: per step, going on at the rate; those of a step that diverged are missing.
         lowered: the same from the same weights on the same batches, at a lower rate.
+        start: the loss at the start, next to which a small one is nothing.
     """
     if len(losses) < len(lowered):
         return 1.0
-    return max(0.0, 1 - fmean(lowered) / fmean(losses)) if lowered and fmean(losses) > 0 else 0.0
+    nothing = NOTHING * abs(start)
+    return (
+        max(0.0, 1 - (fmean(lowered) + nothing) / (fmean(losses) + nothing)) if lowered and fmean(losses) > 0 else 0.0
+    )
 
 
-def settle(leader: float, noise: float, longer: float, lowest: float) -> float:
+def settle(leader: float, noise: float, longer: float, lowest: float, losses: Sequence[float] = ()) -> float:
     """Return the rate to train with: the leader, or a lower one if its noise would be felt for most of the fit.
 
     A loss is taken as progress, which falls with the steps as `steps ** -PROGRESS`, plus noise, which stays. At a rate
     lower by a factor, progress takes so many times the steps, and noise is so many times less: the expected excess loss
-    of SGD with a constant rate is proportional to it (Bottou, Curtis and Nocedal 2018, theorem 4.6).
+    of SGD with a constant rate is proportional to it (Bottou, Curtis and Nocedal 2018, theorem 4.6). Where a lower rate
+    would not come as far in the fit as the leader in the race, the leader's own losses say how far.
 
     Args:
         leader: the rate that won the race.
         noise: the share of its loss that is noise, as far as it showed.
         longer: steps of the fit over those of the race; below 1 counts as 1.
         lowest: no rate below is returned, unless the leader is.
+        losses: the leader's in the race.
     """
     longer = min(LONGEST, max(1.0, longer))
 
     def at_the_end(scale: float) -> float:
-        progress = (1 - noise) * math.exp(-PROGRESS * math.log(longer * scale))
-        return progress + NOISE * noise * scale
+        progress = math.exp(-PROGRESS * math.log(longer * scale))
+        if losses and longer * scale <= SEEN:
+            so_far = losses[: max(1, round(longer * scale * len(losses)))]
+            nothing = NOTHING * abs(losses[0])
+            end = fmean(_late(losses)) + nothing
+            progress = max(progress, (fmean(_late(so_far)) + nothing) / end) if end > 0 else progress
+        return (1 - noise) * progress + NOISE * noise * scale
 
     scale = min((scale for scale in SCALES if scale == 1 or leader * scale >= lowest), key=at_the_end)
     return half_decade(round(2 * math.log10(leader * scale))) if scale < 1 else leader

@@ -8,6 +8,7 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from statistics import fmean
 from typing import Any
@@ -15,7 +16,7 @@ from typing import Any
 from pytorch_lightning.plugins.io import CheckpointIO
 from pytorch_lightning.tuner.tuning import Tuner
 
-from unstall.trials import Rehearsal, quiet, throwaway_trainer
+from unstall.trials import Rehearsal, copied, quiet, throwaway_trainer
 
 RANGE_TEST_STEPS = 100
 """Lightning's default `num_training`: eleven rates a decade over the default range."""
@@ -31,7 +32,7 @@ BETA = 0.8
 
 @dataclass(frozen=True)
 class RangeTest:
-    """One run through rising rates, up to the first loss that is not finite.
+    """One run through rising rates, as far as its losses are finite.
 
     Args:
         learning_rates: per step.
@@ -56,13 +57,15 @@ class RangeTest:
 
 
 def raw_losses(smoothed: Sequence[float], beta: float = LIGHTNING_BETA) -> list[float]:
-    """Recover the losses from the curve of Lightning's finder.
+    """Recover the losses, as far as they are finite, from the curve of Lightning's finder.
 
     Its average is `a <- beta a + (1 - beta) loss`, and it shows `a / (1 - beta ** (k + 1))` at step k = 1, 2, ...:
     the exponent is one too large, so the curve begins at half the true loss (Lightning #14167).
     """
     average, losses = 0.0, []
     for k, value in enumerate(smoothed, start=1):
+        if not math.isfinite(value):
+            continue  # a batch that the module skipped: its average has not changed
         following = value * (1 - beta ** (k + 1))
         losses.append((following - beta * average) / (1 - beta))
         average = following
@@ -89,21 +92,31 @@ def run_range_test(rehearsal: Rehearsal, scratch: str, lowest: float, highest: f
     steps = max(steps, RANGE_TEST_STEPS) if steps > 0 else -1
     device, plugin = rehearsal.module.device, InMemoryCheckpoint()
     trainer = throwaway_trainer(options, device, scratch, max_epochs=epochs, max_steps=steps, plugins=plugin)
+    module, suggestion = copied(rehearsal.module), None
+    module.strict_loading = False  # it is put back at the end, and may have made buffers meanwhile
     with quiet():
-        finder = Tuner(trainer).lr_find(
-            copy.deepcopy(rehearsal.module),
-            rehearsal.training,
-            min_lr=lowest,
-            max_lr=highest,
-            num_training=RANGE_TEST_STEPS,
-            early_stop_threshold=None,
-            update_attr=False,
-        )
-        assert finder is not None
-        suggestion = finder.suggestion()
-    smoothed = finder.results["loss"]
-    finite = [*map(math.isfinite, smoothed), False].index(False)
-    return RangeTest(finder.results["lr"][:finite], raw_losses(smoothed[:finite])), suggestion
+        try:
+            finder = Tuner(trainer).lr_find(
+                module,
+                rehearsal.training,
+                min_lr=lowest,
+                max_lr=highest,
+                num_training=RANGE_TEST_STEPS,
+                early_stop_threshold=None,
+                update_attr=False,
+            )
+            assert finder is not None
+            rates, smoothed = finder.results["lr"], finder.results["loss"]
+            with suppress(IndexError):  # a batch at which the module ended the epoch has a rate and no loss
+                suggestion = finder.suggestion()
+        except Exception:
+            # A module may refuse bad numbers, as a distribution does whose parameters are NaN: that rate was too high.
+            callbacks: list[Any] = vars(trainer)["callbacks"]  # Lightning sets it without declaring it
+            rates, smoothed = (getattr(callbacks[0], name, []) for name in ("lrs", "losses"))
+            if not any(map(math.isfinite, smoothed)):
+                raise
+    kept = [rate for rate, loss in zip(rates, smoothed, strict=False) if math.isfinite(loss)]
+    return RangeTest(kept, raw_losses(smoothed)), suggestion
 
 
 class InMemoryCheckpoint(CheckpointIO):

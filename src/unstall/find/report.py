@@ -19,70 +19,29 @@ if TYPE_CHECKING:
     from rich.table import Table
     from torch.utils.tensorboard import SummaryWriter
 
-
-DEFAULT_KEY = "model.init_args.optimizer.init_args.lr"
-
-
-NAMES = ("lr", "learning_rate")
+OVERLAY = "lr_find.yaml"
 
 
-def find_key(hparams: Mapping[str, Any], prefix: str = "model.init_args") -> str:
-    """Where a configuration keeps the learning rate, judged by the module's own hyper-parameters.
-
-    Args:
-        hparams: `module.hparams`.
-        prefix: where the module's arguments are in the configuration.
-
-    Returns:
-        The dotted path of the shallowest entry called `lr` or `learning_rate`; that of an injected optimizer if
-        there is none.
-    """
-    level: list[tuple[str, Mapping[str, Any]]] = [(prefix, hparams)]
-    while level:
-        for path, values in level:
-            for name in NAMES:
-                if name in values:
-                    return f"{path}.{name}"
-        level = [
-            (f"{path}.{name}", value)
-            for path, values in level
-            for name, value in values.items()
-            if isinstance(value, Mapping)
-        ]
-    return DEFAULT_KEY
-
-
-def overlay(learning_rate: float, key: str = DEFAULT_KEY) -> dict[str, Any]:
-    """The configuration that sets nothing but this rate."""
-    value: Any = learning_rate
-    for part in reversed(key.split(".")):
-        value = {part: value}
-    assert isinstance(value, dict)
-    return value
-
-
-def save(search: LearningRateSearch, run_dir: str | Path, key: str = DEFAULT_KEY) -> Path:
-    """Write `lr_find.yaml`, `.json`, `.csv` and `.png`.
+def save(search: LearningRateSearch, run_dir: str | Path, overlay: Mapping[str, Any] | None = None) -> None:
+    """Write `lr_find.json`, `.csv` and `.png`, and, if there are settings for the pick, `lr_find.yaml`.
 
     Args:
         search: what was found.
         run_dir: an existing folder.
-        key: where the configuration keeps the learning rate.
-
-    Returns:
-        The path of the overlay, for `unstall fit -c CONFIG -c OVERLAY`.
+        overlay: the settings that train with the pick, for `unstall fit -c CONFIG -c OVERLAY`.
     """
     run_dir, tested = Path(run_dir), search.range_test
     points = zip(tested.learning_rates, tested.losses, tested.smoothed, strict=True)
     curve = [{"learning_rate": rate, "loss": loss, "smoothed_loss": mean} for rate, loss, mean in points]
     write_json(run_dir / "lr_find.json", {**vars(search), "range_test": curve})
-    usable = " to ".join(f"{rate:.1e}" for rate in search.usable)
-    heading = f"# Found by unstall lr_find; rates that train well: {usable}.\n"
     write(run_dir / "lr_find.csv", _csv(search))
     write(run_dir / "lr_find.png", png(draw(search)))
-    path = run_dir / "lr_find.yaml"
-    write(path, heading + yaml.safe_dump(overlay(search.learning_rate, key)))
-    return path
+    if overlay is not None:
+        usable = " to ".join(f"{rate:.1e}" for rate in search.usable)
+        heading = f"# Found by unstall lr_find: {search.learning_rate:.1e}; rates that train well: {usable}.\n"
+        if "model" not in overlay:
+            heading += "# No argument of the model moves its rate: a callback sets it when the fit starts.\n"
+        write(run_dir / OVERLAY, heading + yaml.safe_dump(dict(overlay), sort_keys=False))
 
 
 def draw(search: LearningRateSearch) -> Figure:

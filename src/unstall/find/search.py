@@ -24,6 +24,7 @@ import torch
 from unstall.errors import UsageError
 from unstall.find.pick import (
     SCALES,
+    UNKNOWN,
     LearningRateSearch,
     RacedRate,
     candidates,
@@ -44,7 +45,6 @@ from unstall.trials import (
     Variant,
     rehearse,
     samples_in,
-    take_samples,
     unchanged_random_state,
 )
 
@@ -54,6 +54,10 @@ sqrt(128 / b) of it, which lies between as many steps and as many samples."""
 
 
 HELD_OUT_SAMPLES = 1024
+
+
+START = 4
+"""Steps that are tried before the search: a module may skip the first batch."""
 
 
 PROBE = 0.125
@@ -76,7 +80,8 @@ def find_learning_rate(
     Args:
         module: any LightningModule with automatic optimization and one optimizer.
         data: as `Trainer.fit` takes it: a LightningDataModule; training and validation loaders, or a training loader
-            alone; None for the module's own loaders. Where nothing validates, the first batches are held out.
+            alone, each of them one, or a list or dictionary of several; None for the module's own loaders. Where
+            nothing validates, the first batches are held out.
         trainer: the one that will train: its accumulation, clipping, precision, device, number of processes and
             number of epochs are taken into account. None: Lightning's defaults, on the module's device.
         min_learning_rate: where the range test starts; no lower rate is tried.
@@ -89,9 +94,8 @@ def find_learning_rate(
         The pick and the evidence. The same on every process, if there are several.
 
     Raises:
-        UsageError: before any work, for manual optimization, several optimizers, a schedule with rates of its own,
-            an empty range, too few rates, steps or batches, no training loader, and for a loss that is not finite or
-            needs no gradient.
+        UsageError: before any work, for manual optimization, several optimizers, an empty range, too few rates, steps
+            or batches, no training loader, and for a loss that is not finite or needs no gradient.
     """
     _check_arguments(min_learning_rate, max_learning_rate, num_rates, steps)
     with unchanged_random_state(), tempfile.TemporaryDirectory() as scratch:
@@ -99,12 +103,13 @@ def find_learning_rate(
         np.random.seed(seed)
         torch.manual_seed(seed)
         rehearsal = rehearse(module, data, trainer, scratch)
-        first = next(rehearsal.batches())
-        _check_start(rehearsal, first)
+        options = rehearsal.options
+        first, *more = itertools.islice(rehearsal.batches(), START * options.accumulate_grad_batches)
+        _check_start(rehearsal, [first, *more])
         tested, suggestion = run_range_test(rehearsal, scratch, min_learning_rate, max_learning_rate)
 
-        batches, options = rehearsal.batches(), rehearsal.options
-        held_out = take_samples(batches if rehearsal.validation is None else rehearsal.validation, HELD_OUT_SAMPLES)
+        batches = rehearsal.batches()
+        held_out = rehearsal.held_out(first, batches, HELD_OUT_SAMPLES)
         if not held_out:
             raise UsageError("data: the validation loader has no batch; give it samples, or leave it out")
         batch_size = samples_in(first) * options.accumulate_grad_batches
@@ -115,21 +120,20 @@ def find_learning_rate(
         def take(leg_steps: int) -> list[Any]:
             return list(itertools.islice(batches, leg_steps * options.accumulate_grad_batches))
 
-        raced, states = _run_race(
-            run,
-            take,
-            candidates(tested, num_rates, min_learning_rate, max_learning_rate),
-            steps or round(STEPS * math.sqrt(128 / batch_size)),
-            (min_learning_rate, max_learning_rate),
-        )
-        leader, noise = lead(raced, rehearsal.horizon), 0.0
+        rates = candidates(tested, num_rates, min_learning_rate, max_learning_rate)
+        legs = leg_lengths(steps or round(STEPS * math.sqrt(128 / batch_size)), len(rates), rehearsal.horizon)
+        raced, states = _run_race(run, take, rates, legs, (min_learning_rate, max_learning_rate))
+        longest = max(len(rate.losses) for rate in raced)
+        horizon = rehearsal.horizon if math.isfinite(rehearsal.horizon) else UNKNOWN * longest
+        leader, noise = lead(raced, horizon), 0.0
         start = states[leader.learning_rate]
-        if start is not None and not start.schedulers:  # a schedule will lower the rate by itself
+        # A schedule will lower the rate by itself, and a race that was as long as the fit has shown it all.
+        if start is not None and not start.schedulers and horizon > longest:
             leg = take(max(1, round(PROBE * len(leader.losses))))
             at, below = rehearsal.race([Variant(leader.learning_rate * s, start=start) for s in SCALES[:2]], leg)
-            noise = noise_share(at.losses, below.losses)
-    longer = rehearsal.horizon / len(leader.losses)
-    rate = settle(leader.learning_rate, noise, longer, min_learning_rate)
+            noise = noise_share(at.losses, below.losses, leader.losses[0])
+    longer = horizon / len(leader.losses)
+    rate = settle(leader.learning_rate, noise, longer, min_learning_rate, leader.losses)
     search = conclude(tested, raced, suggestion, leader.learning_rate, noise, rate)
     if torch.distributed.is_available() and torch.distributed.is_initialized():
         shared = [search]
@@ -142,7 +146,7 @@ def _run_race(
     run: Callable[[list[Variant], list[Any]], list[Outcome]],
     take: Callable[[int], list[Any]],
     rates: list[float],
-    steps: int,
+    legs: list[tuple[int, int]],
     limits: tuple[float, float],
 ) -> tuple[list[RacedRate], dict[float, State | None]]:
     """Successive halving: a short leg for all rates, and longer ones for those ahead."""
@@ -158,7 +162,7 @@ def _run_race(
             lanes[rate] = RacedRate(rate, losses, expected, outcome.held_out_loss, diverged=not outcome.finite)
             states[rate] = outcome.state
 
-    for number, (entrants, leg_steps) in enumerate(leg_lengths(steps, len(rates))):
+    for number, (entrants, leg_steps) in enumerate(legs):
         leg = take(leg_steps)
         ahead = sorted((lane for lane in lanes.values() if not lane.diverged), key=lambda lane: lane.expected_loss)
         run_leg([lane.learning_rate for lane in ahead[:entrants]] if number else rates, leg)
@@ -192,9 +196,9 @@ def _check_arguments(lowest: float, highest: float, num_rates: int, steps: int |
         raise UsageError(f"steps={steps}: {num_rates} rates need at least {15 * num_rates} to tell them apart")
 
 
-def _check_start(rehearsal: Rehearsal, first: Any) -> None:
-    """One step of a copy: whatever cannot be raced says so here."""
-    outcome = rehearsal.race([Variant(1e-8)], [first] * rehearsal.options.accumulate_grad_batches)[0]
+def _check_start(rehearsal: Rehearsal, batches: Sequence[Any]) -> None:
+    """A few steps of a copy, which hardly move it: whatever cannot be raced says so here."""
+    outcome = rehearsal.race([Variant(1e-8)], batches)[0]
     if not outcome.losses:
         name = type(rehearsal.module).__name__
         raise UsageError(f"model={name}: the loss is not finite at the start; check the inputs and initial weights")

@@ -4,7 +4,6 @@ In: a module, its data and, where there is one, the run that stalled. Out: the c
 seen to help. The question: *what is it, and what mends it?*
 """
 
-from unstall.forks.changes import merged
 from unstall.forks.diagnosis import diagnose_module, diagnose_run
 from unstall.forks.plan import fork
 from unstall.forks.report import FIX, read_signals, summary, write_report
@@ -18,7 +17,6 @@ __all__ = [
     "diagnose_module",
     "diagnose_run",
     "fork",
-    "merged",
     "read_signals",
     "screening_steps",
     "summary",

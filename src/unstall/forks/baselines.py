@@ -1,6 +1,5 @@
 """What a network should reach before more is asked of it: a few samples by heart, and what a linear model does."""
 
-import copy
 from collections.abc import Sequence
 
 import torch
@@ -11,7 +10,7 @@ from unstall.forks.remedies import at_rates
 from unstall.forks.subject import Subject
 from unstall.forks.targets import LinearModel, Task
 from unstall.forks.tried import Mended
-from unstall.trials import Score, first_samples, inputs_of
+from unstall.trials import Score, copied, first_samples, inputs_of, samples_in
 
 SMALL_BATCH, SMALL_STEPS = 32, 150
 """Samples that any network with enough capacity and living units learns by heart in so many steps."""
@@ -24,7 +23,7 @@ def fits_few_samples(subject: Subject, rates: Sequence[float]) -> bool:
     outcomes = subject.race(variants, [few] * SMALL_STEPS, [few])
     loss = min(outcome.held_out_loss for outcome in outcomes)
     reference = subject.judge.reference
-    subject.note(f"only {SMALL_BATCH} samples, {SMALL_STEPS} times", Score(reference), Score(loss))
+    subject.note(f"only {samples_in(few)} samples, {SMALL_STEPS} times", Score(reference), Score(loss))
     return loss < 0.5 * reference
 
 
@@ -35,13 +34,20 @@ def try_linear_model(subject: Subject, best: Score) -> Score | None:
         subject: The run.
         best: What its own network comes to.
     """
+    try:
+        return _linear_model(subject, best)
+    except Exception:  # the module asks of its network what only that has: its layers, a second input
+        return None
+
+
+def _linear_model(subject: Subject, best: Score) -> Score | None:
     network = getattr(subject.module, "network", None)
     inputs = subject.first_batch[0] if isinstance(subject.first_batch, (tuple, list)) else None
     if not isinstance(network, nn.Module) or not isinstance(inputs, Tensor) or not inputs.is_floating_point():
         return None
-    module = copy.deepcopy(subject.module)
+    module = copied(subject.module)
     with torch.no_grad():
-        outputs = copy.deepcopy(network).eval()(inputs[:1].to(module.device))
+        outputs = copied(network).eval()(inputs[:1].to(module.device))
     if not isinstance(outputs, Tensor) or outputs.ndim != 2:
         return None
     linear = nn.Linear(inputs[0].numel(), outputs.shape[1])

@@ -1,6 +1,5 @@
 """What can be changed about a run: its settings, its batches, its network. Copies, never the original."""
 
-import copy
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from typing import Any
@@ -9,22 +8,9 @@ import pytorch_lightning as pl
 import torch
 from torch import nn
 
-Config = Mapping[str, Any]
-
-
-def overlay_for(config: Any, path: Sequence[str], value: Any) -> dict[str, Any] | None:
-    """Return the overlay that sets `path`, through `class_path` and `init_args`, if it exists in the configuration."""
-    if not isinstance(config, Mapping):
-        return None
-    if "init_args" in config:
-        inner = overlay_for(config["init_args"], path, value)
-        return None if inner is None else {"class_path": config["class_path"], "init_args": inner}
-    if path[0] not in config:
-        return None
-    if len(path) == 1:
-        return {path[0]: value}
-    inner = overlay_for(config[path[0]], path[1:], value)
-    return None if inner is None else {path[0]: inner}
+from unstall.find import Config as Config
+from unstall.find import overlay_for
+from unstall.trials import copied
 
 
 def overlay_of(config: Config, names: Sequence[str], value: Any, place: str = "model") -> dict[str, Any] | None:
@@ -38,20 +24,11 @@ def overlay_of(config: Config, names: Sequence[str], value: Any, place: str = "m
     """
     for name in names:
         for start in (place, None):
-            path = [part for part in (start, *name.split(".")) if part is not None]
+            path = (*([] if start is None else [start]), *name.split("."))
             found = overlay_for(config, path, value)
             if found is not None:
                 return found
     return None
-
-
-def merged(left: Mapping[str, Any], right: Mapping[str, Any]) -> dict[str, Any]:
-    """Return one overlay out of two; where both set the same, the right one wins."""
-    both = dict(left)
-    for key, value in right.items():
-        nested = isinstance(value, Mapping) and isinstance(both.get(key), Mapping)
-        both[key] = merged(both[key], value) if nested else value
-    return both
 
 
 def network_settings(config: Config) -> Mapping[str, Any]:
@@ -64,7 +41,7 @@ def network_settings(config: Config) -> Mapping[str, Any]:
 
 def redrawn(module: pl.LightningModule) -> pl.LightningModule:
     """Return a copy whose layers have drawn their weights anew, as their classes do."""
-    module = copy.deepcopy(module)
+    module = copied(module)
     with torch.random.fork_rng():
         torch.manual_seed(0)
         for part in module.modules():
@@ -75,7 +52,7 @@ def redrawn(module: pl.LightningModule) -> pl.LightningModule:
 
 def with_relu(module: pl.LightningModule) -> pl.LightningModule | None:
     """Return a copy with ReLU in the place of sigmoid and tanh, or None if it has neither."""
-    module = copy.deepcopy(module)
+    module = copied(module)
     replaced = False
     for part in list(module.modules()):
         for name, child in part.named_children():
@@ -91,7 +68,7 @@ def wider(module: pl.LightningModule, width: int = 128) -> pl.LightningModule | 
     Known as one: a linear layer that the next one takes its inputs from, with nothing but normalisation of as many
     units between the two.
     """
-    module = copy.deepcopy(module)
+    module = copied(module)
     layers = [(parent, name, child) for parent in module.modules() for name, child in parent.named_children()]
     linear = [place for place, (_, _, child) in enumerate(layers) if isinstance(child, nn.Linear)]
     with torch.random.fork_rng():

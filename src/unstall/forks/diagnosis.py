@@ -3,20 +3,21 @@
 import itertools
 import tempfile
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
 
 from unstall.causes import Finding
-from unstall.forks.changes import Config
+from unstall.find import Config, overlay_with_rate, rate_of_fit
 from unstall.forks.examination import read_findings
 from unstall.forks.plan import fork
 from unstall.forks.report import VERDICT, read_signals, show, write_report
 from unstall.forks.subject import screening_steps
 from unstall.forks.suspects import Rebuild
 from unstall.forks.tried import Report
-from unstall.trials import Data, State, rehearse, samples_in, take_samples, unchanged_random_state
+from unstall.trials import Data, State, rehearse, samples_in, unchanged_random_state
 from unstall.watch import Signals
 
 HELD_OUT_SAMPLES = 2000
@@ -57,13 +58,17 @@ def diagnose_module(
             assert rebuild is not None
             return rehearse(rebuild(overlay), data, trainer, scratch).module
 
+        def rate_with(overlay: Config) -> float:
+            assert rebuild is not None
+            return rate_of_fit(rebuild(dict(overlay)), data, trainer)
+
         rehearsal = rehearse(module, data, trainer, scratch)
         accumulate = rehearsal.options.accumulate_grad_batches
-        size = accumulate * samples_in(next(rehearsal.batches()))
-        batches = rehearsal.batches()
-        held_out = take_samples(batches if rehearsal.validation is None else rehearsal.validation, HELD_OUT_SAMPLES)
+        first, batches = next(rehearsal.batches()), rehearsal.batches()
+        size = accumulate * samples_in(first)
+        held_out = rehearsal.held_out(first, batches, HELD_OUT_SAMPLES)
         steps = int(min(4 * screening_steps(size), rehearsal.horizon))
-        return fork(
+        report = fork(
             rehearsal.module,
             list(itertools.islice(batches, steps * accumulate)),
             held_out,
@@ -76,6 +81,12 @@ def diagnose_module(
             horizon=rehearsal.horizon,
             findings=findings,
         )
+        fix = report.fix
+        if config is None or rebuild is None or fix is None or fix.learning_rate is None:
+            return report
+        overlay = overlay_with_rate(config, fix.learning_rate, rate_with, fix.overlay)
+    seen = replace(fix, overlay=overlay)
+    return replace(report, fix=seen, forks=tuple(seen if each is fix else each for each in report.forks))
 
 
 def diagnose_run(
@@ -106,7 +117,10 @@ def diagnose_run(
     if checkpoint is not None:
         optimizers = checkpoint.get("optimizer_states", [])
         start = State(
-            checkpoint["state_dict"], optimizers[0] if optimizers else None, checkpoint.get("lr_schedulers", ())
+            checkpoint["state_dict"],
+            optimizers[0] if optimizers else None,
+            checkpoint.get("lr_schedulers", ()),
+            checkpoint.get("global_step", 0),
         )
     signals = read_signals(folder)
     known: dict[str, Any] = {"config": config, "rebuild": rebuild, "findings": read_findings(folder / VERDICT)}

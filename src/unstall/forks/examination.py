@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import copy
 import json
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -11,15 +11,15 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from unstall.audit import Observation, observe, tensors_in
+from unstall.audit import Observation, tensors_in
 from unstall.causes import COURSE_FAULTS, FAULTS, Course, Finding, find
 from unstall.forks.baselines import references
-from unstall.forks.mended import optimizer_of, reached, try_findings
+from unstall.forks.mended import reached, try_findings
 from unstall.forks.subject import Subject
 from unstall.forks.targets import Task, task_of
 from unstall.forks.tried import Fork, Report
 from unstall.forks.verdict import confidence
-from unstall.trials import Score, rates_of
+from unstall.trials import Score, Variant, in_fit
 from unstall.watch import Cause, TargetCounts, Verdict, name_cause
 
 LOOK_AHEAD = 10_000
@@ -73,18 +73,14 @@ def examine(subject: Subject, known: Sequence[Finding] = ()) -> Examination:
         subject: The run.
         known: What the run's own callback found, which has seen its course.
     """
-    try:
-        module = copy.deepcopy(subject.module)
-        module.trainer = subject.trainer  # what it configures may ask how long the fit will be
-        optimizers = [optimizer_of(module.configure_optimizers())]
-        seen = observe(module, subject.first_batch, optimizers, subject.trainer)
-    except Exception:  # a step that does not work on a copy, or an optimizer that it does not make alone
+    seen = subject.observation
+    if seen is None:  # a step that does not work on a copy
         return Examination(subject, tuple(known))
     batches = subject.as_seen(subject.batches)
     found = [*known, *find(COURSE_FAULTS, _course(subject, seen, batches)), *find(FAULTS, seen)]
     unique = list({finding.fault: finding for finding in reversed(found)}.values())[::-1]
     findings = tuple(sorted(unique, key=lambda finding: not finding.fault.certain))
-    return Examination(subject, findings, task_of(module, seen, batches))
+    return Examination(subject, findings, task_of(subject.module, seen, batches))
 
 
 def accuse(examined: Examination) -> Report | None:
@@ -136,6 +132,19 @@ def report_on(examined: Examination, finding: Finding, fix: Fork | None) -> Repo
     return Report(verdict, tuple(subject.forks), fix, "", examined.findings, examined.references)
 
 
+def _rates(subject: Subject) -> tuple[list[float], float]:
+    """Return the configured rate and that of each step, without a step of training; and the largest weight decay."""
+    how = subject.module, Variant(), subject.options, subject.where, subject.trainer
+    with in_fit(*how) as lane, warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # a schedule that moves on without a step of its optimizer
+        optimization = lane.optimization
+        groups, rates = optimization.optimizer.param_groups, [optimization.learning_rate]
+        for step in range(int(min(subject.horizon, LOOK_AHEAD))):
+            rates.append(float(groups[0]["lr"]))
+            optimization.move_schedules(step + 1)
+    return rates, max(float(group.get("weight_decay", 0.0)) for group in groups)
+
+
 def _course(subject: Subject, seen: Observation, batches: Sequence[Any]) -> Course:
     """Return what the batches show when they are looked at one after another, and what the settings come to."""
     counts, not_finite = TargetCounts(), 0
@@ -148,7 +157,7 @@ def _course(subject: Subject, seen: Observation, batches: Sequence[Any]) -> Cour
         not_finite = max(not_finite, sum(part.numel() - int(part.isfinite().sum()) for part in floating))
     counts.flush()
     counts.class_weights = () if reference is None else reference.weights
-    rates, decay = rates_of(subject.module, subject.options, int(min(subject.horizon, LOOK_AHEAD)), subject.trainer)
+    rates, decay = _rates(subject)
     return Course(
         rate=rates[0],
         rate_share=fmean(rates[1:]) / rates[0] if rates[0] and len(rates) > 1 else None,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -15,12 +14,12 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from unstall.causes import Fault, Finding
-from unstall.forks.changes import merged, overlay_of
-from unstall.forks.remedies import RATE
+from unstall.find import merged
+from unstall.forks.changes import overlay_of
 from unstall.forks.subject import Subject
 from unstall.forks.targets import AsTargetsAsk, Task, Wrapped, quality
 from unstall.forks.tried import Fork, Mended
-from unstall.trials import Score, Variant, concatenated, inputs_of, samples_in, select, with_inputs
+from unstall.trials import Score, Variant, can_be_one, concatenated, copied, inputs_of, samples_in, select, with_inputs
 from unstall.watch import Cause
 
 GAIN = 0.05
@@ -51,7 +50,7 @@ class Reconfigured(Wrapped):
     """
 
     def __init__(self, inner: pl.LightningModule, change: Callable[[nn.Module, Optimizer], Optimizer]) -> None:
-        super().__init__(copy.deepcopy(inner))
+        super().__init__(copied(inner))
         self.change = change
 
     def configure_optimizers(self) -> Any:
@@ -84,9 +83,9 @@ def mend(kind: str, subject: Subject, task: Task | None) -> Mended | None:
         options = replace(subject.options, gradient_clip_val=None)
         return Mended("no clipping", module, options=options, settings=((("gradient_clip_val",), None, "trainer"),))
     if kind == "order":
-        return Mended("samples shuffled", module, shuffled=True)
+        return Mended("samples shuffled", module, shuffled=True) if can_be_one(subject.batches) else None
     if kind == "dropout":
-        module = copy.deepcopy(module)
+        module = copied(module)
         for part in module.modules():
             if isinstance(part, nn.modules.dropout._DropoutNd):
                 part.p = min(part.p, 0.1)
@@ -154,7 +153,7 @@ def reached(subject: Subject, task: Task) -> Score | None:
     """Return what the run comes to unchanged, at its own or a usual rate, or as it stands; None if that is not seen."""
     _, score = _best_of(subject, Mended("", subject.module), task)
     if subject.start is not None:
-        standing = quality(subject.module, subject.start.weights, subject.as_seen(subject.held_out), task)
+        standing = quality(subject, subject.module, subject.start.weights, subject.held_out, task)
         if standing is not None and standing > _quality(score):
             return Score(subject.control.held_out_loss, standing)
     return score if score.accuracy is not None else None
@@ -176,16 +175,26 @@ def try_mended(
     rate, score = _best_of(subject, mended, task, steps)
     if score.accuracy is None:
         return None
-    own = subject.is_own(rate) and not mended.rates
-    change = mended.change if own or mended.rates == (subject.rate,) else f"{mended.change}, learning rate {rate:.2g}"
+    own = subject.is_own(rate) and mended.rates in ((), (subject.rate,))
+    change = mended.change if own else f"{mended.change}, learning rate {rate:.2g}"
     overlays = [overlay_of(subject.config, names, value, place) for names, value, place in mended.settings]
-    if not subject.is_own(rate):
-        overlays.append(overlay_of(subject.config, RATE, rate))
-    overlay: dict[str, Any] | None = None
-    if mended.settings and None not in overlays:
-        overlay = reduce(merged, [each for each in overlays if each is not None])
+    known = [overlay for overlay in overlays if overlay is not None]
+    overlay = reduce(merged, known) if known and len(known) == len(overlays) else None
     helps = _quality(score) - _quality(before) > GAIN
-    subject.forks.append(Fork(change, before, score, overlay, cause, helps, helps, mended, rate))
+    held_out = [mended.transform(batch) for batch in subject.held_out]
+    fork = Fork(
+        change,
+        before,
+        score,
+        overlay,
+        cause,
+        helps,
+        helps,
+        replace(mended, rates=(rate,)),
+        None if own or overlay is None else rate,
+        lambda weights: quality(subject, mended.module, weights, held_out, task),
+    )
+    subject.forks.append(fork)
     return subject.forks[-1]
 
 
@@ -206,7 +215,7 @@ def trained(subject: Subject, mended: Mended, task: Task, steps: int | None = No
     outcomes = subject.race(variants, training, (), mended.module, keep_state=True, options=mended.options)
     for rate, outcome in zip(grid, outcomes, strict=True):
         if outcome.state is not None:
-            answers = quality(mended.module, outcome.state.weights, subject.as_seen(held_out), task)
+            answers = quality(subject, mended.module, outcome.state.weights, held_out, task)
             loss = outcome.losses[-1] if outcome.losses else math.inf
             scores.append((rate, Score(loss, answers)))
     return [(rate, score) for rate, score in scores if score.accuracy is not None]
@@ -220,7 +229,7 @@ def _best_of(subject: Subject, mended: Mended, task: Task, steps: int | None = N
 def _standardiser(batches: Sequence[Any]) -> Callable[[Any], Any]:
     """Return what brings the inputs of a batch to mean 0 and standard deviation 1: each column of a table, else all."""
     seen = [inputs for batch in batches[:64] if (inputs := inputs_of(batch)) is not None]
-    if not seen:
+    if not seen or not can_be_one(seen):
         return lambda batch: batch
     inputs = torch.cat([part.detach().float() for part in seen])
     inputs = inputs[inputs.isfinite().flatten(1).all(1)] if inputs.ndim > 1 else inputs

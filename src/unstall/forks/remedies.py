@@ -5,7 +5,7 @@ from collections.abc import Callable
 from unstall.forks.changes import overlay_of
 from unstall.forks.subject import Subject
 from unstall.forks.tried import Fork
-from unstall.trials import Score, Variant
+from unstall.trials import Score, Variant, can_be_one
 from unstall.watch import Cause
 
 RATES = tuple(10.0**exponent for exponent in range(-5, 2))
@@ -65,6 +65,7 @@ def try_rates(subject: Subject) -> tuple[Fork, list[float]]:
             score,
             overlay_of(subject.config, RATE, rate),
             Cause.TOO_LOW if rate > own else Cause.TOO_HIGH,
+            rate,
         )
         for rate, score in others
     ]
@@ -79,8 +80,11 @@ def try_larger_batch(subject: Subject) -> Fork | None:
         return None
     (score,) = subject.scores([Variant(merge=merge)], subject.long)
     size = merge * subject.batch_size
+    # Batches that cannot be one, such as padded ones, are accumulated: the same but for what looks across samples.
+    how = "" if can_be_one(subject.batches[:merge]) else f", as the gradients of {merge} batches"
     overlay = overlay_of(subject.config, ("batch_size",), size, place="data")
-    return subject.note(f"batch size {size}", subject.score, score, overlay, Cause.BATCH_TOO_SMALL)
+    learning_rate = subject.rate if overlay is not None else None  # a module may scale it with the batch size
+    return subject.note(f"batch size {size}{how}", subject.score, score, overlay, Cause.BATCH_TOO_SMALL, learning_rate)
 
 
 def try_in_place(subject: Subject) -> None:

@@ -4,10 +4,9 @@ Every copy trains on the same batches as the others and from the same start (`un
 losses differ by the one change alone.
 """
 
-import copy
 import dataclasses
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from functools import cached_property
 from typing import Any
 
@@ -15,7 +14,9 @@ import pytorch_lightning as pl
 import torch
 from torch import Tensor
 
-from unstall.forks.changes import Config
+from unstall.audit import Observation, observe
+from unstall.errors import UsageError
+from unstall.find import Config
 from unstall.forks.tried import Fork
 from unstall.trials import (
     Judge,
@@ -26,11 +27,17 @@ from unstall.trials import (
     Variant,
     blank,
     find_targets,
+    in_fit,
     race,
     samples_in,
+    scale_of_inputs,
+    scaled,
     unchanged_random_state,
 )
 from unstall.watch import Cause, Meter, Signals
+
+DISTANCES = ("mse_loss", "l1_loss", "smooth_l1_loss", "huber_loss")
+"""Losses of torch that are zero where the prediction is the target, and nowhere less."""
 
 
 def screening_steps(batch_size: int) -> int:
@@ -59,6 +66,15 @@ class Subject:
     forks: list[Fork] = dataclasses.field(default_factory=list)
 
     @property
+    def where(self) -> torch.device:
+        """Where to train."""
+        return self.device or self.module.device
+
+    @property
+    def _how(self) -> dict[str, Any]:
+        return {"options": self.options, "device": self.device, "trainer": self.trainer}
+
+    @property
     def batch_size(self) -> int:
         """Samples per optimizer step."""
         return self.options.accumulate_grad_batches * samples_in(self.batches[0])
@@ -75,17 +91,15 @@ class Subject:
 
     @cached_property
     def rate(self) -> float:
-        """The configured learning rate of the first parameter group."""
-        state = self.race([Variant()], [], keep_state=True)[0].state
-        assert state is not None
-        assert state.optimizer is not None
-        group = state.optimizer["param_groups"][0]
-        return float(group.get("initial_lr", group["lr"]))
+        """The configured learning rate of the first parameter group that has one."""
+        with in_fit(self.module, Variant(), self.options, self.where, self.trainer) as lane:
+            return lane.optimization.learning_rate
 
     @cached_property
     def control(self) -> Outcome:
         """The unchanged copy."""
-        return self.race([Variant()], self.training(self.long), self.held_out, keep_state=True)[0]
+        batches = self.training(self.long)
+        return race(self.module, [Variant()], batches, self.held_out, keep_state=True, **self._how)[0]
 
     @property
     def size_share(self) -> float | None:
@@ -103,9 +117,22 @@ class Subject:
         return self.known_signals or _measure(self)
 
     @cached_property
+    def observation(self) -> Observation | None:
+        """What one step on the first batch shows; None if it cannot be made on a copy."""
+        return _observed(self, self.first_batch)
+
+    @cached_property
+    def inputs_alone(self) -> bool:
+        """Whether inputs can be changed, and what the loss compares with then stays: not so in an autoencoder."""
+        both = self.observation, _observed(self, scaled(self.first_batch, 0.5))
+        targets = [seen.comparison.target for seen in both if seen is not None and seen.comparison is not None]
+        return scale_of_inputs(self.first_batch) is not None and len(targets) == 2 and torch.equal(*targets)
+
+    @cached_property
     def judge(self) -> Judge:
         """The judge of whatever is held to the same batches."""
-        return Judge.over(self.held_out, self.signals.baseline or self._loss_of_constant())
+        reference = self.signals.baseline or _loss_of_constant(self)
+        return Judge.over(self.held_out, reference, down_to_zero=_down_to_zero(self))
 
     @cached_property
     def score(self) -> Score:
@@ -118,9 +145,9 @@ class Subject:
         """The first batch as the network sees it."""
         return self.as_seen(self.batches[:1])[0]
 
-    def as_seen(self, batches: Sequence[Any]) -> list[Any]:
-        """Return batches as the network sees them: a transfer hook may scale them."""
-        module, device = self.module, self.device or self.module.device
+    def as_seen(self, batches: Sequence[Any], module: pl.LightningModule | None = None) -> list[Any]:
+        """Return batches as the network sees them, or as another module does: a transfer hook may scale them."""
+        module, device = module or self.module, self.where
         before = [module.on_before_batch_transfer(batch, 0) for batch in batches]
         moved = [module.transfer_batch_to_device(batch, device, 0) for batch in before]
         return [module.on_after_batch_transfer(batch, 0) for batch in moved]
@@ -134,9 +161,18 @@ class Subject:
         keep_state: bool = False,
         options: StepOptions | None = None,
     ) -> list[Outcome]:
-        """Race variants of the module, or of another in its place, as the run's trainer would train them."""
-        how: dict[str, Any] = {"options": options or self.options, "device": self.device, "trainer": self.trainer}
-        return race(module or self.module, variants, batches, held_out, keep_state=keep_state, **how)
+        """Race variants of the module, or of another in its place, as the run's trainer would train them.
+
+        A change that the module does not survive, such as inputs that it refuses, counts as divergence.
+        """
+        how = self._how | {"options": options or self.options, "keep_state": keep_state}
+        try:
+            return race(module or self.module, variants, batches, held_out, **how)
+        except Exception as error:
+            if isinstance(error, UsageError) or any(variant.start for variant in variants):
+                raise
+            _ = self.control  # what fails without a change, too, is raised there
+            return [Outcome(variant, [], [], {}, finite=False) for variant in variants]
 
     def scores(
         self,
@@ -161,10 +197,11 @@ class Subject:
         after: Score,
         overlay: dict[str, Any] | None = None,
         cause: Cause = Cause.UNSURE,
+        learning_rate: float | None = None,
     ) -> Fork:
         """Add a fork to the record, judged; the arguments are those of `Fork`."""
         helps, mends = self.judge.helps(before, after), self.judge.mends(before, after)
-        self.forks.append(Fork(change, before, after, overlay, cause, helps, mends))
+        self.forks.append(Fork(change, before, after, overlay, cause, helps, mends, None, learning_rate))
         return self.forks[-1]
 
     def _screenings(self, count: int) -> int:
@@ -175,31 +212,66 @@ class Subject:
         """Return the training batches of so many steps."""
         return self.batches[: steps * self.options.accumulate_grad_batches]
 
-    def _loss_of_constant(self) -> float:
-        """Return what the network reaches when it sees no input: the best constant prediction, for any loss."""
-        variants = [Variant(learning_rate=rate) for rate in (self.rate, 1e-3, 1e-1)]
-        return min(score.loss for score in self.scores(variants, self.short, transform=blank))
+
+def _observed(subject: Subject, batch: Any) -> Observation | None:
+    with in_fit(subject.module, Variant(), subject.options, subject.where, subject.trainer) as lane:
+        try:
+            return observe(lane.module, batch, [lane.optimization.optimizer], subject.trainer)
+        except Exception:  # a step that does not work on a copy: nothing is known of it
+            return None
+
+
+def _down_to_zero(subject: Subject) -> bool:
+    """Return whether zero is the least that the loss can be, as far as is known."""
+    seen = subject.observation
+    if any(loss < 0 for loss in subject.control.losses):
+        return False
+    if seen is None or seen.reference is not None:
+        return True
+    return seen.comparison is not None and seen.comparison.loss in DISTANCES and not seen.comparison.computed
+
+
+def _loss_of_constant(subject: Subject) -> float:
+    """Return what the network reaches when it sees no input: the best constant prediction, for any loss.
+
+    The loss before the first step where there is no such thing: the loss compares with the inputs, or the module
+    refuses blank ones.
+    """
+    losses: list[float] = []
+    if subject.inputs_alone:
+        variants = [Variant(learning_rate=rate) for rate in (subject.rate, 1e-3, 1e-1)]
+        losses = [score.loss for score in subject.scores(variants, subject.short, transform=blank)]
+    return min([loss for loss in losses if math.isfinite(loss)] or subject.control.losses[:1] or [math.inf])
 
 
 def _measure(subject: Subject) -> Signals:
     """Return the signals of a first step, and what the losses of the unchanged copy add to them."""
-    control = subject.control
-    module = copy.deepcopy(subject.module).to(subject.device or subject.module.device)
-    module.trainer = subject.trainer
-    for part in module.modules():
-        if isinstance(part, pl.LightningModule):
-            part.log = lambda *_, **__: None  # type: ignore[method-assign] # there is nowhere to log to
-    meter = Meter(module.train())
-    batch = subject.first_batch
-    with unchanged_random_state(), torch.enable_grad():
-        output = module.training_step(batch, 0)
-        loss = output["loss"] if isinstance(output, Mapping) else output
-        assert isinstance(loss, Tensor)  # the control has just trained with it
-        torch.autograd.backward(loss)
-    meter.before_step()
-    meter.after_batch(loss, find_targets(batch))
-    for step_loss, batch in zip(control.losses[1:], subject.batches[1:], strict=False):
-        meter.after_batch(torch.tensor(step_loss), find_targets(batch), stepped=False)
-    if not control.finite:
-        meter.after_batch(torch.tensor(math.nan))
-    return dataclasses.replace(meter.read(), step=len(control.losses), move=None)
+    control, seen = subject.control, subject.observation
+    reference = None if seen is None else seen.reference
+
+    def targets_of(batch: Any) -> Tensor | None:
+        if seen is None:
+            return find_targets(batch)
+        return None if reference is None else reference.targets(batch)
+
+    random, learning = unchanged_random_state(), torch.enable_grad()
+    how = Variant(), subject.options, subject.where, subject.trainer
+    with random, learning, in_fit(subject.module, *how) as lane:
+        meter = Meter(lane.module)
+        if reference is not None:
+            meter.losses.targets.kind, meter.losses.targets.class_weights = reference.kind, reference.weights
+        loss = lane.loss(subject.batches[0])
+        if loss is not None:
+            torch.autograd.backward(loss)
+            meter.before_step()
+            meter.after_batch(loss, targets_of(subject.first_batch))
+        for step_loss, batch in zip(control.losses[1:], subject.batches[1:], strict=False):
+            meter.after_batch(torch.tensor(step_loss), targets_of(batch), stepped=False)
+        if not control.finite:
+            meter.after_batch(torch.tensor(math.nan))
+        if control.state is not None:
+            lane.module.load_state_dict(control.state.weights)
+        signals = meter.read()
+    move = None if control.state is None else signals.move
+    size = signals.batch_size or samples_in(subject.first_batch)
+    return dataclasses.replace(signals, step=len(control.losses), move=move, batch_size=size)

@@ -7,7 +7,8 @@ from typing import Any
 import pytorch_lightning as pl
 
 from unstall.audit import observe
-from unstall.forks.changes import Config, merged, network_settings, overlay_of, redrawn, wider, with_relu
+from unstall.find import Config, merged
+from unstall.forks.changes import network_settings, overlay_of, redrawn, wider, with_relu
 from unstall.forks.remedies import RATE, at_rates, climb
 from unstall.forks.subject import Subject
 from unstall.forks.tried import Findings, Fork
@@ -46,7 +47,7 @@ def find_suspects(
 
     Args:
         module: The run's own, at its initial weights.
-        batch: Any of the training batches.
+        batch: Any of the training batches; None: its inputs are to be left alone.
         config: The run's configuration; may be empty.
         rebuild: None: no setting can be changed.
         spoilt: What better initial weights would mend: `DEAD_AT_START` or `BAD_SCALE`.
@@ -106,7 +107,7 @@ def try_suspects(
         faster = overlay_of(subject.config, RATE, rate)
         overlay = merged(suspect.setting, faster) if suspect.setting is not None and faster is not None else None
         change = suspect.change if subject.is_own(rate) else f"{suspect.change}, learning rate {rate:.2g}"
-        return subject.note(change, best, after, overlay, suspect.cause)
+        return subject.note(change, best, after, overlay, suspect.cause, rate if overlay is not None else None)
 
     def screen(suspect: Suspect) -> tuple[Fork, float, Suspect]:
         scores = run(suspect, grid, 2 * subject.short)
@@ -114,7 +115,8 @@ def try_suspects(
         return accuse(suspect, grid[at], scores[at]), grid[at], suspect
 
     spoilt = Cause.DEAD_AT_START if findings.dead_at_start else Cause.BAD_SCALE
-    suspects = find_suspects(subject.module, subject.first_batch, subject.config, rebuild, spoilt)
+    batch = subject.first_batch if subject.inputs_alone else None
+    suspects = find_suspects(subject.module, batch, subject.config, rebuild, spoilt)
     found = [screen(suspect) for suspect in suspects]
     # A wider network draws its weights anew, and with them mends a spoilt start, which is another cause.
     narrow = not any(fork.mends for fork, _, _ in found) and "widths" not in network_settings(subject.config)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -14,7 +13,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from unstall.audit import Comparison, Observation, Recording, compared_in, tensors_in
-from unstall.trials import inputs_of, unchanged_random_state
+from unstall.forks.subject import Subject
+from unstall.trials import State, Variant, copied, in_fit, inputs_of, training_step, unchanged_random_state
 
 
 @dataclass(frozen=True)
@@ -77,7 +77,10 @@ def task_of(module: pl.LightningModule, seen: Observation, batches: Sequence[Any
     part = next((i for i, held in enumerate(tensors_in(batches[0])) if _holds(held, wanted, compared)), None)
     if part is None or not names:
         return None
-    held = torch.cat([list(tensors_in(batch))[part].detach().cpu() for batch in batches])
+    each = [list(tensors_in(batch))[part].detach().cpu() for batch in batches]
+    if not each[0].ndim:  # samples without a batch dimension
+        return None
+    held = torch.cat(each)
     if compared.labels is not None:
         return Task("classes", part, names[-1], compared.prediction.shape[1])
     whole = bool((held == held.round()).all()) and float(held.min()) >= 0
@@ -110,6 +113,12 @@ class Wrapped(pl.LightningModule):
         super().__init__()
         self.inner = inner
 
+    def on_train_start(self) -> None:
+        self.inner.on_train_start()
+
+    def on_train_epoch_start(self) -> None:
+        self.inner.on_train_epoch_start()
+
     def on_before_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
         return self.inner.on_before_batch_transfer(batch, dataloader_idx)
 
@@ -119,8 +128,11 @@ class Wrapped(pl.LightningModule):
     def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
         return self.inner.on_after_batch_transfer(batch, dataloader_idx)
 
+    def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
+        self.inner.on_train_batch_end(outputs, batch, batch_idx)
+
     def training_step(self, batch: Any, batch_idx: int) -> Any:
-        return self.inner.training_step(batch, batch_idx)
+        return training_step(self.inner, batch, batch_idx)
 
     def configure_optimizers(self) -> Any:
         return self.inner.configure_optimizers()
@@ -137,7 +149,7 @@ class AsTargetsAsk(Wrapped):
     standardised = True
 
     def __init__(self, inner: pl.LightningModule, task: Task) -> None:
-        super().__init__(copy.deepcopy(inner))
+        super().__init__(copied(inner))
         self.task = task
         place, _, _ = task.weight.rpartition(".")
         layer = self.inner.get_submodule(place)
@@ -150,7 +162,7 @@ class AsTargetsAsk(Wrapped):
         """Return the loss that the targets ask for."""
         weight = self.inner.get_parameter(self.task.weight)
         with Recording() as recording, suppress(Exception):  # its own loss may not take another number of outputs
-            self.inner.training_step(batch, batch_idx)
+            training_step(self.inner, batch, batch_idx)
         made = [call for call in recording.calls if any(tensor is weight for tensor in call.inputs)]
         return self.task.loss(made[-1].outputs[0], batch)
 
@@ -169,7 +181,7 @@ class LinearModel(Wrapped):
     spread: Tensor
 
     def __init__(self, inner: pl.LightningModule, task: Task, batch: Any) -> None:
-        super().__init__(copy.deepcopy(inner))
+        super().__init__(copied(inner))
         self.task = task
         inputs = inputs_of(batch)
         assert inputs is not None
@@ -192,33 +204,31 @@ class LinearModel(Wrapped):
 
 @torch.no_grad()
 def quality(
-    module: pl.LightningModule, weights: Mapping[str, Any], held_out: Sequence[Any], task: Task
+    subject: Subject, module: pl.LightningModule, weights: Mapping[str, Any], held_out: Sequence[Any], task: Task
 ) -> float | None:
     """Return the share of right answers, or of the targets' variance that is explained, whatever the module's loss.
 
     Args:
-        module: Any, with these weights.
+        subject: The run.
+        module: Its module, or a changed copy.
         weights: A state dict of it.
-        held_out: Batches as the step gets them.
+        held_out: Batches as a loader gives them.
         task: What the targets ask for.
 
     Returns:
         At most 1; None if the module's answers could not be seen.
     """
-    module = copy.deepcopy(module)
-    module.load_state_dict(weights)
-    module.eval()
-    for part in module.modules():
-        if isinstance(part, pl.LightningModule):
-            part.log = part.log_dict = lambda *_, **__: None  # type: ignore[method-assign,assignment]
     answers, targets = [], []
-    with unchanged_random_state():
+    start = Variant(start=State(weights))
+    with unchanged_random_state(), in_fit(module, start, subject.options, subject.where, subject.trainer) as lane:
         for batch in held_out:
-            compared = compared_in(module, batch)
+            (seen,) = subject.as_seen([batch], lane.module)
+            lane.module.eval()
+            compared = compared_in(lane.module, seen)
             if compared is None:
                 return None
             answers.append(_answers(compared, task))
-            targets.append(task.targets(batch))
+            targets.append(task.targets(seen))
     right, found = torch.cat(targets), torch.cat(answers)
     if right.numel() != found.numel():
         return None

@@ -51,7 +51,9 @@ class Fork:
         helps: Whether it makes a difference that matters.
         mends: Whether the difference is one between a stall and a healthy run.
         mended: The changed copy, untrained, with what else is changed; None where only settings are.
-        rate: The learning rate that was best for it.
+        measure: How good, as a share of right answers or of the variance explained, weights of that copy are on the
+            held-out batches.
+        learning_rate: With which it trained, where the overlay has to bring that; else None.
     """
 
     change: str
@@ -62,7 +64,8 @@ class Fork:
     helps: bool = False
     mends: bool = False
     mended: Mended | None = field(default=None, repr=False, compare=False)
-    rate: float | None = field(default=None, repr=False)
+    learning_rate: float | None = field(default=None, repr=False)
+    measure: Callable[[Mapping[str, Any]], float | None] | None = field(default=None, repr=False, compare=False)
 
     @property
     def module(self) -> pl.LightningModule | None:

@@ -1,6 +1,8 @@
 """What TensorBoard shows beside the metrics of a run."""
 
+import io
 import warnings
+from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Any
 
@@ -51,7 +53,8 @@ class Curves(Callback):
         was_training = network.training
         network.eval()  # a traced forward must not move BatchNorm's averages
         try:
-            with torch.random.fork_rng(), warnings.catch_warnings():
+            # The tracer prints what it cannot follow.
+            with torch.random.fork_rng(), warnings.catch_warnings(), redirect_stdout(io.StringIO()):
                 warnings.simplefilter("ignore")  # torch means to drop the tracer that TensorBoard still uses
                 logger.experiment.add_graph(network, inputs[:1], use_strict_trace=False)
         except Exception:  # whatever the tracer cannot follow: a picture is missing, the training is not affected

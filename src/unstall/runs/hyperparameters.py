@@ -17,13 +17,14 @@ PLACES = ("data_dir", "predict_dir", "num_workers")
 def hyperparameters_of(trainer: pl.Trainer, module: pl.LightningModule) -> dict[str, Any]:
     """The flat table for TensorBoard's HParams tab: plain scalars and strings, the same names for every model.
 
-    ``learning_rate`` is the rate the run starts with, also under a schedule; ``batch_size`` is per process. The tab
-    shows the first five names in alphabetical order: all others follow under ``setting/``.
+    ``learning_rate`` is the rate the run starts with, also under a schedule, or the peak of one that has a peak;
+    ``batch_size`` is per process. The tab shows the first five names in alphabetical order: all others follow under
+    ``setting/``.
     """
     table: dict[str, Any] = {}
     if trainer.optimizers:
         group = trainer.optimizers[0].param_groups[0]
-        table["learning_rate"] = float(group.get("initial_lr", group["lr"]))
+        table["learning_rate"] = float(group.get("max_lr", group.get("initial_lr", group["lr"])))
         table["optimizer"] = type(trainer.optimizers[0]).__name__
     of_data = getattr(datamodule_of(trainer), "hparams", {})
     table["batch_size"] = of_data.get("batch_size") or getattr(trainer.train_dataloader, "batch_size", None)

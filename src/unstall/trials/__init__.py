@@ -6,6 +6,7 @@ question: *what would have happened if?*
 
 from unstall.trials.batches import (
     blank,
+    can_be_one,
     concatenated,
     find_targets,
     first_samples,
@@ -17,9 +18,13 @@ from unstall.trials.batches import (
     take_samples,
     with_inputs,
 )
+from unstall.trials.copies import copied
 from unstall.trials.judge import HELPS, Judge, Score
-from unstall.trials.optimization import check_optimization, rates_of
-from unstall.trials.rehearsal import Data, Rehearsal, quiet, rehearse, throwaway_trainer
+from unstall.trials.lane import in_fit, training_step
+from unstall.trials.learning_rate import LearningRate, learning_rate_of
+from unstall.trials.loaders import Data
+from unstall.trials.optimization import check_optimization
+from unstall.trials.rehearsal import Rehearsal, quiet, rehearse, throwaway_trainer
 from unstall.trials.runner import race, unchanged_random_state
 from unstall.trials.variants import Outcome, State, StepOptions, Variant
 
@@ -27,6 +32,7 @@ __all__ = [
     "HELPS",
     "Data",
     "Judge",
+    "LearningRate",
     "Outcome",
     "Rehearsal",
     "Score",
@@ -34,14 +40,17 @@ __all__ = [
     "StepOptions",
     "Variant",
     "blank",
+    "can_be_one",
     "check_optimization",
     "concatenated",
+    "copied",
     "find_targets",
     "first_samples",
+    "in_fit",
     "inputs_of",
+    "learning_rate_of",
     "quiet",
     "race",
-    "rates_of",
     "rehearse",
     "samples_in",
     "scale_of_inputs",
@@ -49,6 +58,7 @@ __all__ = [
     "select",
     "take_samples",
     "throwaway_trainer",
+    "training_step",
     "unchanged_random_state",
     "with_inputs",
 ]

@@ -1,19 +1,36 @@
 """Batches of any structure: a tensor, or tuples, lists and mappings of them, as a `DataLoader` yields them."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import copy
+from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping, Sequence, Sized
+from dataclasses import is_dataclass
 from typing import Any
 
 import torch
 from lightning_utilities.core.apply_func import apply_to_collection
 from torch import Tensor
+from torch.nn.utils.rnn import PackedSequence
 
 
 def samples_in(batch: Any) -> int:
-    """Return the length of the first tensor; 1 if there is none."""
+    """Return how many samples a batch has: what it says itself, or the length of its first tensor; 1 if neither."""
+    return _samples(batch) or 1
+
+
+def _samples(batch: Any) -> int | None:
+    if isinstance(batch, PackedSequence):
+        return int(batch.batch_sizes[0])
     if isinstance(batch, Tensor):
-        return len(batch) if batch.ndim else 1
-    parts = batch.values() if isinstance(batch, Mapping) else batch if isinstance(batch, list | tuple) else ()
-    return next((samples_in(part) for part in parts), 1)
+        return len(batch) if batch.ndim else None
+    if isinstance(batch, Mapping):
+        return next(filter(None, map(_samples, batch.values())), None)
+    if isinstance(batch, list | tuple):
+        return next(filter(None, map(_samples, batch)), None)
+    # Of a graph, rows are nodes or edges: its batch says how many graphs it has.
+    said = (getattr(batch, name, None) for name in ("num_graphs", "batch_size"))
+    count = next((count for count in said if isinstance(count, int) and count > 0), None)
+    if count is None and is_dataclass(batch):
+        return len(batch) if isinstance(batch, Sized) else _samples(vars(batch))
+    return count
 
 
 def find_targets(batch: object) -> Tensor | None:
@@ -36,15 +53,60 @@ def take_samples(batches: Iterable[Any], count: int) -> list[Any]:
     return taken
 
 
+def can_be_one(batches: Sequence[Any]) -> bool:
+    """Return whether batches can be merged: all their tensors have a row for each sample, alike but for their number.
+
+    Not so where each batch is padded to its longest, and for graphs and packed sequences, whose numbers refer to one
+    another.
+    """
+    return len(batches) == 1 or (_alike(batches) and all(len(set(_lengths(batch))) == 1 for batch in batches))
+
+
+def _alike(batches: Sequence[Any]) -> bool:
+    first = batches[0]
+    if any(type(batch) is not type(first) for batch in batches) or isinstance(first, PackedSequence):
+        return False
+    if isinstance(first, Tensor):
+        return first.ndim > 0 and all(batch.shape[1:] == first.shape[1:] for batch in batches)
+    if isinstance(first, Mapping):
+        same = all(batch.keys() == first.keys() for batch in batches)
+        return same and all(_alike([batch[key] for batch in batches]) for key in first)
+    if isinstance(first, list | tuple):
+        return all(len(batch) == len(first) for batch in batches) and all(map(_alike, zip(*batches, strict=True)))
+    return isinstance(first, str | bytes | int | float | bool | None)
+
+
+def _lengths(batch: Any) -> Iterator[int]:
+    if isinstance(batch, Tensor):
+        yield len(batch) if batch.ndim else 0
+    parts = batch.values() if isinstance(batch, Mapping) else batch if isinstance(batch, list | tuple) else ()
+    for part in parts:
+        yield from _lengths(part)
+
+
+def same_structure(batch: Any, other: Any) -> bool:
+    """Return whether a step that is made for one batch may find in the other what it looks for."""
+    if isinstance(batch, Tensor):
+        kinds = isinstance(other, Tensor) and batch.is_floating_point() == other.is_floating_point()
+        return kinds and batch.ndim == other.ndim
+    if isinstance(batch, Mapping):
+        keys = isinstance(other, Mapping) and batch.keys() <= other.keys()
+        return keys and all(same_structure(value, other[key]) for key, value in batch.items())
+    if isinstance(batch, list | tuple):
+        length = isinstance(other, list | tuple) and len(batch) == len(other)
+        return length and all(map(same_structure, batch, other))
+    return isinstance(other, type(batch))
+
+
 def concatenated(batches: Sequence[Any]) -> Any:
-    """Merge batches of one structure along their first dimension; what is no tensor is taken from the first."""
+    """Merge batches that can be one along their first dimension; what is no tensor is taken from the first."""
     first = batches[0]
     if len(batches) == 1:
         return first
     if isinstance(first, Tensor):
         return torch.cat(list(batches))
     if isinstance(first, Mapping):
-        return {key: concatenated([batch[key] for batch in batches]) for key in first}
+        return _replaced(first, {key: concatenated([batch[key] for batch in batches]) for key in first})
     if isinstance(first, list | tuple):
         parts = [concatenated(part) for part in zip(*batches, strict=True)]
         return type(first)(*parts) if hasattr(first, "_fields") else type(first)(parts)
@@ -52,7 +114,10 @@ def concatenated(batches: Sequence[Any]) -> Any:
 
 
 def first_samples(batches: Sequence[Any], count: int) -> Any:
-    """Return one batch of the first `count` samples."""
+    """Return one batch of the first `count` samples; the whole of the first batch where batches cannot be merged."""
+    rows = len(set(_lengths(batches[0]))) == 1 and _alike(batches[:1])
+    if not rows or not can_be_one(batches[:count]):
+        return batches[0]
     return apply_to_collection(concatenated(batches[:count]), Tensor, lambda tensor: tensor[:count])
 
 
@@ -65,7 +130,7 @@ def with_inputs(batch: Any, change: Callable[[Tensor], Tensor]) -> Any:
     """Return the batch with its first floating-point tensor changed, which are the inputs by custom."""
     if isinstance(batch, Mapping):
         name = next((key for key, value in batch.items() if _is_float(value)), None)
-        return batch if name is None else {**batch, name: change(batch[name])}
+        return batch if name is None else _replaced(batch, {name: change(batch[name])})
     if isinstance(batch, (tuple, list)) and batch and _is_float(batch[0]):
         parts = change(batch[0]), *batch[1:]
         return type(batch)(*parts) if hasattr(batch, "_fields") else type(batch)(parts)
@@ -93,6 +158,15 @@ def scale_of_inputs(batch: Any) -> float | None:
     """Return the root mean square of the inputs."""
     inputs = inputs_of(batch)
     return None if inputs is None else float(inputs.square().mean().sqrt())
+
+
+def _replaced(batch: Mapping[str, Any], values: Mapping[str, Any]) -> Any:
+    """Return a mapping of the same class with other values: some are asked for attributes, too."""
+    if not isinstance(batch, MutableMapping):
+        return {**batch, **values}
+    changed = copy.copy(batch)
+    changed.update(values)
+    return changed
 
 
 def _is_float(value: object) -> bool:

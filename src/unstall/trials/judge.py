@@ -55,24 +55,29 @@ class Judge:
         reference: Loss of the best constant prediction.
         chance: Accuracy of the same; None if the targets are not classes.
         samples: Number of held-out samples.
+        down_to_zero: Whether zero is the least that the loss can be. Shares of another loss mean nothing: a contrastive
+            one has a floor, the logarithm of a density has none. Of such a loss it is progress that counts, from the
+            reference to the better of the two that are compared.
     """
 
     reference: float
     chance: float | None = None
     samples: int = 0
+    down_to_zero: bool = True
 
     @classmethod
-    def over(cls, held_out: Sequence[object], reference: float) -> "Judge":
+    def over(cls, held_out: Sequence[object], reference: float, *, down_to_zero: bool = True) -> "Judge":
         """Return the judge of trials that are held to these batches."""
         targets = [target for batch in held_out if (target := find_targets(batch)) is not None and target.ndim == 1]
         if len(targets) < len(held_out) or any(target.is_floating_point() for target in targets):
-            return cls(reference)
+            return cls(reference, down_to_zero=down_to_zero)
         _, counts = torch.unique(torch.cat(targets), return_counts=True)
-        return cls(reference, float(counts.max() / counts.sum()), int(counts.sum()))
+        return cls(reference, float(counts.max() / counts.sum()), int(counts.sum()), down_to_zero)
 
     def learned(self, score: Score) -> bool:
         """Return whether a trial did better than the best constant prediction."""
-        return score.loss <= AT_CHANCE * self.reference or self._by_accuracy([score])
+        share = AT_CHANCE if self.reference > 0 else 2 - AT_CHANCE
+        return score.loss <= share * self.reference or self._by_accuracy([score])
 
     def best(self, scores: Sequence[Score]) -> int:
         """Return the index of the lowest loss among all scores whose accuracy is as good as the highest.
@@ -92,11 +97,13 @@ class Judge:
         Given with rates going down, that is the one furthest from the edge where training breaks.
         """
         least = scores[self.best(scores)].loss
-        return max(i for i in self._candidates(scores) if scores[i].loss <= max(TIE * least, least))
+        tie = least if self.down_to_zero else self.reference - least
+        highest = least + max(0.0, (TIE - 1) * tie) if math.isfinite(tie) else least
+        return max(i for i in self._candidates(scores) if scores[i].loss <= highest)
 
     def helps(self, before: Score, after: Score) -> bool:
         """Return whether the difference is one that matters."""
-        gains = before.loss - after.loss > MATTERS * self.reference
+        gains = before.loss - after.loss > MATTERS * abs(self.reference)
         if before.accuracy is not None and after.accuracy is not None:
             gains |= after.accuracy - before.accuracy > MATTERS
         return gains and self.ratio(before, after) < HELPS
@@ -111,10 +118,21 @@ class Judge:
         return self.ratio(other, score) > 1.1
 
     def ratio(self, before: Score, after: Score) -> float:
-        """Return the error after a change over the one before: the share of wrong answers, or the loss."""
+        """Return the error after a change over the one before: the share of wrong answers, or the loss.
+
+        Of a loss that does not end at zero, 1 less the share of all progress that the change brings.
+        """
         accuracies = self._accuracies(before, after)
+        if accuracies is None and not self.down_to_zero:
+            return self._without_progress(before.loss, after.loss)
         errors = (before.loss, after.loss) if accuracies is None else (1 - accuracies[0], 1 - accuracies[1])
         return errors[1] / errors[0] if errors[0] else 1.0
+
+    def _without_progress(self, before: float, after: float) -> float:
+        if not math.isfinite(before) or not math.isfinite(after):
+            return 1.0 if before == after else 0.0 if math.isfinite(after) else math.inf
+        progress = max(self.reference - min(before, after), MATTERS * abs(self.reference))
+        return max(0.0, 1 - (before - after) / progress) if progress else 1.0
 
     def _accuracies(self, before: Score, after: Score) -> tuple[float, float] | None:
         """Return both accuracies if they decide between the two, else None: their losses do."""

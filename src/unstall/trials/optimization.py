@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import warnings
 from collections.abc import Callable
 from typing import Any, cast
 
@@ -13,6 +12,7 @@ from pytorch_lightning.core.optimizer import _configure_optimizers, _configure_s
 from torch import Tensor, nn
 
 from unstall.errors import UsageError
+from unstall.trials.learning_rate import learning_rate_of, set_learning_rate
 from unstall.trials.variants import State, StepOptions
 
 
@@ -29,13 +29,17 @@ class Optimization:
     """
 
     def __init__(self, module: pl.LightningModule, options: StepOptions, start: State | None = None) -> None:
-        self.options = options
-        optimizers, schedulers, monitor = _configure_optimizers(cast(Any, module.configure_optimizers()))
+        self.options, self.module = options, module
+        configured, name = module.configure_optimizers(), type(module).__name__
+        if configured is None:
+            raise UsageError(f"model={name}: configure_optimizers returned None; return an optimizer")
+        optimizers, schedulers, monitor = _configure_optimizers(cast(Any, configured))
         if len(optimizers) != 1:
-            name = type(module).__name__
             raise UsageError(f"model={name}: {len(optimizers)} optimizers cannot be raced; configure exactly one")
         self.optimizer: torch.optim.Optimizer = optimizers[0]
         self.schedules = _configure_schedulers_automatic_opt(schedulers, monitor)
+        if options.learning_rate is not None:
+            self.set_learning_rate(options.learning_rate)
         if start is not None and start.optimizer is not None:
             self.optimizer.load_state_dict(copy.deepcopy(dict(start.optimizer)))  # else steps would write into it
             for schedule, state in zip(self.schedules, start.schedulers, strict=False):
@@ -44,63 +48,77 @@ class Optimization:
 
     @property
     def learning_rate(self) -> float:
-        """The configured rate of the first parameter group, before any schedule."""
-        group = self.optimizer.param_groups[0]
-        return float(group.get("initial_lr", group["lr"]))  # a schedule keeps the former
+        """The configured rate of the first parameter group that has one, before any schedule."""
+        return learning_rate_of(self.optimizer.param_groups, (vars(schedule.scheduler) for schedule in self.schedules))
 
     def set_learning_rate(self, learning_rate: float) -> None:
         """Scale all groups and schedules, as if the optimizer had been made with this rate.
 
         Raises:
-            UsageError: for a schedule with rates of its own, or a configured rate of 0.
+            UsageError: if every configured rate is 0.
         """
-        if "max_lr" in self.optimizer.param_groups[0]:
-            name = type(self.schedules[0].scheduler).__name__
-            raise UsageError(f"lr_scheduler={name} sets rates of its own (max_lr); leave it out to compare rates")
-        if self.learning_rate == 0:
-            raise UsageError("lr=0 of the first parameter group: give a positive rate, to which others have a ratio")
-        factor = learning_rate / self.learning_rate
-        for group in self.optimizer.param_groups:
-            for key in ("lr", "initial_lr"):
-                if key in group:
-                    group[key] = group[key] * factor
-        for schedule in self.schedules:
-            _scale(schedule.scheduler, factor)
+        set_learning_rate(self.optimizer, [schedule.scheduler for schedule in self.schedules], learning_rate)
 
-    def step(self, loss_of: Callable[[int], Tensor], accumulate: int) -> Tensor:
-        """Make one step on the mean of `loss_of(0), ..., loss_of(accumulate - 1)`; return that mean before it."""
+    def step(
+        self,
+        loss_of: Callable[[int], Tensor | None],
+        accumulate: int,
+        after: Callable[[int], None] = lambda _: None,
+    ) -> Tensor | None:
+        """Make one step on the mean of `loss_of(0), ..., loss_of(accumulate - 1)`, between the module's hooks.
+
+        Args:
+            loss_of: the loss of a batch; None where the module skips it.
+            accumulate: how many batches.
+            after: called once after each batch but the last, whose end is the step.
+
+        Returns:
+            The mean before the step; None if all were skipped.
+        """
         losses: list[Tensor] = []
+        ended: set[int] = set()
 
-        def closure() -> Tensor:
+        def closure() -> Tensor | None:
             losses.clear()
-            self.optimizer.zero_grad()
             for i in range(accumulate):
                 loss = loss_of(i)
-                losses.append(loss.detach())
-                torch.autograd.backward(self.scaler.scale(loss / accumulate))
-            self.scaler.unscale_(self.optimizer)
+                if i == 0:
+                    self.module.on_before_zero_grad(self.optimizer)
+                    self.optimizer.zero_grad()
+                if loss is not None:
+                    losses.append(loss.detach())
+                    self.module.on_before_backward(loss)
+                    self.module.backward(self.scaler.scale(loss / accumulate))
+                    self.module.on_after_backward()
+                if i < accumulate - 1 and i not in ended:
+                    ended.add(i)
+                    after(i)
+            if losses:
+                self.scaler.unscale_(self.optimizer)
+            self.module.on_before_optimizer_step(self.optimizer)
             self._clip()
-            return losses[-1]
+            return losses[-1] if losses else None
 
         if self.scaler.is_enabled():
             closure()
-            self.scaler.step(self.optimizer)
-            self.scaler.update()
+            if losses:
+                self.scaler.step(self.optimizer)
+                self.scaler.update()
         else:
-            self.optimizer.step(closure)  # type: ignore[arg-type]  # every optimizer takes a tensor
-        return torch.stack(losses).mean()
+            self.optimizer.step(cast(Any, closure))  # every optimizer takes a tensor
+        return torch.stack(losses).mean() if losses else None
 
     def move_schedules(self, steps: int) -> None:
         """Move the schedules on after so many steps; one that waits for a metric stays."""
         for schedule in self.schedules:
             period = 1 if schedule.interval == "step" else self.options.steps_per_epoch
             if period and steps % (period * schedule.frequency) == 0 and not schedule.reduce_on_plateau:
-                schedule.scheduler.step()  # type: ignore[call-arg]
+                self.module.lr_scheduler_step(schedule.scheduler, None)
 
-    def state(self, weights: dict[str, Any]) -> State:
-        """Return where the optimizer and its schedules are, beside the module's weights."""
+    def state(self, weights: dict[str, Any], steps: int = 0) -> State:
+        """Return where the optimizer and its schedules are, beside the module's weights and the steps made so far."""
         schedulers = [schedule.scheduler.state_dict() for schedule in self.schedules]
-        return State(weights, self.optimizer.state_dict(), schedulers)
+        return State(weights, self.optimizer.state_dict(), schedulers, steps)
 
     def _clip(self) -> None:
         limit = self.options.gradient_clip_val
@@ -114,48 +132,22 @@ class Optimization:
 
 
 def check_optimization(module: pl.LightningModule) -> None:
-    """Refuse a module that steps its optimizer itself: no rate of ours would reach it.
+    """Refuse a module that steps its optimizers itself: no rate of ours would reach them; and what is no module at all.
 
     Raises:
-        UsageError: if `automatic_optimization` is off.
+        UsageError: if `automatic_optimization` is off, or if the module is of another Lightning than ours.
     """
+    if not isinstance(module, pl.LightningModule):
+        name = f"model={type(module).__name__}"
+        if not any(kind.__name__ == "LightningModule" for kind in type(module).__mro__):
+            raise UsageError(f"{name}: no LightningModule; give one")
+        raise UsageError(
+            f"{name}: of another Lightning than {pl.__name__}: both of its names were imported before unstall; "
+            "import unstall first, or import but one of `lightning` and `pytorch_lightning`"
+        )
     if not module.automatic_optimization:
         name = type(module).__name__
-        raise UsageError(f"model={name}: manual optimization cannot be raced; set automatic_optimization = True")
-
-
-def _scale(scheduler: Any, factor: float) -> None:
-    if hasattr(scheduler, "base_lrs"):
-        scheduler.base_lrs = [base * factor for base in scheduler.base_lrs]
-    for part in getattr(scheduler, "_schedulers", ()):  # SequentialLR and ChainedScheduler hold others
-        _scale(part, factor)
-
-
-def rates_of(
-    module: pl.LightningModule, options: StepOptions, steps: int, trainer: pl.Trainer | None
-) -> tuple[list[float], float]:
-    """Return what the schedules of a module make of its learning rate, without a step of training.
-
-    Args:
-        module: Any; it is not changed.
-        options: How a step is made.
-        steps: How many to look ahead.
-        trainer: What `self.trainer` is to the module meanwhile.
-
-    Returns:
-        The configured rate of the first parameter group and then that of each step; and the largest weight decay.
-
-    Raises:
-        UsageError: if the module does not configure exactly one optimizer.
-    """
-    module = copy.deepcopy(module)
-    module.trainer = trainer
-    optimization = Optimization(module, options)
-    rates = [optimization.learning_rate]
-    groups = optimization.optimizer.param_groups
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # a schedule that moves on without a step of its optimizer
-        for step in range(steps):
-            rates.append(float(groups[0]["lr"]))
-            optimization.move_schedules(step + 1)
-    return rates, max(float(group.get("weight_decay", 0.0)) for group in groups)
+        raise UsageError(
+            f"model={name}: manual optimization cannot be raced, since the module steps its optimizers itself; "
+            "fit shows its curves and looks at its first step; of a single optimizer, set automatic_optimization = True"
+        )

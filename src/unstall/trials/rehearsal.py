@@ -9,34 +9,31 @@ scaling of its inputs to a hook of the data module. Whatever trains a copy of it
 
 from __future__ import annotations
 
-import copy
 import io
 import itertools
 import logging
 import math
+import traceback
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, redirect_stderr
 from dataclasses import dataclass, replace
-from typing import Any, TypeAlias, cast
+from typing import Any, cast
 
 import pytorch_lightning as pl
 import torch
-from lightning_fabric.utilities.exceptions import MisconfigurationException
 from pytorch_lightning.loggers.logger import DummyLogger
-from pytorch_lightning.utilities import CombinedLoader
 from pytorch_lightning.utilities.model_helpers import is_overridden
+from torch.nn.parameter import is_lazy
 
 from unstall.errors import UsageError
+from unstall.trials.batches import same_structure, take_samples
+from unstall.trials.copies import copied
+from unstall.trials.lane import in_fit
+from unstall.trials.loaders import Data, already_set_up, endless, loaders_of
 from unstall.trials.optimization import check_optimization
 from unstall.trials.runner import race, unchanged_random_state
 from unstall.trials.variants import Outcome, StepOptions, Variant
-
-Data: TypeAlias = (
-    "pl.LightningDataModule | pl.LightningModule | Iterable[Any] | tuple[Iterable[Any], Iterable[Any]] | None"
-)
-"""What `Trainer.fit` takes: a data module; training and validation loaders, or the first alone; None (or the module
-itself) for the module's own loaders."""
 
 
 @dataclass(frozen=True)
@@ -72,6 +69,30 @@ class Rehearsal:
         """Race variants of the module as this fit would train them."""
         return race(self.module, variants, batches, held_out, options=self.options, trainer=self.trainer, **how)
 
+    def held_out(self, first: Any, batches: Iterator[Any], samples: int) -> list[Any]:
+        """Return batches that `training_step` can be asked about: of the validation data, if they are of its kind.
+
+        Args:
+            first: A batch of training.
+            batches: Of training. Where there is no validation data, or where its batches hold something else, the next
+                ones are held out.
+            samples: How many.
+        """
+        if self.validation is None:
+            return take_samples(batches, samples)
+        validation = take_samples(self.validation, samples)
+        return validation if not validation or self._takes(validation, first) else take_samples(batches, samples)
+
+    def _takes(self, validation: Sequence[Any], first: Any) -> bool:
+        """Return whether `training_step` takes batches of validation data, which it is not made for."""
+        if not all(same_structure(first, batch) for batch in validation):
+            return False
+        try:
+            self.race([Variant()], [], validation)
+        except Exception:  # whatever it is: the step is not made for such batches
+            return False
+        return True
+
     def batches(self) -> Iterator[Any]:
         """Yield the batches of one epoch after another, in the order in which the fit would see them.
 
@@ -94,46 +115,43 @@ def rehearse(
         device: Where to train; that of the trainer, or else of the module, if None.
 
     Raises:
-        UsageError: for manual optimization, or where there is no training loader.
+        UsageError: for manual optimization, where there is no training loader, and for whatever Lightning refuses.
     """
     check_optimization(module)
+    for name in ("training_step", "configure_optimizers"):
+        if not is_overridden(name, module):
+            raise UsageError(f"model={type(module).__name__}: it has no {name}; give it one")
     data = module if data is None else data
     if isinstance(data, pl.LightningModule | pl.LightningDataModule) and not is_overridden("train_dataloader", data):
         raise UsageError(f"data={type(data).__name__}: it has no train_dataloader; give a data module or a loader")
     if device is None:
         device = module.device if trainer is None else trainer.strategy.root_device
-    training, validation = _loaders(data, trainer)
-    options = _options(trainer, training)
-    module = copy.deepcopy(module)
+    training, validation = loaders_of(data, trainer)
+    options = _options(trainer)
+    module = copied(module)
     limits = {} if trainer is None else {"max_epochs": trainer.max_epochs, "max_steps": trainer.max_steps}
     stopped = throwaway_trainer(options, device, scratch, callbacks=[_Stop()], **limits)
-    with quiet(), unchanged_random_state():
-        if isinstance(data, pl.LightningDataModule):
-            data = _already_set_up(data, training)
-            _take_hooks(module, data)
-            stopped.fit(module, datamodule=data)
-        else:
-            stopped.fit(module, training)
-    return Rehearsal(module.to(device), stopped, options, training, validation)
-
-
-def endless(training: Any) -> Iterator[Any]:
-    """Yield the batches of one epoch after another, in the order in which a fit would see them.
-
-    Raises:
-        UsageError: if there is none.
-    """
-    combined = isinstance(training, list | tuple | dict)
-    for epoch in itertools.count():
-        for owner in (training, getattr(training, "batch_sampler", None)):
-            set_epoch = getattr(getattr(owner, "sampler", None), "set_epoch", None)
-            if set_epoch is not None:
-                set_epoch(epoch)
-        batch = None
-        for batch in CombinedLoader(training, "max_size_cycle") if combined else training:
-            yield batch[0] if combined else batch
-        if batch is None:
-            raise UsageError("data: the training loader has no batch; give it at least batch_size samples")
+    with quiet(), unchanged_random_state(), _not_torn_down(module):
+        try:
+            if isinstance(data, pl.LightningDataModule):
+                data = already_set_up(data, training)
+                _take_hooks(module, data)
+                stopped.fit(module, datamodule=data)
+            else:
+                stopped.fit(module, training)
+        except Exception as error:
+            if not _is_lightnings(error):
+                raise
+            line = " ".join(str(error).split())
+            raise UsageError(f"model={type(module).__name__}: {line}") from error
+    module = module.to(device)
+    batches = stopped.num_training_batches  # infinite where nobody knows
+    steps = int(batches) // options.accumulate_grad_batches if math.isfinite(batches) else 0
+    rehearsal = Rehearsal(module, stopped, replace(options, steps_per_epoch=steps or None), training, validation)
+    if any(map(is_lazy, itertools.chain(module.parameters(), module.buffers()))):
+        with unchanged_random_state():
+            _draw_weights(rehearsal, next(rehearsal.batches()))
+    return rehearsal
 
 
 def throwaway_trainer(options: StepOptions, device: torch.device, scratch: str, **arguments: Any) -> pl.Trainer:
@@ -160,7 +178,7 @@ def throwaway_trainer(options: StepOptions, device: torch.device, scratch: str, 
 @contextmanager
 def quiet() -> Iterator[None]:
     """No bar, advice or warning about a trainer that nobody is to see."""
-    logger = logging.getLogger("pytorch_lightning")
+    logger = logging.getLogger(pl.__name__)  # or `lightning.pytorch`
     level = logger.level
     logger.setLevel(logging.ERROR)
     try:
@@ -178,52 +196,37 @@ class _Stop(pl.Callback):
         trainer.should_stop = True
 
 
-def _loaders(data: Data, trainer: pl.Trainer | None) -> tuple[Iterable[Any], Iterable[Any] | None]:
-    if isinstance(data, pl.LightningModule):
-        data = copy.deepcopy(data)
-        data.trainer = trainer
-        data.prepare_data()
-        data.setup("fit")
-        training, validation = data.train_dataloader(), _validation(data)
-    elif isinstance(data, pl.LightningDataModule):
-        before, data.trainer = data.trainer, trainer
-        try:
-            data.prepare_data()
-            data.setup("fit")
-            training, validation = data.train_dataloader(), _validation(data)
-        finally:
-            data.trainer = before
-    else:
-        training, validation = data if isinstance(data, tuple) else (data, None)
-    if isinstance(validation, list | tuple):
-        validation = validation[0] if validation else None
-    return training, validation
-
-
-def _validation(data: pl.LightningDataModule | pl.LightningModule) -> Any:
-    try:
-        return data.val_dataloader()
-    except MisconfigurationException:
-        return None
-
-
-def _already_set_up(data: pl.LightningDataModule, training: Iterable[Any]) -> pl.LightningDataModule:
-    data = copy.copy(data)
-    for name in ("prepare_data", "setup", "teardown"):
-        setattr(data, name, lambda *_, **__: None)
-    data.train_dataloader = lambda: training  # type: ignore[method-assign]
-    return data
-
-
-def _options(trainer: pl.Trainer | None, training: Any) -> StepOptions:
+def _options(trainer: pl.Trainer | None) -> StepOptions:
     """Return how the fit makes a step. Several processes step together: as if one accumulated their batches."""
     options = StepOptions() if trainer is None else StepOptions.of(trainer)
-    accumulate = options.accumulate_grad_batches * (1 if trainer is None else trainer.world_size)
+    processes = 1 if trainer is None else trainer.world_size
+    return replace(options, accumulate_grad_batches=options.accumulate_grad_batches * processes)
+
+
+@contextmanager
+def _not_torn_down(module: pl.LightningModule) -> Iterator[None]:
+    """Keep what a module gives away when its fit ends: here it has yet to begin."""
+    names = ("on_fit_end", "teardown")
+    for name in names:
+        setattr(module, name, lambda *_, **__: None)
     try:
-        steps_per_epoch = len(training) // accumulate
-    except TypeError:
-        steps_per_epoch = None
-    return replace(options, accumulate_grad_batches=accumulate, steps_per_epoch=steps_per_epoch or None)
+        yield
+    finally:
+        for name in names:
+            delattr(module, name)
+
+
+def _is_lightnings(error: Exception) -> bool:
+    """Return whether Lightning itself refuses the module; what the module's own code raises is shown as it is."""
+    *_, (frame, _) = traceback.walk_tb(error.__traceback__)
+    return str(frame.f_globals.get("__name__")).startswith(("pytorch_lightning.", "lightning_fabric."))
+
+
+def _draw_weights(rehearsal: Rehearsal, batch: Any) -> None:
+    """Let lazy layers draw their weights, which they do at their first batch."""
+    with in_fit(rehearsal.module, Variant(), rehearsal.options, rehearsal.module.device, rehearsal.trainer) as lane:
+        lane.evaluate([batch])  # in eval mode nothing but the weights changes
+        rehearsal.module.load_state_dict(lane.module.state_dict())
 
 
 def _take_hooks(module: pl.LightningModule, data: pl.LightningDataModule) -> None:

@@ -2,31 +2,30 @@
 
 Whatever differs between their losses is then the work of what differs between the variants. The module is copied
 for each variant, so that nothing of it can change: not its weights, buffers, modes, gradients, metrics or counters.
-A step does what `Trainer.fit` does (transfer hooks, `training_step`, accumulation, clipping, precision, schedule),
-except for the other hooks of the module and for callbacks, which may act on the world outside of the module.
+A step is made as `Trainer.fit` makes it (`lane.py`).
 """
 
 from __future__ import annotations
 
-import copy
+import itertools
 import math
 import random
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from statistics import fmean
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from functools import partial
 from typing import Any
 
 import numpy as np
 import pytorch_lightning as pl
 import torch
 from torch import Tensor
-from torchmetrics import Metric
 
 from unstall.errors import UsageError
-from unstall.trials.batches import concatenated
-from unstall.trials.optimization import Optimization, check_optimization
+from unstall.trials.batches import can_be_one, concatenated
+from unstall.trials.lane import Lane, in_fit
+from unstall.trials.optimization import check_optimization
 from unstall.trials.parallel import side_by_side
-from unstall.trials.variants import MIXED, Outcome, StepOptions, Variant
+from unstall.trials.variants import Outcome, State, StepOptions, Variant
 
 
 def race(
@@ -50,7 +49,8 @@ def race(
         module: any LightningModule with automatic optimization. It is left alone.
         variants: what to compare.
         batches: as a training `DataLoader` yields them; each variant sees each once. Those left over from a
-            whole step are not used.
+            whole step are not used. Where those that a variant merges cannot be one batch, as when each is padded to
+            its longest, their gradients are accumulated.
         held_out: batches that no variant trains on.
         options: how a step is made.
         device: where to train; where the module is, if None.
@@ -61,7 +61,9 @@ def race(
         One outcome per variant, in order.
 
     Raises:
-        UsageError: for manual optimization, or not exactly one optimizer.
+        UsageError: for manual optimization, not exactly one optimizer, or a step that never returns a loss.
+        Exception: whatever the module's own step raises at its initial weights. What it raises at others is taken as
+            divergence.
     """
     check_optimization(module)
     where = device or module.device
@@ -91,7 +93,7 @@ def unchanged_random_state() -> Iterator[None]:
 
 
 class _Runner:
-    """One variant on its way: a copy of the module with its own optimizer and schedules."""
+    """One variant on its way."""
 
     def __init__(
         self,
@@ -101,83 +103,80 @@ class _Runner:
         device: torch.device,
         trainer: pl.Trainer | None,
     ) -> None:
-        self.variant, self.options, self.device = variant, options, device
-        self.module = copy.deepcopy(module).to(device)  # a LightningModule leaves its trainer behind when copied
-        self.module.trainer = trainer
-        self.logged: dict[str, list[Any] | Metric] = {}
-        for part in self.module.modules():
-            if isinstance(part, pl.LightningModule):
-                part.log = self._record  # type: ignore[method-assign]  # without a fit loop there is nowhere to log to
-        if variant.start is not None:
-            self.module.load_state_dict(variant.start.weights)
-        if not self.module.training:
-            self.module.train()
-        self.optimization = Optimization(self.module, options, variant.start)
-        if variant.learning_rate is not None:
-            self.optimization.set_learning_rate(variant.learning_rate)
+        self.module, self.variant, self.options = module, variant, options
+        self.device, self.trainer = device, trainer
 
     def run(self, batches: Sequence[Any], held_out: Sequence[Any], keep_state: bool) -> Outcome:
-        merge, accumulate = self.variant.merge, self.options.accumulate_grad_batches
-        merged = [concatenated(batches[i : i + merge]) for i in range(0, len(batches) - merge + 1, merge)]
         look_every = 1 if self.device.type == "cpu" else 16  # a look makes an accelerator wait
-        losses: list[Tensor] = []
-        for step in range(len(merged) // accumulate):
-            losses.append(self._step(merged[step * accumulate : (step + 1) * accumulate], step * accumulate))
-            if step % look_every == 0 and not torch.isfinite(losses[-1]):
-                break
-            self.optimization.move_schedules(step + 1)
-        values = torch.stack(losses).tolist() if losses else []
-        finite = all(map(math.isfinite, values))
-        held_out_losses = self._evaluate(held_out) if finite else []
-        if not all(map(math.isfinite, held_out_losses)):
-            finite, held_out_losses = False, []
-        return Outcome(
-            variant=self.variant,
-            losses=values if finite else values[: [*map(math.isfinite, values), False].index(False)],
-            held_out_losses=held_out_losses,
-            held_out_metrics={name: _mean(logged) for name, logged in self.logged.items()},
-            finite=finite,
-            state=self.optimization.state(self.module.state_dict()) if keep_state and finite else None,
-        )
+        losses: list[Tensor | None] = []
+        evaluated: list[float] = []
+        with self._lane(self.variant) as lane:
+            refused = False
+            for number, together in enumerate(self._batches_of_steps(batches)):
+                try:
+                    loss = lane.step(together)
+                except Exception as error:
+                    self._show_unless_numbers_grew(error, lane.steps, partial(Lane.step, batches=together))
+                    refused = True
+                    break
+                losses.append(loss)
+                if number % look_every == 0 and loss is not None and not torch.isfinite(loss):
+                    break
+            values = self._values(losses)
+            if not refused and all(map(math.isfinite, values)):
+                try:
+                    evaluated = lane.evaluate(held_out)
+                except Exception as error:
+                    self._show_unless_numbers_grew(error, lane.steps, partial(Lane.evaluate, batches=held_out))
+                    refused = True
+                if not refused and held_out and not evaluated:
+                    raise UsageError(f"{self._name}: training_step returned None in eval mode; it must return a loss")
+            finite = not refused and all(map(math.isfinite, [*values, *evaluated]))
+            return Outcome(
+                variant=self.variant,
+                losses=values if finite else values[: [*map(math.isfinite, values), False].index(False)],
+                held_out_losses=evaluated if finite else [],
+                held_out_metrics=lane.log.metrics if finite else {},
+                finite=finite,
+                state=lane.state() if keep_state and finite else None,
+            )
 
-    def _step(self, micro_batches: Sequence[Any], batch_idx: int) -> Tensor:
-        return self.optimization.step(lambda i: self._loss(micro_batches[i], batch_idx + i), len(micro_batches))
+    @property
+    def _name(self) -> str:
+        return f"model={type(self.module).__name__}"
 
-    def _loss(self, batch: Any, batch_idx: int) -> Tensor:
-        module = self.module
-        batch = module.on_before_batch_transfer(batch, 0)
-        batch = module.transfer_batch_to_device(batch, self.device, 0)
-        batch = module.on_after_batch_transfer(batch, 0)
-        dtype = MIXED.get(str(self.options.precision))
-        with torch.autocast(self.device.type, dtype=dtype, enabled=dtype is not None, cache_enabled=False):
-            output = module.training_step(batch, batch_idx)
-        loss = output["loss"] if isinstance(output, Mapping) else output
-        if not isinstance(loss, Tensor):
-            raise UsageError(f"model={type(module).__name__}: training_step returned {loss}; it must return a loss")
-        if module.training and not loss.requires_grad:
-            raise UsageError(f"model={type(module).__name__}: the loss requires no gradient; unfreeze a parameter")
-        return loss
+    def _lane(self, variant: Variant) -> AbstractContextManager[Lane]:
+        return in_fit(self.module, variant, self.options, self.device, self.trainer)
 
-    @torch.no_grad()
-    def _evaluate(self, held_out: Sequence[Any]) -> list[float]:
-        self.module.eval()
-        self.logged.clear()
-        for part in self.module.modules():
-            if isinstance(part, Metric):
-                part.reset()
-                part.sync_on_compute = False  # other processes may not come here
-        return [self._loss(batch, i).item() for i, batch in enumerate(held_out)]
+    def _batches_of_steps(self, batches: Sequence[Any]) -> list[list[Any]]:
+        """Return the batches that each step sees: where those to be merged cannot be one batch, one after another."""
+        merge, accumulate = self.variant.merge, self.options.accumulate_grad_batches
+        groups = [batches[i : i + merge] for i in range(0, len(batches) - merge + 1, merge)]
+        together = all(map(can_be_one, groups))
+        merged = [[concatenated(group)] if together else list(group) for group in groups]
+        starts = range(0, len(merged) - accumulate + 1, accumulate)
+        return [list(itertools.chain.from_iterable(merged[i : i + accumulate])) for i in starts]
 
-    def _record(self, name: str, value: Any, *_: Any, **__: Any) -> None:
-        if self.module.training:
-            return
-        if isinstance(value, Metric):
-            self.logged[name] = value
-        elif isinstance(value, int | float | Tensor):
-            logged = self.logged.setdefault(name, [])
-            assert isinstance(logged, list)
-            logged.append(value)
+    def _show_unless_numbers_grew(self, error: Exception, steps: int, act: Callable[[Lane], object]) -> None:
+        """Raise what a step raised if it does so at the initial weights, too: then what they became is not to blame.
 
+        A module may refuse bad numbers, as a distribution does whose parameters are NaN: that trial has diverged.
+        """
+        if isinstance(error, UsageError):
+            raise error
+        try:
+            with self._lane(Variant(start=State(self.module.state_dict(), steps=steps))) as fresh:
+                act(fresh)
+        except Exception:
+            raise error from None
 
-def _mean(logged: list[Any] | Metric) -> float:
-    return float(logged.compute()) if isinstance(logged, Metric) else fmean(map(float, logged))
+    def _values(self, losses: Sequence[Tensor | None]) -> list[float]:
+        """Return the loss of each step; of one that the module skipped, the last before it, or else the first."""
+        known = [loss for loss in losses if loss is not None]
+        if not known:
+            if len(losses) > 1:  # a single one may be skipped
+                raise UsageError(f"{self._name}: training_step returned None for every batch; it must return a loss")
+            return []
+        values: list[float] = torch.stack(known).tolist()
+        seen = itertools.accumulate(loss is not None for loss in losses)
+        return [values[max(0, count - 1)] for count in seen]

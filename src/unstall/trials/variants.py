@@ -12,6 +12,7 @@ import pytorch_lightning as pl
 import torch
 
 from unstall.errors import UsageError
+from unstall.trials.learning_rate import LearningRate
 
 MIXED = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
 
@@ -27,11 +28,13 @@ class State:
         weights: `module.state_dict()`; of a checkpoint, its `state_dict`.
         optimizer: the optimizer's state, of a checkpoint its `optimizer_states[0]`; None starts a fresh one.
         schedulers: one state per scheduler, of a checkpoint its `lr_schedulers`; empty starts them afresh.
+        steps: optimizer steps made so far, which the module sees as `global_step`; of a checkpoint its `global_step`.
     """
 
     weights: Mapping[str, Any]
     optimizer: Mapping[str, Any] | None = None
     schedulers: Sequence[Mapping[str, Any]] = ()
+    steps: int = 0
 
 
 @dataclass(frozen=True)
@@ -39,8 +42,8 @@ class Variant:
     """One way to train. The default one changes nothing.
 
     Args:
-        learning_rate: of the first parameter group; the others keep their ratio to it, and a schedule still
-            multiplies it. None keeps the configured one.
+        learning_rate: of the first parameter group that has one; the others keep their ratio to it, and a schedule
+            still multiplies it. None keeps the configured one.
         merge: this many consecutive batches become one. A variant sees all batches once, so variants that differ
             here match in samples, not in steps.
         start: continue from there; None restarts from the module's own weights with a fresh optimizer.
@@ -88,6 +91,7 @@ class StepOptions:
         gradient_clip_algorithm: `norm` or `value`.
         precision: `32-true`, `bf16-mixed` or `16-mixed`.
         steps_per_epoch: optimizer steps after which schedules that count epochs move on; None: they stay.
+        learning_rate: in the place of the configured one, as a `LearningRate` callback sets it; None keeps that.
 
     Raises:
         UsageError: if the precision is another one.
@@ -98,6 +102,7 @@ class StepOptions:
     gradient_clip_algorithm: str = "norm"
     precision: str | int = "32-true"
     steps_per_epoch: int | None = None
+    learning_rate: float | None = None
 
     def __post_init__(self) -> None:
         if self.precision not in (*MIXED, *FULL):
@@ -106,10 +111,13 @@ class StepOptions:
     @classmethod
     def of(cls, trainer: pl.Trainer, steps_per_epoch: int | None = None) -> StepOptions:
         """Read the options off a trainer."""
+        callbacks = vars(trainer).get("callbacks", ())  # Lightning sets them without declaring them
+        rates = [callback.learning_rate for callback in callbacks if isinstance(callback, LearningRate)]
         return cls(
             accumulate_grad_batches=trainer.accumulate_grad_batches,
             gradient_clip_val=trainer.gradient_clip_val,
             gradient_clip_algorithm=trainer.gradient_clip_algorithm or "norm",
             precision=trainer.precision,
             steps_per_epoch=steps_per_epoch,
+            learning_rate=rates[-1] if rates else None,
         )

@@ -38,7 +38,8 @@ class Diagnosis(Callback):
 
     Works for any LightningModule with automatic optimization, and without a logger. Before the first step a copy of the
     module makes one on the first batch, and what is put together wrong is said at once. From then on it costs no
-    forward or backward pass, and a look at the weights every 20 steps. A healthy run gets one line at its end.
+    forward or backward pass, and a look at the weights every 20 steps. A healthy run gets one line at its end. Of a
+    module that steps its optimizers itself only the first step is looked at.
 
     Args:
         monitor: Name of the logged validation loss; `val_loss` and its like are found, too.
@@ -63,7 +64,7 @@ class Diagnosis(Callback):
         self._suspicion: Cause | Fault | None = None
         self._announced: Cause | Fault | None = None
         self._batches = 0
-        self._stepped = False
+        self._stepped = self._looked = False
 
     def state_dict(self) -> dict[str, Any]:
         """Return plain numbers and tensors: the checkpoint loads with `weights_only=True`."""
@@ -76,15 +77,20 @@ class Diagnosis(Callback):
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Note the initial weights."""
         self.verdict = self._suspicion = self._announced = None
-        self._batches, self._stepped = 0, False
+        self._batches, self._stepped, self._looked = 0, False, False
         self.observation, self.audited, self.findings = None, [], []
         if self.meter is not None:
             self.meter.watch.stop()
-        weights = any(weight.requires_grad for weight in pl_module.parameters())
-        if not pl_module.automatic_optimization or len(trainer.optimizers) != 1 or not weights:
-            self.meter = self.course = None
+        self.meter = self.course = None
+        self._begin(trainer, pl_module)
+
+    def _begin(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Note the initial weights, if there are any that one optimizer holds: lazy layers have none before a batch."""
+        groups = trainer.optimizers[0].param_groups if len(trainer.optimizers) == 1 else []
+        learns = any(weight.requires_grad for weight in pl_module.parameters())
+        if not pl_module.automatic_optimization or not groups or not learns or _is_lazy(pl_module):
             return
-        group = trainer.optimizers[0].param_groups[0]
+        group = groups[0]
         momentum = float(group.get("momentum") or group.get("betas", (0.0,))[0])
         self.meter = Meter(pl_module, momentum=momentum)
         self.course = CourseRecord(trainer.optimizers[0], clip_norm(trainer))
@@ -96,10 +102,13 @@ class Diagnosis(Callback):
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
     ) -> None:
         """Before the first step, see whether the module is put together right."""
-        if self.meter is None or self._batches:
+        if self._looked or self._batches or (self.meter is None and pl_module.automatic_optimization):
             return
-        tensors = (*pl_module.parameters(), *pl_module.buffers())
-        if any(nn.parameter.is_lazy(tensor) for tensor in tensors) or sum(t.nbytes for t in tensors) > LARGEST:
+        self._looked = True
+        if (
+            _is_lazy(pl_module)
+            or sum(tensor.nbytes for tensor in (*pl_module.parameters(), *pl_module.buffers())) > LARGEST
+        ):
             return
         try:
             self.observation = observe(pl_module, batch, trainer.optimizers, trainer)
@@ -108,7 +117,7 @@ class Diagnosis(Callback):
             return
         self.audited = find(FAULTS, self.observation)
         reference = self.observation.reference
-        if reference is not None:
+        if reference is not None and self.meter is not None:
             targets = self.meter.losses.targets
             targets.kind, targets.class_weights = reference.kind, reference.weights
         for finding in self.audited:
@@ -117,6 +126,8 @@ class Diagnosis(Callback):
 
     def on_before_backward(self, trainer: pl.Trainer, pl_module: pl.LightningModule, loss: Tensor) -> None:
         """Look for gradients that are still there."""
+        if self.meter is None and not self._batches:
+            self._begin(trainer, pl_module)
         if self.course is not None:
             self.course.before_backward(trainer.accumulate_grad_batches)
 
@@ -240,6 +251,10 @@ def _keep(trainer: pl.Trainer, verdict: Verdict, signals: Signals, findings: Seq
     for logger in trainer.loggers:
         if isinstance(logger, TensorBoardLogger):
             logger.experiment.add_text("diagnosis", text, verdict.step)
+
+
+def _is_lazy(pl_module: pl.LightningModule) -> bool:
+    return any(map(nn.parameter.is_lazy, (*pl_module.parameters(), *pl_module.buffers())))
 
 
 def _is_rehearsal(trainer: pl.Trainer) -> bool:

@@ -1,0 +1,93 @@
+"""Which classes were asked for, and what a base config holds for others in their place.
+
+jsonargparse carries arguments over from one class to another that has them by the same name: right for two layers of
+one's own, wrong for a base that was not written for that class (`batch_size: 128` would become one's own default).
+"""
+
+import importlib
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+from jsonargparse import Namespace
+
+
+def classes_given(args: list[str]) -> dict[str, str]:
+    """Return the class that each setting is given last, by the config files and words of a command line.
+
+    Args:
+        args: The words.
+
+    Returns:
+        `{"model": "mine.Module", "model.optimizer": "AdamW"}`: dotted names without `init_args`. A value that names no
+        class is among them, where the command line alone does not tell.
+    """
+    given: dict[str, str] = {}
+    for index, word in enumerate(args):
+        option, equals, value = word.partition("=")
+        if not equals:
+            value = args[index + 1] if index + 1 < len(args) else ""
+        if option in ("-c", "--config"):
+            given |= dict(_classes_in(_settings(value)))
+        elif option.startswith("--") and value:
+            name = ".".join(part for part in option[2:].split(".") if part not in ("init_args", "class_path"))
+            inner = dict(_classes_in(_settings(value), (name,)))
+            given |= inner or {name: value}
+    return given
+
+
+def without_foreign_arguments(defaults: Namespace, given: Mapping[str, str]) -> Namespace:
+    """Return defaults in which no class that was replaced has left arguments to the one in its place."""
+    for name, path in given.items():
+        *above, last = name.split(".")
+        place: Any = defaults
+        for part in above:
+            place = place.get(part) if isinstance(place, Namespace) else None
+            if isinstance(place, Namespace) and "class_path" in place:
+                place = place.get("init_args")
+        found = place.get(last) if isinstance(place, Namespace) else None
+        if isinstance(found, Namespace) and "class_path" in found and _is_other_class(path, found.class_path):
+            if above:
+                place.pop(last)
+            else:
+                place[last] = None
+    return defaults
+
+
+def _settings(text: str) -> Any:
+    """What a config file holds, or the text itself if it is no file: the settings may stand in its place."""
+    try:
+        if Path(text).is_file():
+            text = Path(text).read_text()
+        return yaml.safe_load(text)
+    except (OSError, ValueError, yaml.YAMLError):  # the parser says what is wrong with it
+        return None
+
+
+def _classes_in(settings: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[str, str]]:
+    if isinstance(settings, str) and path:
+        yield ".".join(path), settings
+    if not isinstance(settings, Mapping):
+        return
+    if isinstance(settings.get("class_path"), str):
+        yield ".".join(path), settings["class_path"]
+    for name, value in settings.items():
+        if name != "class_path":
+            yield from _classes_in(value, path if name == "init_args" else (*path, str(name)))
+
+
+def _is_other_class(path: str, base: str) -> bool:
+    """Whether a path names another class than the base's, which may be given by its last name, or by another module."""
+    if "." not in path:
+        return path != base.rpartition(".")[2]
+    loaded = _loaded(path)
+    return loaded is not None and loaded is not _loaded(base)  # what cannot be loaded is for the parser to name
+
+
+def _loaded(path: str) -> Any:
+    module, _, name = path.rpartition(".")
+    try:
+        return getattr(importlib.import_module(module), name, None)
+    except Exception:  # whatever a module of theirs raises
+        return None

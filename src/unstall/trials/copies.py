@@ -1,0 +1,61 @@
+"""Copies of a module that can learn, whatever it is made of."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator, Mapping
+from typing import Any, TypeVar, cast
+
+import torch
+from torch import Tensor, nn
+from torch.nn.parameter import UninitializedBuffer
+
+from unstall.errors import UsageError
+
+Module = TypeVar("Module", bound=nn.Module)
+
+
+def copied(module: Module) -> Module:
+    """Return a copy with weights of its own, which can be trained beside the module.
+
+    `copy.deepcopy` alone refuses a tensor with a graph, which `torch.nn.utils.weight_norm` and some modules keep, and a
+    lazy buffer; and it leaves weights of a scripted part behind that no optimizer takes.
+
+    Raises:
+        UsageError: if a part, such as a lock or an open file, has no copy.
+    """
+    memo: dict[int, Any] = {id(tensor): tensor.detach().clone() for tensor in _with_graph(module)}
+    for buffer in module.buffers():
+        if isinstance(buffer, UninitializedBuffer):
+            memo[id(buffer)] = cast(Any, UninitializedBuffer)(device=buffer.device, dtype=buffer.dtype)
+    try:
+        with torch.no_grad():
+            twin = copy.deepcopy(module, memo)
+    except Exception as error:
+        reason = str(error).partition("\n")[0]
+        raise UsageError(
+            f"model={type(module).__name__}: it cannot be copied ({reason}); make what has no copy in setup or where "
+            "it is used"
+        ) from error
+    for original, weight in zip(module.parameters(), twin.parameters(), strict=True):
+        if weight.requires_grad != original.requires_grad:
+            weight.requires_grad_(original.requires_grad)
+    return twin
+
+
+def _with_graph(module: nn.Module) -> Iterator[Tensor]:
+    """Yield the tensors among the attributes of all parts that were computed from others."""
+    waiting: list[Any] = [vars(part) for part in module.modules()]
+    seen: set[int] = set()
+    while waiting:
+        value = waiting.pop()
+        if id(value) in seen:
+            continue
+        seen.add(id(value))
+        if isinstance(value, Tensor):
+            if value.grad_fn is not None:
+                yield value
+        elif isinstance(value, Mapping):
+            waiting += value.values()
+        elif isinstance(value, list | tuple | set):
+            waiting += value
