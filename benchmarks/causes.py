@@ -15,6 +15,9 @@ PROOF = {
     "schedule": "no schedule",
     "clip": "no clipping",
     "decay": "weight decay 1e-4",
+    "held": "an optimizer of all parameters",
+    "optimizer": "Adam",
+    "longer": "more epochs",
 }
 HEAD = """# What can be wrong, and how it shows
 
@@ -39,6 +42,7 @@ def main() -> None:
     """Print the page."""
     lines = table("In one training step, on a copy (three passes forward and one back)", unstall.FAULTS)
     lines += table("In the course of a training (a sum a step)", unstall.COURSE_FAULTS)
+    lines += table("By trial alone, in `unstall diagnose`, where nothing above shows", unstall.TRIED_FAULTS)
     print(HEAD.rstrip())
     print("\n".join(lines))
 

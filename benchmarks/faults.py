@@ -30,6 +30,7 @@ NAMES: dict[str, tuple[str, ...]] = {
     "inputs": (
         "inputs far from unit scale",
         "features on scales of their own",
+        "inputs on a scale that hinders",
         "inputs or initial weights of the wrong scale",
     ),
     "constant inputs": ("constant inputs", "inputs that are all alike"),

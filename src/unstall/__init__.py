@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from unstall.one_lightning import install
 
 if TYPE_CHECKING:  # for type checkers and editors; a test holds the three lists to one another
-    from unstall.causes import COURSE_FAULTS, FAULTS, Fault, Finding
+    from unstall.causes import COURSE_FAULTS, FAULTS, TRIED_FAULTS, Fault, Finding
     from unstall.cli import NoProfiler, ProgressBar, Trainer, diagnose, program, run
     from unstall.data import (
         EpochSampler,
@@ -47,6 +47,7 @@ __all__ = [
     "COURSE_FAULTS",
     "FAULTS",
     "STALLS",
+    "TRIED_FAULTS",
     "Cause",
     "Checkpoints",
     "Curves",
@@ -99,7 +100,7 @@ __all__ = [
     "write",
 ]
 _ROOMS = {
-    "causes": "COURSE_FAULTS FAULTS Fault Finding",
+    "causes": "COURSE_FAULTS FAULTS TRIED_FAULTS Fault Finding",
     "cli": "NoProfiler ProgressBar Trainer diagnose program run",
     "data": "EpochSampler InMemoryDataset Mirror RandomState Wheel fetch global_seed in_memory_loader random_generator "
     "read_images",

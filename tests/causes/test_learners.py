@@ -26,6 +26,14 @@ class Mixed(Lit):
         return F.cross_entropy(self.net(batch[0].reshape(4, len(batch[0])).T), batch[1])
 
 
+class Exchanged(Lit):
+    """A reshape in the place of a permutation, within a mean that hides which sample is which."""
+
+    def training_step(self, batch: Any, batch_idx: int) -> Tensor:
+        sequences = batch[0].reshape(len(batch[0]), 2, 2).reshape(2, len(batch[0]), 2)
+        return F.cross_entropy(self.net(torch.cat([sequences[0], sequences[1]], 1)), batch[1])
+
+
 def constant(module: Lit) -> Lit:
     for weight in module.parameters():
         nn.init.constant_(weight, 0.1)
@@ -43,6 +51,8 @@ def test_each_shows() -> None:
     assert "no gradient anywhere" in faults(Lit(3, lambda out, y: F.cross_entropy(0 * out, y)), X, LABELS)
     assert "units that are all the same" in faults(constant(Lit(3, F.cross_entropy)), X, LABELS)
     assert faults(Mixed(3, F.cross_entropy), X, LABELS) == {"samples that are mixed"}
+    (found,) = findings(Exchanged(3, F.cross_entropy), X, LABELS)
+    assert (found.fault, found.site is not None) == ("samples that are mixed", True)
     dropping = Lit(3, F.cross_entropy)
     dropping.net.insert(2, nn.Dropout(0.9))
     assert faults(dropping, X, LABELS) == {"dropout too high"}

@@ -1,10 +1,12 @@
 """Settings are found under any of their names; changed networks are copies."""
 
 import pytest
-from torch import nn
+import pytorch_lightning as pl
+import torch
+from torch import Tensor, nn
 
 from forks.blobs import Lit, dead
-from unstall.forks.changes import network_settings, overlay_of, redrawn, with_relu
+from unstall.forks.changes import network_settings, overlay_of, redrawn, wider, with_relu
 
 
 def test_a_setting_may_have_several_names_and_places() -> None:
@@ -45,3 +47,27 @@ def test_network_surgery_leaves_the_original_alone() -> None:
     again = redrawn(dead(Lit(0.1)))
     assert isinstance(again.network[0], nn.Linear)
     assert float(again.network[0].bias.detach().abs().max()) < 1
+
+
+class Apart(pl.LightningModule):
+    """Layers as attributes, with a normalisation between."""
+
+    def __init__(self, outputs: int = 4) -> None:
+        super().__init__()
+        self.first, self.norm, self.last = nn.Linear(20, 4), nn.BatchNorm1d(4), nn.Linear(outputs, 10)
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        return self.last(self.norm(self.first(inputs)).relu())  # type: ignore[no-any-return]
+
+
+def test_narrow_layers_become_wide_and_what_is_between_follows() -> None:
+    one = wider(Lit(0.1, widths=[20, 1, 10]))
+    assert one is not None
+    assert one.network(torch.zeros(3, 20)).shape == (3, 10)
+    assert [layer.weight.shape for layer in one.network if isinstance(layer, nn.Linear)] == [(128, 20), (10, 128)]
+    apart = wider(Apart())
+    assert apart is not None
+    assert apart(torch.zeros(3, 20)).shape == (3, 10)
+    assert (apart.first.out_features, apart.norm.num_features, apart.last.in_features) == (128, 128, 128)
+    assert wider(Lit(0.1, widths=[20, 128, 10])) is None
+    assert wider(Apart(outputs=8)) is None, "the second does not take what the first gives"

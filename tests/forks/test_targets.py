@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from unstall.audit import observe
+from unstall.forks.subject import Subject
 from unstall.forks.targets import AsTargetsAsk, quality, task_of
 
 X = torch.randn(64, 3, generator=torch.Generator().manual_seed(0))
@@ -62,7 +63,7 @@ def test_the_task_is_read_off_the_targets_and_learned_with_their_loss(kind: str,
         optimizer.zero_grad()
         changed.training_step(batch, 0).backward()
         optimizer.step()
-    reached = quality(changed, changed.state_dict(), [batch], task)
+    reached = quality(Subject(module, [batch], [batch]), changed, changed.state_dict(), [batch], task)
     assert reached is not None
     assert reached > 0.8
     assert all(before[name].equal(weight) for name, weight in module.state_dict().items())
@@ -73,14 +74,17 @@ def test_quality_is_accuracy_and_the_share_of_variance_explained() -> None:
     task = task_of(module, observe(module, batch), [batch])
     assert task is not None
     halves = [[X[:40], LABELS[:40]], [X[40:], LABELS[40:]]]
-    expected = float((module.net(X).argmax(1) == LABELS).float().mean())
-    assert quality(module, module.state_dict(), halves, task) == pytest.approx(expected)
+    right = (module.net(X).argmax(1) == LABELS).float()
+    expected = float(torch.stack([right[label == LABELS].mean() for label in range(3)]).mean())
+    found = quality(Subject(module, halves, halves), module, module.state_dict(), halves, task)
+    assert found == pytest.approx(expected)
     module, batch = Lit(1, nn.functional.mse_loss), [X, NUMBERS]
     task = task_of(module, observe(module, batch), [batch])
     assert task is not None
     residual = (module.net(X) - NUMBERS).detach()
     expected = 1 - float(residual.square().sum() / (NUMBERS - NUMBERS.mean()).square().sum())
-    found = quality(module, module.state_dict(), [[X[:40], NUMBERS[:40]], [X[40:], NUMBERS[40:]]], task)
+    halves = [[X[:40], NUMBERS[:40]], [X[40:], NUMBERS[40:]]]
+    found = quality(Subject(module, halves, halves), module, module.state_dict(), halves, task)
     assert found == pytest.approx(expected, rel=1e-4)
 
 

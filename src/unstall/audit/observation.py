@@ -52,6 +52,7 @@ class Observation:
         toward_target: Share of the samples whose loss falls if the prediction moves toward the target; None if unknown.
         summed: Whether the loss is a sum over the samples, not a mean; None if unknown.
         mixed: Whether the prediction for a sample depends on another sample's data; None if unknown.
+        rearranged: The reshape that exchanges the samples with another dimension, as a permutation should; or None.
         evaluation_loss: Of the same batch in evaluation mode; None if it could not be had.
         reference: What the loss is to be compared with; None if it is not known.
         dropout: The largest share of units that the step drops; 0 if it drops none.
@@ -76,6 +77,7 @@ class Observation:
     toward_target: float | None = None
     summed: bool | None = None
     mixed: bool | None = None
+    rearranged: Call | None = None
     evaluation_loss: float | None = None
     reference: Reference | None = None
     dropout: float = 0.0
@@ -141,6 +143,7 @@ def observe(
             toward_target=None if compared is None else _toward_target(compared),
             summed=summed,
             mixed=mixed,
+            rearranged=_rearranged(flow, loss, samples),
             evaluation_loss=evaluation_loss,
             dropout=max((_dropped(call) for call in recording.calls), default=0.0),
             at_rest=not loss and (pull is None or not bool(pull.any())),
@@ -205,6 +208,17 @@ def _cut(flow: Flow, loss: Tensor) -> Call | None:
     """Return a call on the way to the loss that took a tensor with a gradient and returned one without."""
     for call in flow.before(loss):
         if call.name in CUTS and any(tensor.requires_grad for tensor in call.inputs):
+            return call.detached()
+    return None
+
+
+def _rearranged(flow: Flow, loss: Tensor, samples: int | None) -> Call | None:
+    """Return a reshape that has the same sizes in another order, and no longer the samples first: it mixes them."""
+    for call in flow.before(loss):
+        if call.name not in ("view", "reshape") or not call.outputs[0].ndim:
+            continue
+        before, after = tuple(call.inputs[0].shape), tuple(call.outputs[0].shape)
+        if before[:1] == (samples,) and after[0] != samples and sorted(before) == sorted(after):
             return call.detached()
     return None
 

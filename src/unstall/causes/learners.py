@@ -54,10 +54,10 @@ def twins(seen: Observation) -> Shown:
 
 
 def mixed(seen: Observation) -> Shown:
-    """A prediction that changes with another sample's data."""
-    if not seen.mixed or seen.comparison is None:
-        return None
-    return {"site": None}
+    """A prediction that changes with another sample's data, or a reshape that exchanges samples and time, say."""
+    if seen.rearranged is not None:
+        return {"site": seen.rearranged.site}
+    return {"site": None} if seen.mixed and seen.comparison is not None else None
 
 
 def dropped(seen: Observation) -> Shown:

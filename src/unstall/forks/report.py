@@ -66,6 +66,7 @@ def write_report(
         "sentence": verdict.sentence,
         "remedy": report.fix.change if report.fix is not None else verdict.remedy,
         "open_question": report.open_question,
+        "references": dict(report.references),
         "findings": [{"fault": each.fault, "sentence": each.where, "remedy": each.change} for each in report.findings],
         "step": verdict.step,
         "signals": signals,
@@ -112,6 +113,11 @@ def summary(folder: Path, report: Report) -> str:
         lines.append(f"Next most likely: {verdict.runner_up.value}.")
     lines += [f"  {e.signal} = {e.value:.4g} (threshold {e.threshold:.4g})" for e in verdict.evidence]
     lines += ["", table(report), ""]
+    if report.references:
+        beaten = ", ".join(f"{name} {reached:.3g}" for name, reached in report.references.items())
+        lines.append(
+            f"To be beaten (share of right answers, each class counted alike, or of the variance explained): {beaten}."
+        )
     if report.open_question:
         lines.append(f"Left open: {report.open_question}.")
     take = command(folder, report)

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from unstall.causes import TRIED_FAULTS, Finding
+from unstall.causes import TRIED_FAULTS, Fault, Finding
 from unstall.forks.examination import Examination, report_on
+from unstall.forks.mended import mend, try_mended
 from unstall.forks.tried import Fork, Report
+from unstall.trials import Score
 from unstall.watch import Cause
 
 SATISFYING = 0.3
@@ -19,6 +21,9 @@ CURED = 0.5
 """Share of the error that a cure leaves at most. What does less is offered, and accuses nothing."""
 
 
+TOO_FEW_EPOCHS = next(fault for fault in TRIED_FAULTS if fault.mend == "longer")
+
+
 def resort(examined: Examination, report: Report) -> Report:
     """Return the report, or another one if something that nothing pointed at does far better than all that was tried.
 
@@ -29,24 +34,45 @@ def resort(examined: Examination, report: Report) -> Report:
     subject, cause = examined.subject, report.verdict.cause
     known = cause == Cause.OVERFITTING or not isinstance(cause, Cause)
     best = subject.score if report.fix is None else report.fix.after
-    if examined.task is None or known or 0 <= best.loss <= SATISFYING * subject.judge.reference:
+    satisfied = 0 <= best.loss <= SATISFYING * subject.judge.reference
+    if examined.task is None or known or (satisfied and cause != Cause.TOO_LOW):
         return report
     before = examined.before
     if before is None or before.accuracy is None or before.accuracy >= ROOM:
         return report
-    faults = [fault for fault in TRIED_FAULTS if fault not in {finding.fault for finding in examined.findings}]
-    untold = [Finding(fault, fault.sentence, fault.remedy) for fault in faults]
-    tried = examined.try_findings(untold, 2 * subject.short)
+    if cause == Cause.TOO_LOW and (longer := gone_on(examined, before)) is not None:
+        return report_on(examined, _told(TOO_FEW_EPOCHS, longer), longer)
     report = replace(report, forks=tuple(subject.forks), references=examined.references)
-    if tried is not None:
-        finding, fork = tried
-        if left(fork) <= CURED:
-            sentence = finding.sentence.format(change=fork.change)
-            return report_on(examined, replace(finding, sentence=sentence), fork)
-        if report.fix is None and cause in (Cause.HEALTHY, Cause.UNSURE):
-            question = f"whether {fork.change} is worth it: it does better, by less than half of the error"
-            report = replace(report, fix=fork, open_question=question)
+    if satisfied:
+        return report
+    seen = {finding.fault for finding in examined.findings}
+    untold = [Finding(fault, fault.sentence, fault.remedy) for fault in TRIED_FAULTS if fault not in seen]
+    tried = examined.try_findings(untold, 2 * subject.short)
+    report = replace(report, forks=tuple(subject.forks))
+    if tried is not None and left(tried[1]) <= CURED:
+        return report_on(examined, _told(tried[0].fault, tried[1]), tried[1])
+    if tried is not None and report.fix is None and cause in (Cause.HEALTHY, Cause.UNSURE):
+        question = f"whether {tried[1].change} is worth it: it does better, by less than half of the error"
+        report = replace(report, fix=tried[1], open_question=question)
     return humbled(report, before.accuracy) if cause == Cause.HEALTHY else report
+
+
+def gone_on(examined: Examination, before: Score) -> Fork | None:
+    """Return the run gone on with, if that does as well as the best learning rate does in its steps; else None.
+
+    A run that ended too early looks like one whose rate is too low: what tells them apart is to go on.
+    """
+    subject, task = examined.subject, examined.task
+    assert task is not None
+    mended = mend("longer", subject, task)
+    fork = None if mended is None else try_mended(subject, mended, task, before, TOO_FEW_EPOCHS)
+    if fork is None or (fork.after.accuracy or 0.0) < (before.accuracy or 0.0):
+        return None
+    return replace(fork, helps=True, mends=True)
+
+
+def _told(fault: Fault, fork: Fork) -> Finding:
+    return Finding(fault, fault.sentence.format(change=fork.change), fault.remedy)
 
 
 def left(fork: Fork) -> float:

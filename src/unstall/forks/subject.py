@@ -49,6 +49,7 @@ def screening_steps(batch_size: int) -> int:
     return max(28, min(400, round(80 * math.sqrt(128 / max(1, batch_size)))))
 
 
+# Over 150 lines, because each measurement of a run is kept beside what it is made of.
 @dataclasses.dataclass(frozen=True)
 class Subject:
     """What `fork` is given, with the record of what was tried on it. Each measurement is made when first asked for."""

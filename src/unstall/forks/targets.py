@@ -208,6 +208,8 @@ def quality(
 ) -> float | None:
     """Return the share of right answers, or of the targets' variance that is explained, whatever the module's loss.
 
+    Answers are balanced: each class counts alike, so that always to give the commonest is as good as any constant.
+
     Args:
         subject: The run.
         module: Its module, or a changed copy.
@@ -234,13 +236,22 @@ def quality(
         return None
     found = found.reshape(right.shape)
     if task.kind != "numbers":
-        return float((found == right).float().mean())
+        return balanced((found == right).float(), right)
     spread = (right - right.mean(0)).square().sum()
     if isinstance(module, Wrapped) and module.standardised:
         assert task.mean is not None
         assert task.spread is not None
         found = found * task.spread.to(found) + task.mean.to(found)
     return float(1 - (found - right).square().sum() / spread) if spread else None
+
+
+def balanced(right: Tensor, targets: Tensor) -> float:
+    """Return the mean over classes of the share of right answers (of several columns, the mean over all)."""
+    if targets.ndim > 1 and targets[0].numel() > 1:
+        return float(right.mean())
+    classes, which = targets.flatten().unique(return_inverse=True)
+    hits = torch.zeros(len(classes)).index_add_(0, which.cpu(), right.flatten().cpu())
+    return float((hits / torch.bincount(which.cpu())).mean())
 
 
 def _answers(compared: Comparison, task: Task) -> Tensor:
