@@ -69,7 +69,7 @@ def references(subject: Subject, task: Task) -> dict[str, float]:
     """
     targets = torch.cat([task.targets(batch) for batch in subject.as_seen(subject.held_out)])
     several = targets.ndim > 1 and targets[0].numel() > 1
-    found = {"a constant": 0.0 if task.kind == "numbers" else 1 / len(targets.unique())}
+    found = {"a constant": 0.0 if task.kind == "numbers" else 1 / len(set(targets.flatten().tolist()))}
     if task.kind == "binary" and several:
         found["a constant"] = float(torch.maximum(targets.mean(0), 1 - targets.mean(0)).mean())
     inputs, first = inputs_of(subject.first_batch), task.targets(subject.first_batch)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -53,12 +54,18 @@ class Examination:
         """What the run comes to unchanged, at the best of a few rates; None if its answers are not seen."""
         return None if self.task is None else reached(self.subject, self.task)
 
-    def try_findings(self, findings: Sequence[Finding], steps: int | None = None) -> tuple[Finding, Fork] | None:
-        """Mend each of the faults in a copy (`mended.try_findings`); None if nothing can be measured, or helps."""
+    def try_findings(
+        self, findings: Sequence[Finding], steps: int | None = None, rates: tuple[float, ...] = ()
+    ) -> tuple[Finding, Fork] | None:
+        """Mend each of the faults in a copy (`mended.try_findings`); None if nothing can be measured, or helps.
+
+        At given rates, what the mended copies are to beat is a constant.
+        """
         mendable = [finding for finding in findings if finding.fault.mend]
         if not mendable or self.task is None or self.before is None:
             return None
-        return try_findings(self.subject, mendable, self.task, self.before, steps)
+        before = Score(math.inf, self.references["a constant"]) if rates else self.before
+        return try_findings(self.subject, mendable, self.task, before, steps, rates)
 
     @cached_property
     def references(self) -> dict[str, float]:
@@ -97,6 +104,8 @@ def suspect(examined: Examination, report: Report) -> Report:
     """Return the report with what became of the suspicious faults, each mended in turn: the cause, if that helps."""
     suspicious = [finding for finding in examined.findings if not finding.fault.certain]
     tried = examined.try_findings(suspicious)
+    if tried is None and not examined.subject.control.finite:  # what keeps it finite at its own rate is a cause, too
+        tried = examined.try_findings(suspicious, rates=(examined.subject.rate,))
     if tried is not None:
         return report_on(examined, *tried)
     untried = next((finding for finding in suspicious if not finding.fault.mend), None)

@@ -128,7 +128,12 @@ def _weights(optimizer: Optimizer) -> list[Tensor]:
 
 
 def try_findings(
-    subject: Subject, findings: Sequence[Finding], task: Task, before: Score, steps: int | None = None
+    subject: Subject,
+    findings: Sequence[Finding],
+    task: Task,
+    before: Score,
+    steps: int | None = None,
+    rates: tuple[float, ...] = (),
 ) -> tuple[Finding, Fork] | None:
     """Mend each fault in turn, train and measure; return the one that brings most, if that is enough to matter.
 
@@ -138,11 +143,14 @@ def try_findings(
         task: What the targets ask for.
         before: What the run comes to unchanged.
         steps: Of a trial; None: as many as are compared with the run.
+        rates: To be tried; empty: what suits the kind of fault.
     """
     kinds = {finding.fault.mend: finding for finding in reversed(findings)}
     best: tuple[Finding, Fork] | None = None
     for kind, finding in kinds.items():
         mended = mend(kind, subject, task)
+        if mended is not None and rates:
+            mended = replace(mended, rates=rates)
         fork = None if mended is None else try_mended(subject, mended, task, before, finding.fault, steps)
         if fork is not None and fork.helps and (best is None or _quality(fork.after) > _quality(best[1].after)):
             best = finding, fork

@@ -115,9 +115,7 @@ def summary(folder: Path, report: Report) -> str:
     lines += ["", table(report), ""]
     if report.references:
         beaten = ", ".join(f"{name} {reached:.3g}" for name, reached in report.references.items())
-        lines.append(
-            f"To be beaten (share of right answers, each class counted alike, or of the variance explained): {beaten}."
-        )
+        lines.append(f"To be beaten, in accuracy (each class counts alike) or in variance explained: {beaten}.")
     if report.open_question:
         lines.append(f"Left open: {report.open_question}.")
     take = command(folder, report)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from statistics import fmean
 from typing import Any, Literal
 
 import pytorch_lightning as pl
@@ -249,9 +250,8 @@ def balanced(right: Tensor, targets: Tensor) -> float:
     """Return the mean over classes of the share of right answers (of several columns, the mean over all)."""
     if targets.ndim > 1 and targets[0].numel() > 1:
         return float(right.mean())
-    classes, which = targets.flatten().unique(return_inverse=True)
-    hits = torch.zeros(len(classes)).index_add_(0, which.cpu(), right.flatten().cpu())
-    return float((hits / torch.bincount(which.cpu())).mean())
+    labels, right = targets.flatten().long(), right.flatten()
+    return fmean(float(right[labels == label].mean()) for label in set(labels.tolist()))
 
 
 def _answers(compared: Comparison, task: Task) -> Tensor:
