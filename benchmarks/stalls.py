@@ -10,6 +10,7 @@ python benchmarks/stalls.py run --cases ../cases --programs ../programs.yaml --r
 
 import argparse
 import contextlib
+import copy
 import importlib.util
 import io
 import json
@@ -22,19 +23,21 @@ import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import pytorch_lightning as pl
 import torch
 import yaml
+from torch.utils.data import DataLoader
 
 import unstall
 from entries import Entry, build, build_both, other_cases, other_programs, our_entries
 from faults import judge
 from measuring import RESULTS, ROOT
 from stalls_report import Row, key, read, report
-from unstall import Diagnosis, Finding, UsageError, quiet, read_metrics
+from unstall import Diagnosis, Finding, Fork, LearningRate, UsageError, quiet, read_metrics
 
+Result = TypeVar("Result")
 ROWS = RESULTS / "stalls.jsonl"
 MEASURES = "recall", "accuracy", "acc", "r2"
 """What tells how good a network is, whatever its loss: the first of these that it logs in validation."""
@@ -52,30 +55,81 @@ def measure(entry: Entry, fixed: bool) -> Row:
         if run is None:
             return row
         row |= {"callback": last_word(run), "quality": quality(run, config)}
-        _attempt(row, "diagnose", lambda: unstall.run(["diagnose", str(run)]))
-        if "refused" in row or "crash" in row:
+        report = _attempt(row, "diagnose", lambda: unstall.diagnose(run))
+        if report is None:
             return row
         row["diagnose"] = last_word(run)
         if (run / "fix.yaml").is_file():
             again = ["fit", f"--config={run / 'config.yaml'}", f"--config={run / 'fix.yaml'}"]
             other = _attempt(row, "retrained", lambda: unstall.run(again))
             row["retrained"] = None if other is None else quality(other, config)
+        elif report.fix is not None and report.fix.mended is not None:
+            fix = report.fix
+            row["retrained"] = _attempt(row, "retrained", lambda: retrained(fix, config))
     return row
 
 
-def _attempt(row: Row, stage: str, call: Callable[[], Path]) -> Path | None:
+class Changed:
+    """A loader whose batches are changed."""
+
+    def __init__(self, loader: Any, change: Callable[[Any], Any]) -> None:
+        self.loader, self.change = loader, change
+
+    def __len__(self) -> int:
+        return len(self.loader)
+
+    def __iter__(self) -> Iterator[Any]:
+        return map(self.change, self.loader)
+
+
+def retrained(fix: Fork, config: dict[str, Any]) -> float | None:
+    """Train what a fix that is no setting has changed for as long as the run, and return how good it is.
+
+    Measured as the forks are: accuracy in which each class counts alike, or R2, on the held-out samples.
+    """
+    mended = fix.mended
+    assert mended is not None
+    assert fix.measure is not None
+    data = build(config, "data")
+    data.setup("fit")
+    loader = data.train_dataloader()
+    if mended.shuffled:
+        loader = DataLoader(loader.dataset, loader.batch_size, shuffle=True)
+    options = {} if mended.options is None else {"gradient_clip_val": mended.options.gradient_clip_val}
+    with quiet(), tempfile.TemporaryDirectory() as scratch:
+        trainer = pl.Trainer(
+            accelerator="cpu",
+            callbacks=[LearningRate(mended.rates[0])],
+            max_epochs=config["trainer"]["max_epochs"],
+            default_root_dir=scratch,
+            logger=False,
+            enable_checkpointing=False,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+            **{
+                **{key: value for key, value in config["trainer"].items() if key.startswith("gradient_clip")},
+                **options,
+            },
+        )
+        module = copy.deepcopy(mended.module)
+        trainer.fit(module, Changed(loader, mended.transform))
+    reached = fix.measure(module.state_dict())
+    return None if reached is None else round(reached, 4)
+
+
+def _attempt(row: Row, stage: str, call: Callable[[], Result]) -> Result | None:
     """Call without a word; note the seconds and, if it came to nothing, why."""
     began = time.perf_counter()
-    folder = None
+    result = None
     try:
         with contextlib.redirect_stdout(io.StringIO()):
-            folder = call()
+            result = call()
     except UsageError as error:
         row["refused"] = f"{stage}: {error}"
     except (Exception, SystemExit):
         row["crash"] = f"{stage}: {traceback.format_exc(limit=-4)}"
     row["seconds"][stage] = round(time.perf_counter() - began, 1)
-    return folder
+    return result
 
 
 def last_word(run: Path) -> dict[str, Any] | None:

@@ -133,6 +133,11 @@ class Wrapped(pl.LightningModule):
         self.inner.on_train_batch_end(outputs, batch, batch_idx)
 
     def training_step(self, batch: Any, batch_idx: int) -> Any:
+        return self.of_inner(batch, batch_idx)
+
+    def of_inner(self, batch: Any, batch_idx: int) -> Any:
+        """Return what the step of the module within returns; it logs through this one, which the trainer knows."""
+        self.inner.log = self.log  # type: ignore[method-assign]
         return training_step(self.inner, batch, batch_idx)
 
     def configure_optimizers(self) -> Any:
@@ -163,7 +168,7 @@ class AsTargetsAsk(Wrapped):
         """Return the loss that the targets ask for."""
         weight = self.inner.get_parameter(self.task.weight)
         with Recording() as recording, suppress(Exception):  # its own loss may not take another number of outputs
-            training_step(self.inner, batch, batch_idx)
+            self.of_inner(batch, batch_idx)
         made = [call for call in recording.calls if any(tensor is weight for tensor in call.inputs)]
         return self.task.loss(made[-1].outputs[0], batch)
 
