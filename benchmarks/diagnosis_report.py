@@ -29,6 +29,23 @@ CLASSES: dict[str, tuple[tuple[str, ...], tuple[Cause, ...]]] = {
 }
 
 
+def said(run: Run) -> bool:
+    """Return whether a stall is said of a run at its end: it is named, and surely enough."""
+    verdict = name_cause(Signals(**last(run)))
+    return verdict.stalled and verdict.sure
+
+
+def announced(runs: list[Run], found: list[set[str]]) -> list[str]:
+    """Return the table of the stalls that a training is told of, and of the healthy runs that are accused."""
+    rows = []
+    for name in (*GROUPS, "fresh and blind", "all"):
+        those = [(run, truth) for run, truth in zip(runs, found, strict=True) if group(run) in name or name == "all"]
+        stalls = [said(run) for run, truth in those if accepted(truth) & STALLS]
+        healthy = [said(run) for run, truth in those if truth == {"healthy"}]
+        rows.append([name, share(stalls), share(healthy)])
+    return table("| runs | stalls that are said | | healthy ones accused | |", rows)
+
+
 def cause_in(signals: dict[str, Any]) -> Cause:
     """Return our verdict on signals."""
     cause = name_cause(Signals(**signals)).cause
@@ -215,6 +232,7 @@ def main() -> None:
     runs = read()
     found = truths(runs)
     signals = [line for name in GROUPS for line in report(runs, found, name)]
+    signals += ["Said while training, at 85 % or more:", "", *announced(runs, found)]
     known = {key(run): truth for run, truth in zip(runs, found, strict=True)}
     forked = read(FORKS)
     by_forks = report_forks(forked, [known[key(run)] for run in forked])

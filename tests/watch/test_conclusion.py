@@ -7,8 +7,8 @@ import pytest
 from unstall.audit import Site
 from unstall.causes import FAULTS, Finding
 from unstall.watch.causes import Cause
-from unstall.watch.conclusion import SPEAK, conclude
-from unstall.watch.rules import Verdict
+from unstall.watch.conclusion import conclude
+from unstall.watch.rules import SPEAK, Verdict
 from unstall.watch.signals import Signals
 
 CERTAIN = Finding(next(fault for fault in FAULTS if fault.certain), "It is wrong", "mend it")

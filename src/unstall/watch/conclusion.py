@@ -18,10 +18,6 @@ POOR = 0.8
 AT_CHANCE = 0.95
 """The same above which nothing was learned, as for `Judge.learned`."""
 
-SPEAK = 0.85
-"""How sure the signals must be of a stall before it is said. At this, of the runs of `benchmarks/diagnosis_report.py`
-84 % of the stalls are named, and 1 of 71 healthy ones of the fresh and blind groups is accused; else 94 % and 17."""
-
 CERTAIN, LIKELY = 0.97, 0.6
 """How sure a fault is that is wrong by construction, and one that is only suspicious beside a stall. On the reported
 stalls and programs of `benchmarks/stalls.py` no repaired one showed a certain fault."""
@@ -57,7 +53,7 @@ def conclude(verdict: Verdict, signals: Signals, findings: Sequence[Finding]) ->
     if first is not None and first.fault.certain and verdict.cause == Cause.HEALTHY:
         sentence = f"It learns, and yet: {first.where[0].lower()}{first.where[1:]}"
         return replace(verdict, cause=Cause.UNSURE, runner_up=first.fault, sentence=sentence, remedy=first.change)
-    if verdict.stalled and verdict.confidence < SPEAK:
+    if verdict.stalled and not verdict.sure:
         sentence = f"Not sure, perhaps: {verdict.sentence[0].lower()}{verdict.sentence[1:]}"
         remedy = "`unstall diagnose` can tell"
         return replace(verdict, cause=Cause.UNSURE, runner_up=verdict.cause, sentence=sentence, remedy=remedy)

@@ -63,6 +63,11 @@ class Evidence:
     threshold: float
 
 
+SPEAK = 0.85
+"""How sure the signals must be of a stall before it is said: docs/diagnosis.md has the share of stalls that then is, and
+of healthy runs that are accused (`benchmarks/diagnosis_report.py`)."""
+
+
 @dataclass(frozen=True)
 class Verdict:
     """What the signals say.
@@ -92,6 +97,11 @@ class Verdict:
     def stalled(self) -> bool:
         """Whether something stands in the way of training itself."""
         return self.cause in STALLS or isinstance(self.cause, Fault)
+
+    @property
+    def sure(self) -> bool:
+        """Whether it is sure enough to be said of a run, where a false alarm costs more than a miss."""
+        return self.confidence >= SPEAK
 
 
 def _above(signal: str, threshold: float, width: float = 1.0) -> Condition:
