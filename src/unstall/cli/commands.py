@@ -12,6 +12,7 @@ from pytorch_lightning.cli import ArgsType, LightningArgumentParser, LightningCL
 from pytorch_lightning.utilities.model_helpers import is_overridden
 
 from unstall.cli.display import program
+from unstall.cli.ending import ENDING
 from unstall.cli.going_on import TakenUp, check_agreement, folder_of, take_up, take_up_for_diagnosis, with_run_configs
 from unstall.cli.parser import Parser, check_config, options
 from unstall.cli.project import base_configs
@@ -20,11 +21,15 @@ from unstall.errors import UsageError
 from unstall.runs import (
     CONFIG,
     METRICS,
+    Lock,
+    Resumption,
     RunLogger,
     check_architecture,
     check_writable,
     closing_words,
+    expanded,
     newest_checkpoint,
+    rank,
     read_metrics,
     stage_of,
     write,
@@ -107,7 +112,8 @@ class CLI(LightningCLI):
         elif path is not None:
             taken = take_up(args, path)
         taken = with_run_configs(taken)
-        self.checkpoint, self.run_name = taken.checkpoint, taken.run_name
+        self.checkpoint, self.run_name, self.lock = taken.checkpoint, taken.run_name, taken.lock
+        self.step = taken.step if args[:1] == ["fit"] else None
         try:
             self.config = parser.parse_args(taken.args)
         except KeyError as error:  # what jsonargparse raises for an unknown group in a config file
@@ -122,7 +128,7 @@ class CLI(LightningCLI):
         elif stage in EVALUATIONS and path is None:
             raise UsageError(
                 f"ckpt_path: {stage} needs a trained checkpoint or run folder; give it, such as "
-                f"--ckpt_path={newest_checkpoint(Path(config.logs_dir))}"
+                f"--ckpt_path={newest_checkpoint(expanded(config.logs_dir))}"
             )
 
     def _parse_ckpt_path(self) -> None:
@@ -135,12 +141,12 @@ class CLI(LightningCLI):
         if self.subcommand == "diagnose":
             kwargs["logger"] = False  # the report goes into the run's own folder
         elif self._get(self.config, "trainer").logger in (None, True):
-            step = self.checkpoint["global_step"] if self.checkpoint and self.subcommand == "fit" else None
             logs_dir, experiment = self._get(self.config, "logs_dir"), self._get(self.config, "experiment")
-            kwargs["logger"] = RunLogger(logs_dir, experiment, self.run_name, purge_step=step)
+            kwargs["logger"] = RunLogger(logs_dir, experiment, self.run_name, purge_step=self.step)
         trainer = self._get(self.config_init, "trainer")
         if isinstance(trainer.callbacks, list):
             kwargs |= without_what_is_off(trainer)
+            kwargs["callbacks"] = [*kwargs["callbacks"], Resumption()]
         try:
             return super().instantiate_trainer(**kwargs)
         except (ValueError, ImportError) as error:  # an accelerator, a strategy, a number of devices not to be had
@@ -164,7 +170,7 @@ class CLI(LightningCLI):
         if self.trainer.loggers:
             weights = sum(parameter.numel() * parameter.element_size() for parameter in self.model.parameters())
             # Two checkpoints of weights and at most two moments each, one of them being written beside the old one.
-            folder = Path(self._get(self.config, "logs_dir"), self._get(self.config, "experiment"))
+            folder = expanded(self._get(self.config, "logs_dir")) / self._get(self.config, "experiment")
             check_writable(folder, 9 * weights + 1_000_000)
         if self.datamodule is None:
             return
@@ -176,8 +182,21 @@ class CLI(LightningCLI):
             self.model.check_batch(next(iter(self.datamodule.train_dataloader())))
         self.datamodule.trainer, self.trainer.predicting = None, False
 
+    def before_fit(self) -> None:
+        """Make the run's folder one that can be gone on from, and say so where the process is ended."""
+        if not isinstance(self.trainer.logger, RunLogger) or vars(self.trainer)["fast_dev_run"] or rank():
+            return
+        self.folder.mkdir(parents=True, exist_ok=True)
+        if self.lock is None:
+            self.lock = Lock(self.folder)
+        write(self.folder / CONFIG, settings(self._parser("fit"), self.config["fit"]))
+        ENDING.fits(self.folder)
+
     def after_fit(self) -> None:
         """Say what came of it, and how to go on; a rehearsal (`fast_dev_run`) has left nothing to go on with."""
+        ENDING.has_fitted()
+        if self.lock is not None:
+            self.lock.release()
         if self.trainer.is_global_zero and self.trainer.loggers and not vars(self.trainer)["fast_dev_run"]:
             callbacks = vars(self.trainer)["callbacks"]  # Lightning sets them without declaring them
             watch = next((callback for callback in callbacks if isinstance(callback, Diagnosis)), None)
