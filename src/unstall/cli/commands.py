@@ -1,11 +1,13 @@
 """The commands: LightningCLI with a folder for each run, and every check before any work starts."""
 
 import sys
+import warnings
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
+import yaml
 from jsonargparse import Namespace
 from pytorch_lightning.callbacks import Checkpoint, ProgressBar
 from pytorch_lightning.cli import ArgsType, LightningArgumentParser, LightningCLI, SaveConfigCallback
@@ -38,6 +40,9 @@ from unstall.watch import Diagnosis
 
 EVALUATIONS = ("validate", "test", "predict")
 
+UNLOADABLE = "Unable to serialize instance"
+"""What jsonargparse writes in place of a value that has no text."""
+
 
 class SaveConfig(SaveConfigCallback):
     """Keeps the resolved config in the run's folder, and in every checkpoint: a checkpoint is enough to go on."""
@@ -66,7 +71,18 @@ def settings(parser: LightningArgumentParser, config: Namespace) -> str:
     """The resolved config as YAML, without what is the subcommand's own: every subcommand can read it."""
     own = ("experiment", "logs_dir", "seed_everything", "model", "data", "trainer")
     kept = Namespace({name: config[name] for name in own})  # type: ignore[no-untyped-call]
-    return str(parser.dump(kept, skip_none=False, skip_validation=True))
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=rf"\s*{UNLOADABLE}")
+        text = str(parser.dump(kept, skip_none=False, skip_validation=True))
+    return yaml.safe_dump(_loadable(yaml.safe_load(text)), sort_keys=False) if UNLOADABLE in text else text
+
+
+def _loadable(config: Any) -> Any:
+    """A config without the defaults that have no text, such as a `torch.device`: left out, they apply again."""
+    if isinstance(config, dict):
+        left = {name: value for name, value in config.items() if not str(value).startswith(UNLOADABLE)}
+        return {name: _loadable(value) for name, value in left.items()}
+    return [_loadable(value) for value in config] if isinstance(config, list) else config
 
 
 # Over 150 lines, because LightningCLI hands each stage of its work to a method: one class is its extension point.
@@ -123,7 +139,7 @@ class CLI(LightningCLI):
         if not 0 <= config.seed_everything < 2**32:  # NumPy's range
             raise UsageError(f"seed_everything={config.seed_everything}: give a whole number from 0 to {2**32 - 1}")
         if self.checkpoint is not None:
-            resolved = self._parser(stage).dump(config, skip_none=False)
+            resolved = settings(self._parser(stage), config)
             check_agreement(stage, str(path), self.checkpoint, resolved, config.trainer.max_epochs)
         elif stage in EVALUATIONS and path is None:
             raise UsageError(

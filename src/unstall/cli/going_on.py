@@ -125,7 +125,9 @@ def check_agreement(stage: str, path: str, checkpoint: dict[str, Any], config: s
     ours = flat(yaml.safe_load(config))
     binding = ("model.", "data.", "seed_everything") if stage == "fit" else ("model.",)
     for key in sorted(ours.keys() | theirs.keys()):
-        if key.startswith(binding) and key.rpartition(".")[2] not in PLACES and ours.get(key) != theirs.get(key):
+        values = ours.get(key), theirs.get(key)
+        same = values[0] == values[1] or all(value != value for value in values)  # two that are not a number
+        if key.startswith(binding) and key.rpartition(".")[2] not in PLACES and not same:
             raise UsageError(
                 f"{key.replace('.init_args', '')}={ours.get(key)} contradicts {theirs.get(key)}, with which "
                 f"{path} was trained; leave it out, or start a new run without --ckpt_path"

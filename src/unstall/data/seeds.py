@@ -59,10 +59,9 @@ class RandomState(Callback):
         self._begun = False
         if self._resumes and self._seen:
             self._begin(trainer)
-            if self._sized(trainer):
-                loader = iter(trainer.fit_loop._combined_loader or ())
+            if (loaders := trainer.fit_loop._combined_loader) is not None and self._sized(trainer):
                 for _ in range(self._seen):
-                    next(loader)
+                    next(loaders)
                 warnings.filterwarnings("ignore", message="You're resuming from a checkpoint that ended before")
             if self._kept:
                 self._restore()

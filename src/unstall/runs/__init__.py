@@ -4,7 +4,7 @@ In: Lightning's hooks and what a module logs. Out: a folder with checkpoints, ta
 back into it. The question: *where is it, and what came of it?*
 """
 
-from unstall.runs.checkpoints import Checkpoints, check_architecture, epochs_in, find_and_load, load_checkpoint
+from unstall.runs.checkpoints import Checkpoints, check_architecture, epochs_in, find_and_load
 from unstall.runs.closing import closing_words
 from unstall.runs.curves import Curves
 from unstall.runs.files import as_json, write, write_json
@@ -12,7 +12,6 @@ from unstall.runs.folder import (
     BEST,
     CONFIG,
     LAST,
-    Place,
     Run,
     RunLogger,
     check_writable,
@@ -45,7 +44,6 @@ __all__ = [
     "Mean",
     "Mistakes",
     "Predictions",
-    "Place",
     "Resumption",
     "Run",
     "RunLogger",
@@ -56,7 +54,6 @@ __all__ = [
     "epochs_in",
     "expanded",
     "find_and_load",
-    "load_checkpoint",
     "locate",
     "logged_as",
     "newest_checkpoint",

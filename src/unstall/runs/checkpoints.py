@@ -42,7 +42,7 @@ def find_and_load(place: Place, prefer: Path) -> tuple[Path | None, dict[str, An
             first = first or error
             continue
         if first is not None and rank() == 0:
-            print(f"{first}: {file} is taken, of epoch {epochs_in(checkpoint)}", file=sys.stderr)
+            print(f"{first}: {file} is taken, of {epochs_in(checkpoint)} epochs", file=sys.stderr)
         return file, checkpoint
     if first is not None:
         raise first
@@ -124,7 +124,7 @@ class WholeFiles(TorchCheckpointIO):
 
 
 class Checkpoints(ModelCheckpoint):
-    """Lightning's, written whole, for what a module calls its validation loss, and for runs that go on in another folder.
+    """Lightning's, written whole, for what a module calls its validation loss, and for runs that go on elsewhere.
 
     `monitor: val/loss` also stands for `val_loss` and its like; a module that logs nothing of the kind is told so, and
     trained without. A run that goes on remembers its best loss also if its folder was moved or named differently.
