@@ -21,7 +21,11 @@ def main() -> None:
 
     for signum, handler in handlers.items():
         signal.signal(signum, handler)
-    main()
+    try:
+        main()
+    finally:
+        for signum in handlers:  # all is said and written: there is nothing left to end
+            signal.signal(signum, signal.SIG_IGN)
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ import io
 import os
 import signal
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -25,11 +26,10 @@ def ask() -> None:
 
 @pytest.mark.parametrize(("happens", "name"), [(lightnings_end, "SIGINT"), (ask, "SIGTERM")])
 def test_a_command_that_is_ended_says_how_to_start_it_again(
-    happens: object, name: str, capsys: pytest.CaptureFixture[str]
+    happens: Callable[[], None], name: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     before = signal.getsignal(signal.SIGTERM)
     with pytest.raises(SystemExit) as end, Ending().awaited(["diagnose", "a b"]):
-        assert callable(happens)
         happens()
     assert end.value.code == {"SIGINT": 130, "SIGTERM": 143}[name]
     (line,) = capsys.readouterr().err.splitlines()
@@ -49,11 +49,15 @@ def test_a_training_is_ended_by_lightning_and_can_be_gone_on_from(
     words: list[str], again: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     ending = Ending()
-    with pytest.raises(SystemExit) as end, ending.awaited(words):
+
+    def fit() -> None:
         ending.fits(Path("logs/e/r"))
         signal.signal(signal.SIGTERM, lambda signum, frame: ending.ask(signum, frame))  # among Lightning's handlers
         ask()  # it has a batch to finish
         raise SIGTERMException
+
+    with pytest.raises(SystemExit) as end, ending.awaited(words):
+        fit()
     assert end.value.code == 143
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith("unstall: ended by SIGTERM; logs/e/r is kept; to go on: ")
