@@ -75,9 +75,15 @@ class Try:
     remains: list[str]
 
 
+def kinds() -> list[str]:
+    """The file systems that there are."""
+    return [kind for kind, place in FOLDERS.items() if place is None or Path(place).is_dir()]
+
+
 def start(folder: Path, words: list[str]) -> "subprocess.Popen[str]":
     """Start the program in a folder."""
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join([str(ROOT / "src")])}
+    temporary = folder.with_name(f"{folder.name}-temporary")
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT / "src"), "TMPDIR": str(temporary)}
     return subprocess.Popen(
         [sys.executable, "-m", "unstall", *words],
         cwd=folder,
@@ -90,9 +96,15 @@ def start(folder: Path, words: list[str]) -> "subprocess.Popen[str]":
 
 @contextmanager
 def project(kind: str) -> Iterator[Path]:
-    """A folder with the configs, on a disk or in memory."""
-    with tempfile.TemporaryDirectory(prefix="kills-", dir=FOLDERS[kind]) as name:
-        folder = Path(name)
+    """A folder with the configs, on a disk or in memory, and beside it the place of temporary files, on the other."""
+    other = next((FOLDERS[each] for each in kinds() if each != kind), None)
+    with (
+        tempfile.TemporaryDirectory(prefix="kills-", dir=FOLDERS[kind]) as name,
+        tempfile.TemporaryDirectory(prefix="kills-", dir=other) as elsewhere,
+    ):
+        folder = Path(name, "project")
+        folder.mkdir()
+        (Path(name) / "project-temporary").symlink_to(elsewhere)
         (folder / "configs").symlink_to(ROOT / "configs")
         (folder / "pyproject.toml").write_text('[tool.unstall]\nconfig = "configs/mnist.yaml"\n')
         yield folder
@@ -109,9 +121,8 @@ def prepare(folder: Path, command: str) -> list[str]:
 
 
 def useless(folder: Path) -> list[str]:
-    """Files that only a process which was killed leaves."""
-    hidden = [*folder.rglob(".*"), *MNIST_FOLDER.glob(".fetching-*")]
-    return sorted(str(file.relative_to(folder)) for file in hidden if file.is_relative_to(folder))
+    """Files that only a process which was killed leaves, but for `.lock`, which then locks nothing."""
+    return sorted(str(file.relative_to(folder)) for file in folder.rglob(".*") if file.name != ".lock")
 
 
 def result(folder: Path, command: str) -> Any:
@@ -127,12 +138,15 @@ def result(folder: Path, command: str) -> Any:
     if command == "diagnose":
         report = json.loads(runs[-1].joinpath("diagnosis.json").read_text())
         return report["cause"], report["fix"], report["forks"]
-    return [read_metrics(run / "metrics.csv") for run in sorted(folder.glob("logs/*/*/"))[-4:]]
+    newest = {run.parent.name: run for run in runs}  # a demo starts again: former runs stay beside its own
+    return {experiment: read_metrics(run / "metrics.csv") for experiment, run in newest.items()}
 
 
 def each_once(folder: Path) -> bool:
     """Whether TensorBoard shows each point of each curve once, in order."""
-    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+    from tensorboard.backend.event_processing.event_accumulator import (  # type: ignore[import-untyped]
+        EventAccumulator,
+    )
 
     for run in folder.glob("logs/*/*/"):
         events = EventAccumulator(str(run), size_guidance={"scalars": 0}).Reload()
@@ -167,7 +181,9 @@ def kill(command: str, by: str, kind: str, share: float, whole: float, expected:
         process.send_signal(SIGNALS[by])
         _, error = process.communicate(timeout=600)
         time.sleep(0.5)
-        left = [*useless(folder), *(f"process {child}" for child in children if alive(child))]
+        temporary = folder.with_name(f"{folder.name}-temporary")
+        left = [*useless(folder), *(f"TMPDIR/{file.name}" for file in temporary.iterdir())]
+        left += [f"process {child}" for child in children if alive(child)]
         last = next(reversed(error.splitlines()), "")
         code, said = process.returncode, by == "SIGKILL" or process.returncode == 0 or "ended by SIGTERM" in last
         runs = sorted(folder.glob("logs/*/*/"))
@@ -210,11 +226,10 @@ def main() -> None:
     tries = [Try(**json.loads(line)) for line in FILE.read_text().splitlines()] if FILE.exists() else []
     expected: dict[str, tuple[float, Any]] = {}
     draw = random.Random(len(tries))
-    kinds = [kind for kind, place in FOLDERS.items() if place is None or Path(place).is_dir()]
     for number in range(0 if given.report else given.tries):
         command = given.commands[number % len(given.commands)]
         turn = number // len(given.commands)
-        by, kind = list(SIGNALS)[turn % 2], kinds[(turn // 2 + number) % len(kinds)]
+        by, kind = list(SIGNALS)[turn % 2], kinds()[(turn // 2 + number) % len(kinds())]
         if command not in expected:
             with project("disk") as folder:
                 words = prepare(folder, command)

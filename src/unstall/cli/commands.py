@@ -92,18 +92,23 @@ class CLI(LightningCLI):
     def __init__(self, args: ArgsType = None, run_name: str | None = None) -> None:
         self.checkpoint: dict[str, Any] | None = None
         self.run_name = run_name
+        self.lock: Lock | None = None
         defaults = {"default_config_files": base_configs(), "allow_abbrev": False}
-        super().__init__(
-            pl.LightningModule,
-            subclass_mode_model=True,
-            auto_configure_optimizers=False,
-            trainer_class=Trainer,
-            seed_everything_default=0,
-            save_config_callback=SaveConfig,
-            parser_class=Parser,
-            parser_kwargs={"allow_abbrev": False, "prog": "unstall", **dict.fromkeys(self.subcommands(), defaults)},
-            args=args,
-        )
+        try:
+            super().__init__(
+                pl.LightningModule,
+                subclass_mode_model=True,
+                auto_configure_optimizers=False,
+                trainer_class=Trainer,
+                seed_everything_default=0,
+                save_config_callback=SaveConfig,
+                parser_class=Parser,
+                parser_kwargs={"allow_abbrev": False, "prog": "unstall", **dict.fromkeys(self.subcommands(), defaults)},
+                args=args,
+            )
+        finally:
+            if self.lock is not None:
+                self.lock.release()
 
     @staticmethod
     def subcommands() -> dict[str, set[str]]:
@@ -211,8 +216,6 @@ class CLI(LightningCLI):
     def after_fit(self) -> None:
         """Say what came of it, and how to go on; a rehearsal (`fast_dev_run`) has left nothing to go on with."""
         ENDING.has_fitted()
-        if self.lock is not None:
-            self.lock.release()
         if self.trainer.is_global_zero and self.trainer.loggers and not vars(self.trainer)["fast_dev_run"]:
             callbacks = vars(self.trainer)["callbacks"]  # Lightning sets them without declaring them
             watch = next((callback for callback in callbacks if isinstance(callback, Diagnosis)), None)

@@ -39,8 +39,10 @@ def take_up(args: list[str], path: str) -> TakenUp:
     """
     place = locate(path)
     run, rest = place.run, without(args[1:], "--ckpt_path")
-    lock = Lock(run.folder) if run is not None and args[0] == "fit" and rank() == 0 else None
     file, checkpoint = find_and_load(place, LAST if args[0] == "fit" else BEST)
+    if checkpoint is None and args[0] != "fit":
+        raise UsageError(f"ckpt_path={path}: this run has no checkpoint yet; let it train for an epoch first")
+    lock = Lock(run.folder) if run is not None and args[0] == "fit" and rank() == 0 else None
     taken, name = [], None
     if run is not None:
         folder = run.folder.absolute()
@@ -48,8 +50,6 @@ def take_up(args: list[str], path: str) -> TakenUp:
         taken, name = [f"--logs_dir={logs_dir}", f"--experiment={folder.parent.name}"], folder.name
     if checkpoint is None:
         assert run is not None
-        if args[0] != "fit":
-            raise UsageError(f"ckpt_path={path}: this run has no checkpoint yet; let it train for an epoch first")
         if rank() == 0:
             print(f"{run.folder} has no checkpoint yet: it starts again")
         words = [args[0], f"--config={run.folder / CONFIG}", *taken, *rest]

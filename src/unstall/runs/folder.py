@@ -70,7 +70,9 @@ def locate(path: str | Path, argument: str = "ckpt_path") -> Place:
         folder = place.parent.parent
         within = place.parent.name == LAST.parent.name and (folder / CONFIG).is_file()
         run = Run(_shown(folder)) if within else None
-        return Place(run, _shown(folder) / place.relative_to(folder) if run else place)
+        here = Path.cwd()
+        alone = place.relative_to(here) if place.is_relative_to(here) else place
+        return Place(run, run.folder / place.relative_to(folder) if run else alone)
     if not place.is_dir():
         raise UsageError(
             f"{argument}={path}: no such file; give a checkpoint or a run folder, such as {newest_checkpoint()}"
