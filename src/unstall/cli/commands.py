@@ -1,7 +1,6 @@
 """The commands: LightningCLI with a folder for each run, and every check before any work starts."""
 
 import sys
-import warnings
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,7 @@ from pytorch_lightning.utilities.model_helpers import is_overridden
 from unstall.cli.display import program
 from unstall.cli.ending import ENDING
 from unstall.cli.going_on import TakenUp, check_agreement, folder_of, take_up, take_up_for_diagnosis, with_run_configs
-from unstall.cli.parser import Parser, check_config, options
+from unstall.cli.parser import UNLOADABLE, Parser, check_config, options
 from unstall.cli.project import base_configs
 from unstall.cli.trainer import Trainer
 from unstall.errors import UsageError
@@ -39,9 +38,6 @@ from unstall.runs import (
 from unstall.watch import Diagnosis
 
 EVALUATIONS = ("validate", "test", "predict")
-
-UNLOADABLE = "Unable to serialize instance"
-"""What jsonargparse writes in place of a value that has no text."""
 
 
 class SaveConfig(SaveConfigCallback):
@@ -71,9 +67,7 @@ def settings(parser: LightningArgumentParser, config: Namespace) -> str:
     """The resolved config as YAML, without what is the subcommand's own: every subcommand can read it."""
     own = ("experiment", "logs_dir", "seed_everything", "model", "data", "trainer")
     kept = Namespace({name: config[name] for name in own})  # type: ignore[no-untyped-call]
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message=rf"\s*{UNLOADABLE}")
-        text = str(parser.dump(kept, skip_none=False, skip_validation=True))
+    text = str(parser.dump(kept, skip_none=False, skip_validation=True))
     return yaml.safe_dump(_loadable(yaml.safe_load(text)), sort_keys=False) if UNLOADABLE in text else text
 
 
@@ -205,13 +199,15 @@ class CLI(LightningCLI):
 
     def before_fit(self) -> None:
         """Make the run's folder one that can be gone on from, and say so where the process is ended."""
-        if not isinstance(self.trainer.logger, RunLogger) or vars(self.trainer)["fast_dev_run"] or rank():
+        if not isinstance(self.trainer.logger, RunLogger) or vars(self.trainer)["fast_dev_run"]:
+            return
+        ENDING.fits(self.folder)
+        if rank():
             return
         self.folder.mkdir(parents=True, exist_ok=True)
         if self.lock is None:
             self.lock = Lock(self.folder)
         write(self.folder / CONFIG, settings(self._parser("fit"), self.config["fit"]))
-        ENDING.fits(self.folder)
 
     def after_fit(self) -> None:
         """Say what came of it, and how to go on; a rehearsal (`fast_dev_run`) has left nothing to go on with."""

@@ -14,7 +14,7 @@ from lightning_fabric.utilities.exceptions import MisconfigurationException
 
 from unstall.cli.commands import CLI
 from unstall.cli.ending import ENDING, unbroken_streams
-from unstall.cli.parser import usage_error_in
+from unstall.cli.parser import UNLOADABLE, usage_error_in
 from unstall.cli.project import commands
 from unstall.errors import UsageError
 from unstall.runs import rank
@@ -78,6 +78,7 @@ def prepare() -> None:
     warnings.filterwarnings("ignore", message=".*does not have many workers")
     warnings.filterwarnings("ignore", message=".*smaller than the logging interval")
     warnings.filterwarnings("ignore", message="Checkpoint directory .* exists and is not empty")
+    warnings.filterwarnings("ignore", message=rf"\s*{UNLOADABLE}")  # a default such as a device: it applies again
     # A user's own classes, as `python -m unstall` finds them. Not "": jsonargparse reads a config from its own folder.
     if str(Path.cwd()) not in sys.path:
         sys.path.insert(0, str(Path.cwd()))

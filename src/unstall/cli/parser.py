@@ -11,6 +11,9 @@ from pytorch_lightning.cli import LightningArgumentParser
 from unstall.cli.project import former_name_in
 from unstall.errors import UsageError
 
+UNLOADABLE = "Unable to serialize instance"
+"""What jsonargparse writes in place of a value that has no text, and warns of."""
+
 
 class Parser(LightningArgumentParser):
     """Says what is wrong in one line, with the nearest valid name."""

@@ -148,7 +148,8 @@ class Checkpoints(ModelCheckpoint):
         if self.monitor is not None and self.monitor not in trainer.callback_metrics:
             name = logged_as(self.monitor, trainer.callback_metrics)
             if name is None:
-                if trainer.enable_validation and not self._told:
+                validated = (trainer.current_epoch + 1) % (trainer.check_val_every_n_epoch or 1) == 0
+                if trainer.enable_validation and validated and not self._told:
                     self._told = True
                     logged = ", ".join(trainer.callback_metrics) or "nothing"
                     pl_module.print(f"No {self.filename}.ckpt is kept: no {self.monitor} is logged, but {logged}.")
