@@ -68,7 +68,8 @@ def test_commands_are_lightnings_and_the_trainers() -> None:
 AVERAGED = """
 trainer:
   callbacks+:
-    - {class_path: pytorch_lightning.callbacks.StochasticWeightAveraging, init_args: {swa_lrs: 0.01, swa_epoch_start: 1}}
+    - class_path: pytorch_lightning.callbacks.StochasticWeightAveraging
+      init_args: {swa_lrs: 0.01, swa_epoch_start: 1}
 """
 KEPT = """
 trainer:

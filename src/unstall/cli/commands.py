@@ -278,5 +278,4 @@ def without_what_is_off(trainer: Namespace) -> dict[str, Any]:
 
 
 def _last(folder: Path) -> dict[str, float]:
-    rows = read_metrics(folder / METRICS)
-    return {name: value for name, value in (rows[-1] if rows else {}).items() if stage_of(name)}
+    return {name: value for row in read_metrics(folder / METRICS) for name, value in row.items() if stage_of(name)}
