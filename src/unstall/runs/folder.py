@@ -1,5 +1,6 @@
 """A run's folder: its name, where it lies, and what is where in it."""
 
+import contextlib
 import os
 import shutil
 import tempfile
@@ -157,7 +158,8 @@ def put_before_now(folder: Path) -> None:
     if late > 0:
         for file in sorted(times, key=lambda file: file.name):
             _, _, _, _, rest = file.name.split(".", 4)
-            file.rename(file.with_name(f"events.out.tfevents.{times[file] - late:010d}.{rest}"))
+            with contextlib.suppress(OSError):  # Windows, while somebody reads it
+                file.rename(file.with_name(f"events.out.tfevents.{times[file] - late:010d}.{rest}"))
 
 
 def rank() -> int:
