@@ -122,10 +122,7 @@ def test_killed_and_resumed_is_bit_for_bit_uninterrupted(network: str, place: Pa
         curves = [[(event.step, event.value) for event in events.Scalars(tag)] for events in (ours, theirs)]
         steps = [step for step, _ in curves[0]]
         assert steps == sorted(set(steps)), tag
-        # Lightning logs an epoch's mean after its checkpoint: a kill between the two loses that point, in the curve.
-        lost = set(curves[1]) - set(curves[0])
-        assert set(curves[0]) <= set(curves[1]), tag
-        assert len(lost) <= (len(MOMENTS) if tag.startswith("train/") else 0), tag
+        assert curves[0] == curves[1], tag
 
 
 def test_a_run_killed_by_ctrl_c_can_go_on_too(place: Path) -> None:
@@ -138,7 +135,9 @@ def test_a_run_killed_by_ctrl_c_can_go_on_too(place: Path) -> None:
         time.sleep(0.01)
     process.send_signal(signal.SIGINT)
     _, err = process.communicate(timeout=60)
-    assert "Traceback" not in err
+    assert process.returncode == 130
     (run,) = logs.glob("*/*")
+    (line,) = err.splitlines()
+    assert line.endswith(f"fit --ckpt_path={run.relative_to(place)}")
     finish(start(place, f"--ckpt_path={run}"))
     assert [row["epoch"] for row in read_metrics(run / "metrics.csv")] == list(range(EPOCHS))

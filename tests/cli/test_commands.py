@@ -127,3 +127,35 @@ def test_without_a_model_the_setting_is_named(place: Path, capsys: pytest.Captur
 
 def test_commands_are_lightnings_and_the_trainers() -> None:
     assert set(CLI.subcommands()) == {"fit", "validate", "test", "predict", "lr_find", "diagnose"}
+
+
+AVERAGED = """
+trainer:
+  callbacks+:
+    - class_path: pytorch_lightning.callbacks.StochasticWeightAveraging
+      init_args: {swa_lrs: 0.01, swa_epoch_start: 1}
+"""
+KEPT = """
+trainer:
+  callbacks+:
+    - class_path: pytorch_lightning.callbacks.ModelCheckpoint
+      init_args: {every_n_epochs: 1, save_top_k: -1, filename: "{epoch}", save_on_train_epoch_end: true}
+"""
+
+
+@pytest.mark.parametrize(("more", "epoch"), [(AVERAGED, 2), ("trainer: {check_val_every_n_epoch: 2}", 1)])
+def test_the_config_that_was_saved_loads_and_the_run_goes_on_to_the_same_weights(
+    more: str, epoch: int, place: Path
+) -> None:
+    (place / "more.yaml").write_text(more)
+    (place / "kept.yaml").write_text(KEPT)
+    main(["fit", "-c", "mine.yaml", "-c", "more.yaml", "-c", "kept.yaml", "--trainer.max_epochs=4"])
+    (run,) = (place / "logs" / "mine").iterdir()
+    whole = torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"]
+    table = (run / "metrics.csv").read_text()
+    main(["fit", f"--ckpt_path={run}/checkpoints/epoch={epoch}.ckpt"])
+    assert list((place / "logs" / "mine").iterdir()) == [run]
+    resumed = torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"]
+    for weight, value in whole.items():
+        assert torch.equal(value, resumed[weight]), weight
+    assert (run / "metrics.csv").read_text() == table

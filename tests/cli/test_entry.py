@@ -1,6 +1,7 @@
 """The program's ends: a command of a project's own, and one line for what a user can mend."""
 
 import errno
+import tempfile
 
 import pytest
 
@@ -19,7 +20,12 @@ def test_a_command_of_a_projects_own_gets_the_words_that_follow(monkeypatch: pyt
     ("error", "line"),
     [
         (UsageError("a=1: give\n 2"), "a=1: give 2"),
-        (OSError(errno.ENOSPC, "No space left on device", "x"), "x: No space left on device; make room, or give"),
+        (
+            OSError(errno.ENOSPC, "No space left", "/x"),
+            "/x: No space left; make room, or give another folder with --lo",
+        ),
+        (OSError(errno.ENOSPC, "No space left", f"{tempfile.gettempdir()}/x"), f"{tempfile.gettempdir()}/x: No space"),
+        (OSError(errno.ENOSPC, "No space left"), "the disk: No space left; make room, or give another folder: --logs"),
     ],
 )
 def test_what_a_user_can_mend_is_one_line(
@@ -34,6 +40,8 @@ def test_what_a_user_can_mend_is_one_line(
     assert end.value.code == 2
     (said,) = capsys.readouterr().err.splitlines()
     assert said.startswith(f"unstall: error: {line}")
+    if isinstance(error, OSError):  # whose disk it was is not made up
+        assert ("TMPDIR" in said) == (error.filename != "/x")
 
 
 def test_what_a_user_s_own_code_raises_is_shown_as_theirs(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -28,16 +28,23 @@ def test_a_checkpoint_brings_its_config_and_its_place(run: Path) -> None:
     place = [f"--logs_dir={run.parent.parent}", "--experiment=e"]
     assert taken.args == ["fit", f"--config={PRESENT}", *place, "--trainer.max_epochs=9", f"--ckpt_path={file}"]
     assert (taken.run_name, taken.checkpoint and taken.checkpoint["epoch"]) == ("r", 1)
+    assert taken.lock is not None
+    taken.lock.release()
     moved = file.rename(run.parent / "moved.ckpt")
     taken = take_up(["test", f"--ckpt_path={moved}"], str(moved))
     assert taken.args == ["test", f"--config={PRESENT}", f"--ckpt_path={moved}"]
     assert taken.run_name is None
 
 
-def test_a_run_without_a_checkpoint_begins_again_under_its_name(run: Path) -> None:
+def test_a_run_without_a_checkpoint_begins_again_under_its_name(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (run / "checkpoints" / "last.ckpt").unlink()
     taken = take_up(["fit", f"--ckpt_path={run}"], str(run))
-    assert taken == TakenUp(["fit", f"--config={run}/config.yaml"], run_name="r")
+    place = [f"--logs_dir={run.parent.parent}", "--experiment=e"]
+    assert taken.args == ["fit", f"--config={run}/config.yaml", *place]
+    assert (taken.run_name, taken.step) == ("r", 0)  # what it had logged is forgotten
+    assert capsys.readouterr().out == f"{run} has no checkpoint yet: it starts again\n"
+    assert taken.lock is not None
+    taken.lock.release()
     with pytest.raises(UsageError, match="no checkpoint yet"):
         take_up(["test", f"--ckpt_path={run}"], str(run))
 
@@ -55,7 +62,7 @@ def test_no_run_to_diagnose(tmp_path: Path) -> None:
     for words in (["diagnose"], ["diagnose", "--verify=true"]):
         with pytest.raises(UsageError, match="run: diagnose needs a run"):
             take_up_for_diagnosis(words)
-    with pytest.raises(UsageError, match=r"no config\.yaml there"):
+    with pytest.raises(UsageError, match="not a run folder"):
         folder_of(tmp_path)
 
 
@@ -87,4 +94,8 @@ def test_what_contradicts_the_checkpoint_is_refused_but_for_places() -> None:
     check("fit", max_epochs=-1)
     with pytest.raises(UsageError, match=r"max_epochs=2: .* give more, such as --trainer.max_epochs=4"):
         check("fit", max_epochs=2)
+    checkpoint = {"config": "{model: {x: .nan}}", "epoch": 1, "global_step": 20}
+    check_agreement("fit", "x.ckpt", checkpoint, "{model: {x: .nan}, trainer: {max_steps: 21}}", None)
+    with pytest.raises(UsageError, match=r"max_steps=20: .* trained for 20 steps; .* --trainer.max_steps=40"):
+        check_agreement("fit", "x.ckpt", checkpoint, "{model: {x: .nan}, trainer: {max_steps: 20}}", None)
     check_agreement("fit", "x.ckpt", {"epoch": 5}, "{}", 1)  # plain Lightning's: it says nothing of a config

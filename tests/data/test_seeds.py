@@ -1,14 +1,16 @@
 """Random numbers that only the seed, the epoch and their purpose decide."""
 
+import random
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 import pytorch_lightning as pl
 import torch
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, TensorDataset
+from torch.utils.data import DataLoader, Dataset, TensorDataset
 
 from unstall.data.seeds import RandomState, global_seed, random_generator
 
@@ -86,3 +88,77 @@ def test_a_resumed_run_has_the_dropout_it_would_have_had(tmp_path: Path) -> None
     for epoch, kept in resumed.items():
         assert torch.equal(torch.stack(kept), torch.stack(whole[epoch]))
     assert not torch.equal(torch.stack(whole[0]), torch.stack(whole[1]))
+
+
+class Noisy(Dataset[Tensor]):
+    """Augments its samples with whatever people draw from."""
+
+    def __len__(self) -> int:
+        return 12
+
+    def __getitem__(self, index: int) -> Tensor:
+        return index + torch.stack([torch.rand(()), torch.tensor(random.random()), torch.tensor(np.random.rand())])
+
+
+class Recording(Dropout):
+    def training_step(self, batch: Tensor, batch_idx: int) -> Tensor:  # type: ignore[override]
+        self.kept.setdefault(self.current_epoch, []).append(batch.clone())
+        return super().training_step([batch[:, :1].float()], batch_idx)
+
+
+class Save(pl.Callback):
+    """Saves a checkpoint after each batch, and after each epoch."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def on_train_batch_end(self, trainer: pl.Trainer, *_: Any) -> None:
+        trainer.save_checkpoint(self.folder / f"{trainer.global_step}.ckpt")
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, *_: Any) -> None:
+        trainer.save_checkpoint(self.folder / f"{trainer.global_step}.ckpt")
+
+
+@pytest.mark.parametrize("workers", [0, pytest.param(1, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("done", [1, 3, 5])
+@pytest.mark.filterwarnings("ignore:.*does not have many workers")
+@pytest.mark.filterwarnings("ignore:.*use of fork")
+def test_a_loader_of_ones_own_gives_a_resumed_run_what_it_would_have_given(
+    done: int, workers: int, tmp_path: Path
+) -> None:
+    def fit(epochs: int, checkpoint: Path | None = None, **options: Any) -> dict[int, list[Tensor]]:
+        pl.seed_everything(1, verbose=False)
+        module = Recording()
+        trainer = pl.Trainer(
+            max_epochs=epochs,
+            callbacks=[RandomState(), Save(tmp_path)],
+            logger=False,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+            enable_checkpointing=False,
+            accelerator="cpu",
+        )
+        loader = DataLoader(Noisy(), 4, shuffle=True, num_workers=workers)
+        trainer.fit(module, loader, ckpt_path=checkpoint, weights_only=checkpoint is not None)
+        return module.kept
+
+    whole = fit(3)
+    resumed = fit(3, tmp_path / f"{done}.ckpt")
+    seen = [each for epoch in sorted(whole) for each in whole[epoch]]
+    assert not torch.equal(seen[0], seen[6])  # each epoch has an order of its own
+    again = [each for epoch in sorted(resumed) for each in resumed[epoch]]
+    for expected, found in zip(seen[2 * done :], again, strict=True):  # a batch and its dropout
+        assert torch.equal(expected, found)
+
+
+def test_a_generator_of_ones_own_is_left_alone_and_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    own = torch.Generator().manual_seed(3)
+    loader = DataLoader(Noisy(), 4, shuffle=True, generator=own)
+    arguments: dict[str, Any] = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False}
+    arguments |= {"enable_checkpointing": False, "accelerator": "cpu"}
+    pl.Trainer(max_epochs=1, callbacks=[RandomState(), Save(tmp_path)], **arguments).fit(Recording(), loader)
+    assert loader.generator is own
+    assert capsys.readouterr().out == ""
+    going_on = pl.Trainer(max_epochs=2, callbacks=[RandomState()], **arguments)
+    going_on.fit(Recording(), loader, ckpt_path=tmp_path / "3.ckpt", weights_only=True)
+    assert "shuffles with a generator of its own" in capsys.readouterr().out

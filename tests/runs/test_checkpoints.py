@@ -1,5 +1,6 @@
 """Which checkpoint is meant, what is refused, what is remembered."""
 
+import os
 import pickle
 from pathlib import Path
 
@@ -7,25 +8,74 @@ import pytest
 import torch
 
 from unstall.errors import UsageError
-from unstall.runs.checkpoints import Checkpoints, check_architecture, find_checkpoint, load_checkpoint
-from unstall.runs.folder import BEST, CONFIG, LAST
+from unstall.runs.checkpoints import (
+    Checkpoints,
+    WholeFiles,
+    check_architecture,
+    epochs_in,
+    find_and_load,
+    load_checkpoint,
+)
+from unstall.runs.folder import BEST, LAST, Place, Run
 
 
-def test_checkpoint_of_a_file_a_run_and_nothing(tmp_path: Path) -> None:
-    run = tmp_path / "run"
-    (run / "checkpoints").mkdir(parents=True)
-    with pytest.raises(UsageError, match="not a run folder"):
-        find_checkpoint(str(run), BEST)
-    (run / CONFIG).write_text("")
-    assert find_checkpoint(str(run), BEST) is None  # killed in its first epoch
-    (run / LAST).write_bytes(b"")
-    assert find_checkpoint(str(run), BEST) == run / LAST
-    (run / BEST).write_bytes(b"")
-    assert find_checkpoint(str(run), BEST) == run / BEST
-    assert find_checkpoint(str(run), LAST) == run / LAST
-    assert find_checkpoint(str(run / BEST), LAST) == run / BEST
-    with pytest.raises(UsageError, match="no such file"):
-        find_checkpoint(str(run / "other.ckpt"), LAST)
+def save(file: Path, epoch: int) -> Path:
+    file.parent.mkdir(parents=True, exist_ok=True)
+    torch.save({"state_dict": {}, "epoch": epoch}, file)
+    os.utime(file, (epoch, epoch))
+    return file
+
+
+def test_a_runs_checkpoint_is_the_preferred_one_or_its_last(tmp_path: Path) -> None:
+    run = Place(Run(tmp_path))
+    assert find_and_load(run, BEST) == (None, None)  # killed in its first epoch
+    save(tmp_path / LAST, 3)
+    assert find_and_load(run, BEST)[0] == tmp_path / LAST
+    save(tmp_path / BEST, 2)
+    assert find_and_load(run, BEST)[0] == tmp_path / BEST
+    assert find_and_load(run, LAST)[0] == tmp_path / LAST
+
+
+def test_a_damaged_one_gives_way_to_the_newest_sound_one_and_says_so(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name, epoch in ("old", 1), ("new", 2), ("damaged", 3):
+        save(tmp_path / LAST.with_name(f"{name}.ckpt"), epoch)
+    whole = save(tmp_path / LAST, 4).read_bytes()
+    for damaged in (LAST, LAST.with_name("damaged.ckpt")):
+        (tmp_path / damaged).write_bytes(whole[: len(whole) // 2])
+    os.utime(tmp_path / LAST.with_name("damaged.ckpt"), (3, 3))
+    file, checkpoint = find_and_load(Place(Run(tmp_path)), LAST)
+    assert file == tmp_path / LAST.with_name("new.ckpt")
+    assert checkpoint is not None
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "last.ckpt: cannot be read" in line
+    assert "new.ckpt is taken, of 3 epochs" in line
+    with pytest.raises(UsageError, match="cannot be read"):  # the one that was named, and no other
+        find_and_load(Place(Run(tmp_path), tmp_path / LAST), LAST)
+
+
+def test_how_many_epochs_a_checkpoint_has_finished() -> None:
+    assert epochs_in({"epoch": 2}) == 3
+    within = {"loops": {"fit_loop": {"epoch_progress": {"current": {"processed": 2}}}}}
+    assert epochs_in({"epoch": 2, **within}) == 2
+
+
+@pytest.mark.parametrize("given", ["a.ckpt", "within/a.ckpt"])
+def test_a_checkpoint_is_written_beside_its_place_and_needs_no_other_folder(
+    given: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "nowhere"))
+    store, file = WholeFiles(), tmp_path / given
+    store.save_checkpoint({"a": torch.ones(2)}, str(file))
+    assert store.load_checkpoint(file)["a"].sum() == 2
+    with monkeypatch.context() as patch:
+        patch.setattr("os.fsync", lambda _: (_ for _ in ()).throw(OSError(28, "No space left on device")))
+        with pytest.raises(OSError, match="No space left") as error:
+            store.save_checkpoint({"a": torch.zeros(2)}, str(file))
+    assert error.value.filename == str(file)
+    assert store.load_checkpoint(file)["a"].sum() == 2
+    assert list(file.parent.iterdir()) == [file]
 
 
 def test_best_score_is_remembered_in_a_moved_folder(tmp_path: Path) -> None:

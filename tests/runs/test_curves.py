@@ -7,10 +7,12 @@ import pytorch_lightning as pl
 import torch
 import torch.nn.functional as F
 from pytorch_lightning.loggers import TensorBoardLogger
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from unstall.runs.curves import Curves, layout
+from unstall.runs.folder import RunLogger
 from unstall.runs.history import History, read_metrics
 
 
@@ -99,3 +101,34 @@ def test_layout_pairs_training_and_validation_and_leaves_out_what_is_not_logged(
     assert over_steps["accuracy"] == ["Multiline", ["val_acc", "reference/chance_accuracy"]]
     assert over_samples["loss"] == ["Multiline", ["samples_seen/train_loss", "samples_seen/val_loss"]]
     assert layout({"val/loss": "val_loss"})["training and validation"].keys() == {"loss"}
+
+
+class AtTheCheckpoint(pl.Callback):
+    """What a process that is killed after its checkpoint has drawn."""
+
+    def __init__(self) -> None:
+        self.steps: list[list[int]] = []
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        events = EventAccumulator(str(trainer.log_dir), size_guidance={"scalars": 0}).Reload()
+        self.steps.append([event.step for event in events.Scalars("train/loss")])
+
+
+@pytest.mark.filterwarnings("ignore:.*does not have many workers")
+@pytest.mark.filterwarnings("ignore:The number of training batches")
+def test_an_epochs_means_are_on_the_disk_before_its_checkpoint_and_drawn_once(tmp_path: Path) -> None:
+    killed = AtTheCheckpoint()
+    trainer = pl.Trainer(
+        max_epochs=2,
+        callbacks=[Curves(), killed],
+        logger=RunLogger(tmp_path, "e"),
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        enable_checkpointing=False,
+        accelerator="cpu",
+    )
+    inputs = torch.randn(40, 3)
+    trainer.fit(Regression(), DataLoader(TensorDataset(inputs, inputs.sum(1)), 16))
+    assert killed.steps == [[2], [2, 5]]
+    events = EventAccumulator(str(trainer.log_dir)).Reload()
+    assert [event.step for event in events.Scalars("train/loss")] == [2, 5]

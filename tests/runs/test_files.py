@@ -1,12 +1,15 @@
 import dataclasses
 import json
 import math
+import os
+import subprocess
+import sys
 from enum import Enum
 from pathlib import Path
 
 import pytest
 
-from unstall.runs.files import as_json, write, write_json
+from unstall.runs.files import as_json, remove_unfinished, write, write_json
 
 
 def test_a_file_appears_complete_or_not_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -17,9 +20,10 @@ def test_a_file_appears_complete_or_not_at_all(tmp_path: Path, monkeypatch: pyte
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr(Path, "write_bytes", full)
-        with pytest.raises(OSError, match="No space"):
+        patch.setattr("os.fsync", full)
+        with pytest.raises(OSError, match="No space") as error:
             write(file, "new")
+    assert error.value.filename == str(file)
     assert file.read_text() == "old"
     assert list(tmp_path.iterdir()) == [file]
 
@@ -40,3 +44,12 @@ def test_json_holds_plain_data_only(tmp_path: Path) -> None:
     assert as_json(content) == plain
     write_json(tmp_path / "new" / "a.json", content)
     assert json.loads((tmp_path / "new" / "a.json").read_text()) == plain
+
+
+def test_what_a_killed_process_left_is_removed_and_nothing_else(tmp_path: Path) -> None:
+    gone = subprocess.Popen([sys.executable, "-c", ""])
+    gone.wait()
+    for name in (f".metrics.csv.{gone.pid}", f".metrics.csv.{os.getpid()}", ".hidden.txt", "a.1"):
+        (tmp_path / name).touch()
+    remove_unfinished(tmp_path)
+    assert {file.name for file in tmp_path.iterdir()} == {f".metrics.csv.{os.getpid()}", ".hidden.txt", "a.1"}

@@ -6,9 +6,22 @@ import time
 from pathlib import Path
 
 import pytest
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from unstall.errors import UsageError
-from unstall.runs.folder import BEST, RunLogger, check_writable, newest_checkpoint, reserve
+from unstall.runs.folder import (
+    BEST,
+    CONFIG,
+    LAST,
+    Place,
+    Run,
+    RunLogger,
+    check_writable,
+    locate,
+    newest_checkpoint,
+    put_before_now,
+    reserve,
+)
 
 
 def _reserve(experiment: Path, start: float, names: "multiprocessing.Queue[str]") -> None:
@@ -66,3 +79,81 @@ def test_a_full_disk_is_refused_with_what_is_missing(tmp_path: Path, monkeypatch
     monkeypatch.setattr("shutil.disk_usage", lambda _: type("Usage", (), {"free": 2_000_000}))
     with pytest.raises(UsageError, match=r"logs_dir=.*2\.0 MB left.*5\.0 MB"):
         check_writable(tmp_path / "logs", 5_000_000)
+
+
+@pytest.fixture
+def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A run in the working folder, which is the home folder."""
+    folder = Path("logs/e/r")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (folder / "checkpoints").mkdir(parents=True)
+    (folder / CONFIG).write_text("")
+    (folder / LAST).write_bytes(b"")
+    Path("link").symlink_to(folder)
+    return folder
+
+
+@pytest.mark.parametrize("path", ["logs/e/r", "logs/e/r/", "./logs/../logs/e/r", "link", "~/logs/e/r", "$HOME/link/"])
+def test_a_run_is_the_same_however_it_is_written(path: str, run: Path) -> None:
+    assert locate(path) == Place(Run(run))
+    assert locate(f"{path}/checkpoints/last.ckpt") == Place(Run(run), run / LAST)
+
+
+@pytest.mark.parametrize(
+    ("within", "path"),
+    [("", "."), ("checkpoints", ".."), ("..", "r"), ("checkpoints", "last.ckpt"), ("checkpoints", "./last.ckpt")],
+)
+def test_so_it_is_from_a_folder_within(within: str, path: str, run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = run.absolute()
+    monkeypatch.chdir(run / within)
+    place = locate(path)
+    assert place.run is not None
+    assert place.run.folder == folder
+    assert place.checkpoint in (None, folder / LAST)
+    assert (place.checkpoint is not None) == path.endswith("ckpt")
+
+
+def test_a_checkpoint_that_was_taken_out_has_no_run_and_a_folder_that_is_none_is_refused(run: Path) -> None:
+    Path(CONFIG).write_text("")  # a project's own
+    Path("some").mkdir()
+    for name in ("taken.ckpt", "some/taken.ckpt"):
+        Path(name).write_bytes(b"")
+        assert locate(f"../{Path.cwd().name}/{name}") == Place(None, Path(name))
+    with pytest.raises(UsageError, match=r"run=logs/e: not a run folder"):
+        locate("logs/e", "run")
+    with pytest.raises(UsageError, match="no such file"):
+        locate("logs/e/other")
+
+
+def test_logs_in_a_folder_of_home_and_with_a_dollar_in_its_name(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("X", "y")
+    assert Path(RunLogger("~/logs", "e").log_dir).parent == Path.home() / "logs" / "e"
+    assert RunLogger("logs", "a$X", "r").log_dir == "logs/a$X/r"
+
+
+def points(folder: Path) -> list[tuple[int, float]]:
+    events = EventAccumulator(str(folder), size_guidance={"scalars": 0}).Reload()
+    return [(event.step, event.value) for event in events.Scalars("a")]
+
+
+def test_a_clock_that_was_set_back_hides_nothing_and_nothing_is_drawn_twice(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for moment, first, purge in ((2e9, 0, None), (1e9, 3, 3), (1e9, 4, 4), (1.5e9, 5, 5)):
+        with monkeypatch.context() as patch:
+            patch.setattr("time.time", lambda moment=moment: moment)
+            logger = RunLogger(tmp_path, "e", "r", purge_step=purge)
+            for step in range(first, 7):
+                logger.log_metrics({"a": first}, step)
+                logger.log_metrics({"a": first}, step)
+            logger.finalize("success")
+    assert points(tmp_path / "e" / "r") == [(0, 0), (1, 0), (2, 0), (3, 3), (4, 4), (5, 5), (6, 5)]
+
+
+def test_event_files_of_the_past_keep_their_names(tmp_path: Path) -> None:
+    names = ["events.out.tfevents.1000000000.host.1.0", "events.out.tfevents.strange"]
+    for name in names:
+        (tmp_path / name).touch()
+    put_before_now(tmp_path)
+    assert sorted(file.name for file in tmp_path.iterdir()) == names

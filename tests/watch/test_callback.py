@@ -111,6 +111,27 @@ def test_a_run_ends_with_its_verdict(
     assert not list(tmp_path.glob("**/.diagnosis*")), "nothing half written"
 
 
+class WrittenBefore(pl.Callback):
+    """Whether the verdict is there when the last epoch's checkpoint is written."""
+
+    def __init__(self, file: Path) -> None:
+        self.file = file
+        self.seen: list[bool] = []
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self.seen.append(self.file.is_file())
+
+
+@pytest.mark.parametrize("limits", [{"max_epochs": 2}, {"max_epochs": -1, "max_steps": 250}])
+def test_the_verdict_is_written_before_the_last_checkpoint_and_said_once(
+    limits: dict[str, int], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    seen = WrittenBefore(tmp_path / "t/run/diagnosis.json")
+    fit(tmp_path, Lit(0.1), Diagnosis(), callbacks=[Diagnosis(), seen], **limits)
+    assert seen.seen == [False, True]
+    assert capsys.readouterr().out.count("Diagnosis at step") == 1
+
+
 def test_tensorboard_holds_the_signals_and_the_verdict(tmp_path: Path) -> None:
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 

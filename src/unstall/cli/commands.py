@@ -14,19 +14,24 @@ from pytorch_lightning.utilities.model_helpers import is_overridden
 
 from unstall.cli.classes import classes_given
 from unstall.cli.display import program
+from unstall.cli.ending import ENDING
 from unstall.cli.going_on import TakenUp, check_agreement, folder_of, take_up, take_up_for_diagnosis, with_run_configs
-from unstall.cli.parser import Parser, check_config, options
+from unstall.cli.parser import UNLOADABLE, Parser, check_config, options
 from unstall.cli.project import base_configs, without_base
 from unstall.cli.trainer import Trainer
 from unstall.errors import UsageError
 from unstall.runs import (
     CONFIG,
     METRICS,
+    Lock,
+    Resumption,
     RunLogger,
     check_architecture,
     check_writable,
     closing_words,
+    expanded,
     newest_checkpoint,
+    rank,
     read_metrics,
     stage_of,
     write,
@@ -63,7 +68,16 @@ def settings(parser: LightningArgumentParser, config: Namespace) -> str:
     """The resolved config as YAML, without what is the subcommand's own: every subcommand can read it."""
     own = ("experiment", "logs_dir", "seed_everything", "model", "data", "trainer")
     kept = Namespace({name: config[name] for name in own})  # type: ignore[no-untyped-call]
-    return str(parser.dump(kept, skip_none=False, skip_validation=True))
+    text = str(parser.dump(kept, skip_none=False, skip_validation=True))
+    return yaml.safe_dump(_loadable(yaml.safe_load(text)), sort_keys=False) if UNLOADABLE in text else text
+
+
+def _loadable(config: Any) -> Any:
+    """A config without the defaults that have no text, such as a `torch.device`: left out, they apply again."""
+    if isinstance(config, dict):
+        left = {name: value for name, value in config.items() if not str(value).startswith(UNLOADABLE)}
+        return {name: _loadable(value) for name, value in left.items()}
+    return [_loadable(value) for value in config] if isinstance(config, list) else config
 
 
 # Over 150 lines, because LightningCLI hands each stage of its work to a method: one class is its extension point.
@@ -73,18 +87,23 @@ class CLI(LightningCLI):
     def __init__(self, args: ArgsType = None, run_name: str | None = None) -> None:
         self.checkpoint: dict[str, Any] | None = None
         self.run_name = run_name
+        self.lock: Lock | None = None
         defaults = {"default_config_files": base_configs(), "allow_abbrev": False}
-        super().__init__(
-            pl.LightningModule,
-            subclass_mode_model=True,
-            auto_configure_optimizers=False,
-            trainer_class=Trainer,
-            seed_everything_default=0,
-            save_config_callback=SaveConfig,
-            parser_class=Parser,
-            parser_kwargs={"allow_abbrev": False, "prog": "unstall", **dict.fromkeys(self.subcommands(), defaults)},
-            args=args,
-        )
+        try:
+            super().__init__(
+                pl.LightningModule,
+                subclass_mode_model=True,
+                auto_configure_optimizers=False,
+                trainer_class=Trainer,
+                seed_everything_default=0,
+                save_config_callback=SaveConfig,
+                parser_class=Parser,
+                parser_kwargs={"allow_abbrev": False, "prog": "unstall", **dict.fromkeys(self.subcommands(), defaults)},
+                args=args,
+            )
+        finally:
+            if self.lock is not None:
+                self.lock.release()
 
     @staticmethod
     def subcommands() -> dict[str, set[str]]:
@@ -109,7 +128,8 @@ class CLI(LightningCLI):
         elif path is not None:
             taken = take_up(args, path)
         taken = with_run_configs(taken)
-        self.checkpoint, self.run_name = taken.checkpoint, taken.run_name
+        self.checkpoint, self.run_name, self.lock = taken.checkpoint, taken.run_name, taken.lock
+        self.step = taken.step if args[:1] == ["fit"] else None
         words = without_base(taken.args)
         if words[:1] and words[0] in self.subcommands():
             command = self._parser(words[0])
@@ -124,12 +144,12 @@ class CLI(LightningCLI):
         if not 0 <= config.seed_everything < 2**32:  # NumPy's range
             raise UsageError(f"seed_everything={config.seed_everything}: give a whole number from 0 to {2**32 - 1}")
         if self.checkpoint is not None:
-            resolved = self._parser(stage).dump(config, skip_none=False)
+            resolved = settings(self._parser(stage), config)
             check_agreement(stage, str(path), self.checkpoint, resolved, config.trainer.max_epochs)
         elif stage in EVALUATIONS and path is None:
             raise UsageError(
                 f"ckpt_path: {stage} needs a trained checkpoint or run folder; give it, such as "
-                f"--ckpt_path={newest_checkpoint(Path(config.logs_dir))}"
+                f"--ckpt_path={newest_checkpoint(expanded(config.logs_dir))}"
             )
 
     def _parse_ckpt_path(self) -> None:
@@ -142,12 +162,12 @@ class CLI(LightningCLI):
         if self.subcommand == "diagnose":
             kwargs["logger"] = False  # the report goes into the run's own folder
         elif self._get(self.config, "trainer").logger in (None, True):
-            step = self.checkpoint["global_step"] if self.checkpoint and self.subcommand == "fit" else None
             logs_dir, experiment = self._get(self.config, "logs_dir"), self._get(self.config, "experiment")
-            kwargs["logger"] = RunLogger(logs_dir, experiment, self.run_name, purge_step=step)
+            kwargs["logger"] = RunLogger(logs_dir, experiment, self.run_name, purge_step=self.step)
         trainer = self._get(self.config_init, "trainer")
         if isinstance(trainer.callbacks, list):
             kwargs |= without_what_is_off(trainer)
+            kwargs["callbacks"] = [*kwargs["callbacks"], Resumption()]
         try:
             return super().instantiate_trainer(**kwargs)
         except (ValueError, ImportError) as error:  # an accelerator, a strategy, a number of devices not to be had
@@ -171,7 +191,7 @@ class CLI(LightningCLI):
         if self.trainer.loggers:
             weights = sum(parameter.numel() * parameter.element_size() for parameter in self.model.parameters())
             # Two checkpoints of weights and at most two moments each, one of them being written beside the old one.
-            folder = Path(self._get(self.config, "logs_dir"), self._get(self.config, "experiment"))
+            folder = expanded(self._get(self.config, "logs_dir")) / self._get(self.config, "experiment")
             check_writable(folder, 9 * weights + 1_000_000)
         if self.datamodule is None:
             return
@@ -183,8 +203,21 @@ class CLI(LightningCLI):
             self.model.check_batch(next(iter(self.datamodule.train_dataloader())))
         self.datamodule.trainer, self.trainer.predicting = None, False
 
+    def before_fit(self) -> None:
+        """Make the run's folder one that can be gone on from, and say so where the process is ended."""
+        if not isinstance(self.trainer.logger, RunLogger) or vars(self.trainer)["fast_dev_run"]:
+            return
+        ENDING.fits(self.folder)
+        if rank():
+            return
+        self.folder.mkdir(parents=True, exist_ok=True)
+        if self.lock is None:
+            self.lock = Lock(self.folder)
+        write(self.folder / CONFIG, settings(self._parser("fit"), self.config["fit"]))
+
     def after_fit(self) -> None:
         """Say what came of it, and how to go on; a rehearsal (`fast_dev_run`) has left nothing to go on with."""
+        ENDING.has_fitted()
         if self.trainer.is_global_zero and self.trainer.loggers and not vars(self.trainer)["fast_dev_run"]:
             callbacks = vars(self.trainer)["callbacks"]  # Lightning sets them without declaring them
             watch = next((callback for callback in callbacks if isinstance(callback, Diagnosis)), None)
@@ -256,5 +289,4 @@ def without_what_is_off(trainer: Namespace) -> dict[str, Any]:
 
 
 def _last(folder: Path) -> dict[str, float]:
-    rows = read_metrics(folder / METRICS)
-    return {name: value for name, value in (rows[-1] if rows else {}).items() if stage_of(name)}
+    return {name: value for row in read_metrics(folder / METRICS) for name, value in row.items() if stage_of(name)}

@@ -4,6 +4,7 @@ import errno
 import logging
 import os
 import sys
+import tempfile
 import warnings
 from pathlib import Path
 from typing import NoReturn
@@ -12,7 +13,8 @@ import torch
 from lightning_fabric.utilities.exceptions import MisconfigurationException
 
 from unstall.cli.commands import CLI
-from unstall.cli.parser import usage_error_in
+from unstall.cli.ending import ENDING, unbroken_streams
+from unstall.cli.parser import UNLOADABLE, usage_error_in
 from unstall.cli.project import commands
 from unstall.errors import UsageError
 from unstall.runs import rank
@@ -24,8 +26,13 @@ def main(args: list[str] | None = None) -> None:
     Args:
         args: The command line without the program's name; `sys.argv` if left out.
     """
-    prepare()
     args = sys.argv[1:] if args is None else args
+    with unbroken_streams(), ENDING.awaited(args):
+        prepare()
+        _run(args)
+
+
+def _run(args: list[str]) -> None:
     try:
         own = commands()
         if args and args[0] in own:
@@ -44,7 +51,14 @@ def main(args: list[str] | None = None) -> None:
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS):
             raise
-        fail(f"{error.filename or 'logs_dir'}: {error.strerror}; make room, or give another folder with --logs_dir")
+        fail(f"{error.filename or 'the disk'}: {error.strerror}; {_remedy(error.filename)}")
+
+
+def _remedy(file: object) -> str:
+    temporary = tempfile.gettempdir()
+    if file is not None and not Path(os.fsdecode(str(file))).absolute().is_relative_to(temporary):
+        return "make room, or give another folder with --logs_dir"
+    return f"make room, or give another folder: --logs_dir for runs, TMPDIR (now {temporary}) for temporary files"
 
 
 def prepare() -> None:
@@ -64,6 +78,7 @@ def prepare() -> None:
     warnings.filterwarnings("ignore", message=".*does not have many workers")
     warnings.filterwarnings("ignore", message=".*smaller than the logging interval")
     warnings.filterwarnings("ignore", message="Checkpoint directory .* exists and is not empty")
+    warnings.filterwarnings("ignore", message=rf"\s*{UNLOADABLE}")  # a default such as a device: it applies again
     # A user's own classes, as `python -m unstall` finds them. Not "": jsonargparse reads a config from its own folder.
     if str(Path.cwd()) not in sys.path:
         sys.path.insert(0, str(Path.cwd()))

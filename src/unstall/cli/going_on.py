@@ -9,7 +9,7 @@ import yaml
 from unstall.cli.parser import flat, options, without
 from unstall.cli.project import with_present_names
 from unstall.errors import UsageError
-from unstall.runs import BEST, CONFIG, LAST, PLACES, find_checkpoint, load_checkpoint, run_of
+from unstall.runs import BEST, CONFIG, LAST, PLACES, Lock, epochs_in, find_and_load, locate, rank
 
 
 @dataclass(frozen=True)
@@ -20,31 +20,43 @@ class TakenUp:
         args: The words, after those of the run's own config.
         checkpoint: What is gone on from; None if the run has none, or none is asked for.
         run_name: The name of the run that goes on; None for a new one.
+        step: The optimizer step from which on TensorBoard forgets what that run has logged; None: nothing.
+        lock: Of its folder, for a training.
     """
 
     args: list[str]
     checkpoint: dict[str, Any] | None = None
     run_name: str | None = None
+    step: int | None = None
+    lock: Lock | None = None
 
 
 def take_up(args: list[str], path: str) -> TakenUp:
     """Put a run's config before the words of `fit`, `validate`, `test` or `predict` with `--ckpt_path`.
 
     Raises:
-        UsageError: if there is no such run or checkpoint.
+        UsageError: if there is no such run or checkpoint, or if another process trains in its folder.
     """
-    file = find_checkpoint(path, LAST if args[0] == "fit" else BEST)
-    if file is None:
-        if args[0] != "fit":
-            raise UsageError(f"ckpt_path={path}: this run has no checkpoint yet; let it train for an epoch first")
-        words = [args[0], f"--config={path}/{CONFIG}", *without(args[1:], "--ckpt_path")]
-        return TakenUp(words, run_name=Path(path).resolve().name)
-    checkpoint, run = load_checkpoint(file), run_of(file)
-    taken = [f"--config={with_present_names(checkpoint['config'])}"] if "config" in checkpoint else []
+    place = locate(path)
+    run, rest = place.run, without(args[1:], "--ckpt_path")
+    file, checkpoint = find_and_load(place, LAST if args[0] == "fit" else BEST)
+    if checkpoint is None and args[0] != "fit":
+        raise UsageError(f"ckpt_path={path}: this run has no checkpoint yet; let it train for an epoch first")
+    lock = Lock(run.folder) if run is not None and args[0] == "fit" and rank() == 0 else None
+    taken, name = [], None
     if run is not None:
-        taken += [f"--logs_dir={run.folder.parent.parent}", f"--experiment={run.folder.resolve().parent.name}"]
-    words = [args[0], *taken, *without(args[1:], "--ckpt_path"), f"--ckpt_path={file}"]
-    return TakenUp(words, checkpoint, None if run is None else run.folder.resolve().name)
+        folder = run.folder.absolute()
+        logs_dir = run.folder.parent.parent
+        taken, name = [f"--logs_dir={logs_dir}", f"--experiment={folder.parent.name}"], folder.name
+    if checkpoint is None:
+        assert run is not None
+        if rank() == 0:
+            print(f"{run.folder} has no checkpoint yet: it starts again")
+        words = [args[0], f"--config={run.folder / CONFIG}", *taken, *rest]
+        return TakenUp(words, run_name=name, step=0, lock=lock)
+    config = [f"--config={with_present_names(checkpoint['config'])}"] if "config" in checkpoint else []
+    words = [args[0], *config, *taken, *rest, f"--ckpt_path={file}"]
+    return TakenUp(words, checkpoint, name, step=checkpoint.get("global_step", 0), lock=lock)
 
 
 def take_up_for_diagnosis(args: list[str]) -> TakenUp:
@@ -56,10 +68,11 @@ def take_up_for_diagnosis(args: list[str]) -> TakenUp:
     path = next(reversed(options(args, "--run")), next(iter(args[1:2]), "-"))
     if path.startswith("-"):
         raise UsageError("run: diagnose needs a run; give its folder, logs/<experiment>/<run>")
-    folder, file = folder_of(path), find_checkpoint(path, LAST)
+    folder = folder_of(path)
+    file, checkpoint = find_and_load(locate(path, "run"), LAST)
     words = [word for word in without(args[1:], "--run") if word != path]
-    checkpoint = load_checkpoint(file) if file is not None else None
-    return TakenUp([args[0], f"--config={folder / CONFIG}", f"--run={path}", *words], checkpoint)
+    run = folder if file in (None, folder / LAST) else file
+    return TakenUp([args[0], f"--config={folder / CONFIG}", f"--run={run}", *words], checkpoint)
 
 
 def with_run_configs(taken: TakenUp) -> TakenUp:
@@ -87,11 +100,10 @@ def folder_of(run: str | Path) -> Path:
     Raises:
         UsageError: if it holds no config.
     """
-    place = Path(run)
-    folder = place.parent.parent if place.is_file() else place
-    if not (folder / CONFIG).is_file():
+    place = locate(run, "run")
+    if place.run is None or not (place.run.folder / CONFIG).is_file():
         raise UsageError(f"run={run}: no {CONFIG} there; give a run folder, logs/<experiment>/<run>")
-    return folder
+    return place.run.folder
 
 
 def check_agreement(stage: str, path: str, checkpoint: dict[str, Any], config: str, max_epochs: int | None) -> None:
@@ -113,14 +125,18 @@ def check_agreement(stage: str, path: str, checkpoint: dict[str, Any], config: s
     ours = flat(yaml.safe_load(config))
     binding = ("model.", "data.", "seed_everything") if stage == "fit" else ("model.",)
     for key in sorted(ours.keys() | theirs.keys()):
-        if key.startswith(binding) and key.rpartition(".")[2] not in PLACES and ours.get(key) != theirs.get(key):
+        values = ours.get(key), theirs.get(key)
+        same = values[0] == values[1] or all(value != value for value in values)  # two that are not a number
+        if key.startswith(binding) and key.rpartition(".")[2] not in PLACES and not same:
             raise UsageError(
                 f"{key.replace('.init_args', '')}={ours.get(key)} contradicts {theirs.get(key)}, with which "
                 f"{path} was trained; leave it out, or start a new run without --ckpt_path"
             )
-    done = checkpoint["epoch"] + 1
-    if stage == "fit" and max_epochs is not None and 0 <= max_epochs <= done:
-        raise UsageError(
-            f"trainer.max_epochs={max_epochs}: {path} has been trained for {done} epochs; "
-            f"to go on give more, such as --trainer.max_epochs={2 * done}"
-        )
+    done, steps = epochs_in(checkpoint), checkpoint.get("global_step", 0)
+    limits = ("max_epochs", max_epochs, done), ("max_steps", ours.get("trainer.max_steps"), steps)
+    for name, limit, reached in limits:
+        if stage == "fit" and limit is not None and 0 <= limit <= reached:
+            raise UsageError(
+                f"trainer.{name}={limit}: {path} has been trained for {reached} {name[4:]}; "
+                f"to go on give more, such as --trainer.{name}={2 * reached}"
+            )

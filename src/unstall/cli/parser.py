@@ -15,6 +15,9 @@ from unstall.cli.classes import without_foreign_arguments
 from unstall.cli.project import former_name_in
 from unstall.errors import UsageError
 
+UNLOADABLE = "Unable to serialize instance"
+"""What jsonargparse writes in place of a value that has no text, and warns of."""
+
 
 class Parser(LightningArgumentParser):
     """Says what is wrong in one line, with the nearest valid name; its base config is for the classes that it names."""

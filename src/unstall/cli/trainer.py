@@ -10,7 +10,7 @@ from pytorch_lightning.loggers import TensorBoardLogger
 
 from unstall.cli.going_on import folder_of
 from unstall.cli.project import with_present_names
-from unstall.runs import CONFIG, LAST, find_checkpoint, load_checkpoint
+from unstall.runs import CONFIG, LAST, find_and_load, locate
 
 if TYPE_CHECKING:
     from unstall.forks import Report
@@ -95,7 +95,7 @@ class Trainer(pl.Trainer):
         from unstall.forks import diagnose_run
 
         folder = folder_of(run)
-        checkpoint = find_checkpoint(run, LAST)
+        _, checkpoint = find_and_load(locate(run, "run"), LAST)
         config = yaml.safe_load(with_present_names((folder / CONFIG).read_text()))
         self.report = diagnose_run(
             folder,
@@ -104,7 +104,7 @@ class Trainer(pl.Trainer):
             self,
             config=config,
             rebuild=lambda overlay: build_model(merged(config, overlay)),
-            checkpoint=load_checkpoint(checkpoint) if checkpoint else None,
+            checkpoint=checkpoint,
         )
 
 

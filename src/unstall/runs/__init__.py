@@ -4,17 +4,30 @@ In: Lightning's hooks and what a module logs. Out: a folder with checkpoints, ta
 back into it. The question: *where is it, and what came of it?*
 """
 
-from unstall.runs.checkpoints import Checkpoints, check_architecture, find_checkpoint, load_checkpoint
+from unstall.runs.checkpoints import Checkpoints, check_architecture, epochs_in, find_and_load
 from unstall.runs.closing import closing_words
 from unstall.runs.curves import Curves
 from unstall.runs.files import as_json, write, write_json
-from unstall.runs.folder import BEST, CONFIG, LAST, Run, RunLogger, check_writable, newest_checkpoint, rank, run_of
+from unstall.runs.folder import (
+    BEST,
+    CONFIG,
+    LAST,
+    Run,
+    RunLogger,
+    check_writable,
+    expanded,
+    locate,
+    newest_checkpoint,
+    rank,
+)
 from unstall.runs.history import METRICS, History, read_metrics
 from unstall.runs.hyperparameters import HPARAMS, PLACES
+from unstall.runs.lock import Lock
 from unstall.runs.means import Mean
 from unstall.runs.metrics import logged_as, quantity_of, stage_of
 from unstall.runs.outcomes import Mistakes, Predictions
 from unstall.runs.pictures import Figure, png, training_curves
+from unstall.runs.resumption import Resumption
 
 __all__ = [
     "BEST",
@@ -27,24 +40,27 @@ __all__ = [
     "Curves",
     "Figure",
     "History",
+    "Lock",
     "Mean",
     "Mistakes",
     "Predictions",
+    "Resumption",
     "Run",
     "RunLogger",
     "as_json",
     "check_architecture",
     "check_writable",
     "closing_words",
-    "find_checkpoint",
-    "load_checkpoint",
+    "epochs_in",
+    "expanded",
+    "find_and_load",
+    "locate",
     "logged_as",
     "newest_checkpoint",
     "png",
     "quantity_of",
     "rank",
     "read_metrics",
-    "run_of",
     "stage_of",
     "training_curves",
     "write",

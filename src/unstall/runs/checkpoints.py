@@ -1,6 +1,8 @@
 """Checkpoints: which one is meant, what may be read of it, and when one is kept."""
 
+import io
 import pickle
+import sys
 import warnings
 from functools import cached_property
 from pathlib import Path
@@ -8,36 +10,57 @@ from typing import Any
 
 import pytorch_lightning as pl
 import torch
+from lightning_fabric.plugins import TorchCheckpointIO
 from pytorch_lightning.callbacks import ModelCheckpoint
 
 from unstall.errors import UsageError
-from unstall.runs.folder import BEST, CONFIG, LAST, newest_checkpoint
+from unstall.runs.files import write
+from unstall.runs.folder import BEST, LAST, Place, rank
 from unstall.runs.metrics import logged_as
 
 
-def find_checkpoint(path: str, prefer: Path) -> Path | None:
-    """The checkpoint file meant by a file or a run folder; ``None`` for a run that was killed before its first.
+def find_and_load(place: Place, prefer: Path) -> tuple[Path | None, dict[str, Any] | None]:
+    """A run's checkpoint and what it holds; where that is damaged, the newest sound one, with a line that says so.
 
     Args:
-        path: A checkpoint, or a run folder.
-        prefer: The checkpoint taken from a run folder, ``BEST`` or ``LAST``.
+        place: A run, or a checkpoint, for which no other is taken.
+        prefer: The checkpoint taken from a run, ``BEST`` or ``LAST``.
+
+    Returns:
+        Neither, for a run that was killed before its first.
 
     Raises:
-        UsageError: if there is no such file or folder, or if the folder is not a run.
+        UsageError: if the checkpoint, or all of them, are damaged or hold code.
     """
-    place = Path(path)
-    if place.is_file():
-        return place
-    if not place.is_dir():
-        raise UsageError(
-            f"ckpt_path={path}: no such file; give a checkpoint or a run folder, such as {newest_checkpoint()}"
-        )
-    for candidate in (prefer, LAST):
-        if (place / candidate).is_file():
-            return place / candidate
-    if (place / CONFIG).is_file():
-        return None
-    raise UsageError(f"ckpt_path={path}: not a run folder, it holds neither {CONFIG} nor {LAST}")
+    if place.checkpoint is not None:
+        return place.checkpoint, load_checkpoint(place.checkpoint)
+    first: UsageError | None = None
+    for file in _candidates(place, prefer):
+        try:
+            checkpoint = load_checkpoint(file)
+        except UsageError as error:
+            first = first or error
+            continue
+        if first is not None and rank() == 0:
+            print(f"{first}: {file} is taken, of {epochs_in(checkpoint)} epochs", file=sys.stderr)
+        return file, checkpoint
+    if first is not None:
+        raise first
+    return None, None
+
+
+def epochs_in(checkpoint: dict[str, Any]) -> int:
+    """How many epochs were finished when a checkpoint was written."""
+    progress = checkpoint.get("loops", {}).get("fit_loop", {}).get("epoch_progress", {}).get("current", {})
+    return int(progress.get("processed", checkpoint.get("epoch", -1) + 1))
+
+
+def _candidates(place: Place, prefer: Path) -> list[Path]:
+    """A run's checkpoints: the preferred one, its last, then the newest first."""
+    assert place.run is not None
+    folder = place.run.folder
+    others = sorted(folder.glob(f"{LAST.parent}/*.ckpt"), key=lambda file: -file.stat().st_mtime)
+    return [file for file in dict.fromkeys([folder / prefer, folder / LAST, *others]) if file.is_file()]
 
 
 def load_checkpoint(path: Path) -> dict[str, Any]:
@@ -82,8 +105,26 @@ def check_architecture(path: Path, checkpoint: dict[str, Any], module: torch.nn.
             )
 
 
+class WholeFiles(TorchCheckpointIO):
+    """Writes a checkpoint beside its place and renames it.
+
+    Lightning's own goes through fsspec, which writes into `TMPDIR` and copies where that is another file system: a kill
+    then leaves half of a file, and a full `TMPDIR` ends a training whose own disk has room.
+    """
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
+        """Write it; an address such as `s3://...` is left to Lightning."""
+        if "://" in str(path) or storage_options is not None:
+            super().save_checkpoint(checkpoint, path, storage_options)
+            return
+        content = io.BytesIO()
+        torch.save(checkpoint, content)
+        Path(path).parent.mkdir(parents=True, exist_ok=True)
+        write(Path(path), content.getbuffer())
+
+
 class Checkpoints(ModelCheckpoint):
-    """Lightning's, for what a module calls its validation loss, and for runs that go on in another folder.
+    """Lightning's, written whole, for what a module calls its validation loss, and for runs that go on elsewhere.
 
     `monitor: val/loss` also stands for `val_loss` and its like; a module that logs nothing of the kind is told so, and
     trained without. A run that goes on remembers its best loss also if its folder was moved or named differently.
@@ -96,12 +137,19 @@ class Checkpoints(ModelCheckpoint):
         """Which one it is, by its configuration; Lightning asks a dozen times a step, and would put it together."""
         return super().state_key
 
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        """Have checkpoints written whole, unless the trainer was given a plugin of its own for that."""
+        super().setup(trainer, pl_module, stage)
+        if type(trainer.strategy.checkpoint_io) is TorchCheckpointIO:
+            trainer.strategy.checkpoint_io = WholeFiles()
+
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Save the checkpoint, if there is something to judge it by."""
         if self.monitor is not None and self.monitor not in trainer.callback_metrics:
             name = logged_as(self.monitor, trainer.callback_metrics)
             if name is None:
-                if trainer.enable_validation and not self._told:
+                validated = (trainer.current_epoch + 1) % (trainer.check_val_every_n_epoch or 1) == 0
+                if trainer.enable_validation and validated and not self._told:
                     self._told = True
                     logged = ", ".join(trainer.callback_metrics) or "nothing"
                     pl_module.print(f"No {self.filename}.ckpt is kept: no {self.monitor} is logged, but {logged}.")

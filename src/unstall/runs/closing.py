@@ -20,7 +20,8 @@ def closing_words(
         testable: Whether there is a test to go on with.
     """
     words = []
-    loss, accuracy = (logged_as(metric, rows[-1] if rows else ()) for metric in ("val/loss", "val/accuracy"))
+    names = dict.fromkeys(name for row in rows for name in row)  # not every epoch need have a validation
+    loss, accuracy = (logged_as(metric, names) for metric in ("val/loss", "val/accuracy"))
     if loss is not None:
         best = min(rows, key=lambda row: row[loss] if math.isfinite(row.get(loss, math.nan)) else math.inf)
         also = f", {accuracy} {best[accuracy]:.4f}" if accuracy in best else ""

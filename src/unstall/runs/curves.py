@@ -10,12 +10,13 @@ import pytorch_lightning as pl
 import torch
 import yaml
 from pytorch_lightning.callbacks import Callback
+from pytorch_lightning.loggers import TensorBoardLogger
 
 from unstall.runs.files import write
-from unstall.runs.folder import CONFIG, tensorboard_of
+from unstall.runs.folder import CONFIG, RunLogger, tensorboard_of
 from unstall.runs.history import _over_samples
 from unstall.runs.hyperparameters import HPARAMS, hyperparameters_of
-from unstall.runs.metrics import logged_as
+from unstall.runs.metrics import logged_as, stage_of
 
 
 class Curves(Callback):
@@ -23,7 +24,9 @@ class Curves(Callback):
 
     METRICS = ("val/accuracy", "val/loss", "train/accuracy", "train/loss")
 
-    _hyperparameters: dict[str, Any] | None = None
+    def __init__(self) -> None:
+        self._hyperparameters: dict[str, Any] | None = None
+        self._drawn: dict[str, Any] = {}
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Write what is known before the first step."""
@@ -82,9 +85,28 @@ class Curves(Callback):
             metrics["step/train_loss"] = float(outputs["loss"])
         _log(trainer, metrics, trainer.global_step - 1)
 
+    def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Write to the disk what the epoch before has logged last."""
+        _flush(trainer)
+
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """After the first epoch, when the metrics have names, write what refers to them."""
+        """Draw the epoch's means, and write all to the disk, before the checkpoint that a killed run goes on from.
+
+        Lightning logs them after it; after the first epoch, when the metrics have names, write what refers to them.
+        """
         self._lay_out(trainer)
+        logger = tensorboard_of(trainer)
+        if isinstance(logger, RunLogger) and pl_module.automatic_optimization and "step" not in trainer.logged_metrics:
+            means = {name: value for name, value in trainer.logged_metrics.items() if stage_of(name) == "train"}
+            # One that was not logged in this epoch is still there, the same object as before.
+            new = {name: float(value) for name, value in means.items() if value is not self._drawn.get(name)}
+            self._drawn = dict(means)
+            logger.log_metrics(new, step=trainer.global_step - 1)
+        _flush(trainer)
+
+    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Write to the disk what the last epoch has logged last."""
+        _flush(trainer)
 
     def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
         """Write it also for a run that ends before that."""
@@ -125,6 +147,12 @@ def layout(names: dict[str, str]) -> dict[str, dict[str, list[Any]]]:
 def _log(trainer: pl.Trainer, metrics: dict[str, float], step: int) -> None:
     for logger in trainer.loggers:
         logger.log_metrics(metrics, step=step)
+
+
+def _flush(trainer: pl.Trainer) -> None:
+    for logger in trainer.loggers:
+        if isinstance(logger, TensorBoardLogger) and trainer.is_global_zero:
+            logger.experiment.flush()
 
 
 def _log_every_n_steps(trainer: pl.Trainer) -> int:

@@ -10,14 +10,41 @@ from pathlib import Path
 from typing import Any
 
 
-def write(file: Path, content: str | bytes) -> None:
-    """Write a file that others read: beside, then renamed, so that it appears complete or not at all."""
+def write(file: Path, content: str | bytes | memoryview) -> None:
+    """Write a file that others read: beside, flushed, then renamed, so that it appears complete or not at all.
+
+    Raises:
+        OSError: with the file's name, also where the system names none, as of a full disk.
+    """
     beside = file.with_name(f".{file.name}.{os.getpid()}")
     try:
-        beside.write_bytes(content.encode() if isinstance(content, str) else content)
+        with beside.open("wb") as stream:
+            stream.write(content.encode() if isinstance(content, str) else content)
+            stream.flush()
+            os.fsync(stream.fileno())  # a rename may reach the disk before what was written
         beside.replace(file)
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, str(file)) from error
     finally:
         beside.unlink(missing_ok=True)
+
+
+def remove_unfinished(folder: Path) -> None:
+    """Remove what processes that were killed have left of `write` in a folder."""
+    for file in folder.glob(".*.*"):
+        process = file.suffix[1:]
+        if process.isdecimal() and not _is_alive(int(process)):
+            file.unlink(missing_ok=True)
+
+
+def _is_alive(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except (OSError, OverflowError):  # somebody else's
+        return True
+    return True
 
 
 def as_json(value: Any) -> Any:

@@ -1,13 +1,17 @@
 """A run's folder: its name, where it lies, and what is where in it."""
 
+import contextlib
+import os
 import shutil
 import tempfile
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
+from lightning_fabric.loggers.logger import rank_zero_experiment
 from lightning_utilities.core.rank_zero import rank_zero_only
 from pytorch_lightning.loggers import TensorBoardLogger
 
@@ -39,8 +43,63 @@ class Run:
         return self.folder / LAST
 
 
+@dataclass(frozen=True)
+class Place:
+    """What a path means, whichever way it was written: a run, a checkpoint in one, or one outside of any.
+
+    Args:
+        run: The run; None for a checkpoint that was taken out of one.
+        checkpoint: The checkpoint that was named; None if it was the run.
+    """
+
+    run: Run | None
+    checkpoint: Path | None = None
+
+
+def locate(path: str | Path, argument: str = "ckpt_path") -> Place:
+    """Find the run or checkpoint that a path means: also `.`, `~/...`, `$HOME/...`, a link, or from a folder within.
+
+    Args:
+        path: As it was typed.
+        argument: What it was given for, for the message.
+
+    Raises:
+        UsageError: if there is nothing, or if the folder is not a run.
+    """
+    place = expanded(path).resolve()
+    if place.is_file():
+        folder = place.parent.parent
+        within = place.parent.name == LAST.parent.name and (folder / CONFIG).is_file()
+        run = Run(_shown(folder)) if within else None
+        here = Path.cwd()
+        alone = place.relative_to(here) if place.is_relative_to(here) else place
+        return Place(run, run.folder / place.relative_to(folder) if run else alone)
+    if not place.is_dir():
+        raise UsageError(
+            f"{argument}={path}: no such file; give a checkpoint or a run folder, such as {newest_checkpoint()}"
+        )
+    if not (place / CONFIG).is_file() and not (place / LAST).is_file():
+        raise UsageError(
+            f"{argument}={path}: not a run folder, it holds neither {CONFIG} nor {LAST}; give logs/<experiment>/<run>"
+        )
+    return Place(Run(_shown(place)))
+
+
+def expanded(path: str | Path) -> Path:
+    """A path with its `~` and its `$NAME` replaced, as a shell does where it sees them."""
+    return Path(os.path.expandvars(path)).expanduser()
+
+
+def _shown(folder: Path) -> Path:
+    """A run's folder as short as it can be typed here, and with its experiment and its logs folder still in it."""
+    logs, here = folder.parent.parent, Path.cwd()
+    return folder.relative_to(here) if logs.is_relative_to(here) else folder
+
+
 class RunLogger(TensorBoardLogger):
     """A TensorBoard logger whose version is a run name: sorted by time, never used twice.
+
+    It draws no point twice: what is logged again at the same step is left out.
 
     Args:
         save_dir: The folder of all experiments, ``logs``.
@@ -54,7 +113,8 @@ class RunLogger(TensorBoardLogger):
         self, save_dir: str | Path, name: str, version: str | None = None, purge_step: int | None = None
     ) -> None:
         purge: dict[str, Any] = {} if purge_step is None else {"purge_step": purge_step}
-        super().__init__(save_dir, name=name, version=version, default_hp_metric=False, **purge)
+        super().__init__(expanded(save_dir), name=name, version=version, default_hp_metric=False, **purge)
+        self._drawn: dict[str, int] = {}
 
     @property
     def version(self) -> str:
@@ -62,6 +122,44 @@ class RunLogger(TensorBoardLogger):
         if self._version is None:
             self._version = reserve(Path(self.root_dir))
         return str(self._version)
+
+    @property
+    def log_dir(self) -> str:
+        """The run's folder, as it is: Lightning would replace a `$NAME` within, which is part of a folder's name."""
+        return str(Path(self.root_dir, self.version))
+
+    @property
+    @rank_zero_experiment
+    def experiment(self) -> Any:
+        """TensorBoard's writer; the first call makes its file."""
+        if self._experiment is None:
+            put_before_now(Path(self.log_dir))
+        return super().experiment
+
+    def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
+        """Draw points, but for those that were drawn last at the same step."""
+        new = {name: value for name, value in metrics.items() if step is None or self._drawn.get(name) != step}
+        if step is not None:
+            self._drawn |= dict.fromkeys(new, step)
+        super().log_metrics(new, step)
+
+
+def put_before_now(folder: Path) -> None:
+    """Rename a run's event files so that they sort before one that is made now, also where the clock was set back.
+
+    TensorBoard reads the files of a run by name, which begins with the time, and takes what comes later for newer.
+    """
+    times = {}
+    for file in folder.glob("events.out.tfevents.*"):
+        moment = file.name.split(".")[3]
+        if moment.isdecimal():
+            times[file] = int(moment)
+    late = max(times.values(), default=0) - int(time.time()) + 1
+    if late > 0:
+        for file in sorted(times, key=lambda file: file.name):
+            _, _, _, _, rest = file.name.split(".", 4)
+            with contextlib.suppress(OSError):  # Windows, while somebody reads it
+                file.rename(file.with_name(f"events.out.tfevents.{times[file] - late:010d}.{rest}"))
 
 
 def rank() -> int:
@@ -112,12 +210,6 @@ def check_writable(logs: Path, needed: int) -> None:
             f"logs_dir={logs}: its disk has {free / 1e6:.1f} MB left and a run needs {needed / 1e6:.1f} MB; "
             f"make room, or {remedy}"
         )
-
-
-def run_of(checkpoint: Path) -> Run | None:
-    """The run that a checkpoint lies in, or ``None`` if it was moved out of its run."""
-    folder = checkpoint.parent.parent
-    return Run(folder) if (folder / CONFIG).is_file() else None
 
 
 def newest_checkpoint(logs: Path = Path("logs")) -> Path:

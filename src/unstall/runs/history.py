@@ -32,6 +32,7 @@ class History(Callback):
         self.samples_seen = 0
         self.class_counts = torch.zeros(0, dtype=torch.long)
         self.rows: list[dict[str, float]] = []
+        self._measured: dict[str, Any] = {}
 
     def state_dict(self) -> dict[str, Any]:
         """Plain values, so that the checkpoint loads with ``weights_only=True``."""
@@ -79,7 +80,10 @@ class History(Callback):
             shares = self.class_counts[self.class_counts > 0].double() / total
             row["prior_loss"] = float(-(shares * shares.log()).sum())
             row["chance_accuracy"] = float(shares.max())
-        row |= {name: float(value) for name, value in trainer.callback_metrics.items()}
+        # What was not measured in this epoch, as with `check_val_every_n_epoch`, is still there, the same object.
+        measured = dict(trainer.callback_metrics)
+        row |= {name: float(value) for name, value in measured.items() if value is not self._measured.get(name)}
+        self._measured = measured
         self.rows.append(row)
         self._draw_over_samples(trainer, row)
         levels = {f"reference/{name}": row[name] for name in ("prior_loss", "chance_accuracy") if name in row}

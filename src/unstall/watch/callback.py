@@ -65,6 +65,7 @@ class Diagnosis(Callback):
         self._announced: Cause | Fault | None = None
         self._batches = 0
         self._stepped = self._looked = False
+        self._ended = -1
 
     def state_dict(self) -> dict[str, Any]:
         """Return plain numbers and tensors: the checkpoint loads with `weights_only=True`."""
@@ -77,7 +78,7 @@ class Diagnosis(Callback):
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Note the initial weights."""
         self.verdict = self._suspicion = self._announced = None
-        self._batches, self._stepped, self._looked = 0, False, False
+        self._batches, self._stepped, self._looked, self._ended = 0, False, False, -1
         self.observation, self.audited, self.findings = None, [], []
         if self.meter is not None:
             self.meter.watch.stop()
@@ -166,11 +167,23 @@ class Diagnosis(Callback):
         self.meter.end_epoch()
         self.meter.validated(float(trainer.callback_metrics[name]), trainer.current_epoch)
 
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """In the last epoch, give the verdict before its checkpoint: a process that is killed then has written it."""
+        if _is_last_epoch(trainer):
+            self._end(trainer, pl_module)
+
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Give the verdict, if that was not known for the last epoch."""
+        if self.meter is not None:
+            self.meter.watch.stop()
+        if self._ended != trainer.global_step:
+            self._end(trainer, pl_module)
+
+    def _end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Give the verdict in one line, as text in TensorBoard and as `diagnosis.json`."""
+        self._ended = trainer.global_step
         if self.meter is None:
             return
-        self.meter.watch.stop()
         signals = self._read(trainer)
         self.verdict = self._conclude(trainer, signals, ended=True)
         if _is_rehearsal(trainer):
@@ -251,6 +264,15 @@ def _keep(trainer: pl.Trainer, verdict: Verdict, signals: Signals, findings: Seq
     for logger in trainer.loggers:
         if isinstance(logger, TensorBoardLogger):
             logger.experiment.add_text("diagnosis", text, verdict.step)
+            logger.experiment.flush()
+
+
+def _is_last_epoch(trainer: pl.Trainer) -> bool:
+    """Whether the trainer will stop after this epoch, as far as its limits and its callbacks so far say."""
+    epochs, steps = trainer.max_epochs, trainer.max_steps
+    limits = ((epochs, trainer.current_epoch + 1), (steps, trainer.global_step))
+    stops = trainer.should_stop and trainer.current_epoch + 1 >= (trainer.min_epochs or 0)
+    return stops or any(limit is not None and 0 <= limit <= reached for limit, reached in limits)
 
 
 def _is_lazy(pl_module: pl.LightningModule) -> bool:
