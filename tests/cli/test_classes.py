@@ -129,7 +129,8 @@ def test_one_class_by_two_names_is_one_class() -> None:
     for name in ("Adam", "torch.optim.Adam", "torch.optim.adam.Adam"):
         assert without_foreign_arguments(defaults(), {"model.optimizer": name}) == defaults()
     for name in ("AdamW", "torch.optim.AdamW", "collections.Counter"):
-        assert "optimizer" not in without_foreign_arguments(defaults(), {"model.optimizer": name}).model.init_args
+        other = without_foreign_arguments(defaults(), {"model.optimizer": name}).model.init_args.optimizer
+        assert "lr" not in other.init_args, "no argument is left to the class in its place"
     assert without_foreign_arguments(defaults(), {"model": "collections.Counter"}).model is None
     assert without_foreign_arguments(defaults(), {"model": "no.such.Class"}) == defaults(), "the parser says so"
     assert without_foreign_arguments(defaults(), {"model.lr": "1", "no.such": "x"}) == defaults()

@@ -49,7 +49,8 @@ def without_foreign_arguments(defaults: Namespace, given: Mapping[str, str]) -> 
         found = place.get(last) if isinstance(place, Namespace) else None
         if isinstance(found, Namespace) and "class_path" in found and _is_other_class(path, found.class_path):
             if above:
-                place.pop(last)
+                # A config in between may give arguments that are to be carried over.
+                found["init_args"] = Namespace()  # type: ignore[no-untyped-call]
             else:
                 place[last] = None
     return defaults

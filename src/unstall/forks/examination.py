@@ -26,6 +26,9 @@ from unstall.watch import Cause, TargetCounts, Verdict, name_cause
 LOOK_AHEAD = 10_000
 """Steps of a schedule that are looked at."""
 
+NEAR_CHANCE = 0.02
+"""How much better than a constant, in accuracy or in variance explained, is still no better."""
+
 UNTRIED = 0.9
 """How sure a fault is that is wrong by construction, where no change from outside could prove it."""
 
@@ -53,6 +56,12 @@ class Examination:
     def before(self) -> Score | None:
         """What the run comes to unchanged, at the best of a few rates; None if its answers are not seen."""
         return None if self.task is None else reached(self.subject, self.task)
+
+    @property
+    def at_chance(self) -> bool:
+        """Whether the run is no better than a constant; not so where that is not known."""
+        reached = None if self.before is None else self.before.accuracy
+        return reached is not None and reached <= self.references["a constant"] + NEAR_CHANCE
 
     def try_findings(
         self, findings: Sequence[Finding], steps: int | None = None, rates: tuple[float, ...] = ()
@@ -110,6 +119,8 @@ def suspect(examined: Examination, report: Report) -> Report:
         return report_on(examined, *tried)
     untried = next((finding for finding in suspicious if not finding.fault.mend), None)
     verdict = report.verdict
+    if untried is not None and verdict.cause == Cause.HEALTHY and examined.at_chance:
+        return report_on(examined, untried, None)
     if untried is not None and verdict.cause == Cause.HEALTHY:
         sentence = f"Not sure: {untried.where[0].lower()}{untried.where[1:]}"
         verdict = replace(verdict, cause=Cause.UNSURE, confidence=0.5, runner_up=untried.fault)

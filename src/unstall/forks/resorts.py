@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from unstall.causes import TRIED_FAULTS, Fault, Finding
-from unstall.forks.examination import Examination, report_on
+from unstall.forks.examination import NEAR_CHANCE, Examination, report_on
 from unstall.forks.mended import mend, try_mended
 from unstall.forks.tried import Fork, Report
 from unstall.trials import Score
@@ -85,7 +85,7 @@ def humbled(report: Report, reached: float) -> Report:
     """Return the report on a run that was called healthy, unless it is no better than what is to be beaten."""
     constant, linear = report.references.get("a constant", 0.0), report.references.get("a linear model", 0.0)
     verdict = report.verdict
-    if reached <= constant + 0.02:
+    if reached <= constant + NEAR_CHANCE:
         sentence = f"No better than a constant prediction ({reached:.3g} beside {constant:.3g}); nothing tried helps"
         verdict = replace(verdict, cause=Cause.UNSURE, confidence=0.5, sentence=sentence, remedy="")
     elif linear > reached + 0.05:

@@ -170,7 +170,7 @@ class Subject:
         try:
             return race(module or self.module, variants, batches, held_out, **how)
         except Exception as error:
-            if isinstance(error, UsageError) or any(variant.start for variant in variants):
+            if (isinstance(error, UsageError) and module is None) or any(variant.start for variant in variants):
                 raise
             _ = self.control  # what fails without a change, too, is raised there
             return [Outcome(variant, [], [], {}, finite=False) for variant in variants]

@@ -73,7 +73,8 @@ def task_of(module: pl.LightningModule, seen: Observation, batches: Sequence[Any
     if compared is None or compared.layer is None:
         return None
     shapes = {tuple(tensor.shape) for tensor in compared.layer.inputs}
-    names = [name for name, weight in module.named_parameters() if weight.ndim > 1 and tuple(weight.shape) in shapes]
+    learning = ((name, weight) for name, weight in module.named_parameters() if weight.requires_grad)
+    names = [name for name, weight in learning if weight.ndim > 1 and tuple(weight.shape) in shapes]
     wanted = (compared.target if compared.labels is None else compared.labels).detach().flatten()
     part = next((i for i, held in enumerate(tensors_in(batches[0])) if _holds(held, wanted, compared)), None)
     if part is None or not names:
@@ -191,9 +192,10 @@ class LinearModel(Wrapped):
         self.task = task
         inputs = inputs_of(batch)
         assert inputs is not None
-        columns = inputs.detach().flatten(1).float()
+        columns = torch.nan_to_num(inputs.detach().flatten(1).float())
         self.register_buffer("mean", columns.mean(0))
-        self.register_buffer("spread", columns.std(0).clamp(min=max(0.1 * float(columns.std()), 1e-12)))
+        least = max(0.1 * float(columns.std(correction=0)), 1e-12)
+        self.register_buffer("spread", columns.std(0, correction=0).clamp(min=least))
         outputs = task.classes if task.kind == "classes" else task.targets(batch)[0].numel()
         self.layer = nn.Linear(columns.shape[1], outputs)
 

@@ -64,8 +64,8 @@ class Evidence:
 
 
 SPEAK = 0.85
-"""How sure the signals must be of a stall before it is said. docs/diagnosis.md has the share of stalls that then is, and
-of healthy runs that are accused, by `benchmarks/diagnosis_report.py`."""
+"""How sure the signals must be of a stall before it is said. What share of stalls that leaves, and of healthy runs that
+are accused, is in docs/diagnosis.md (`benchmarks/diagnosis_report.py`)."""
 
 
 @dataclass(frozen=True)
