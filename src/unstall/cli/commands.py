@@ -15,6 +15,8 @@ from unstall.cli.display import program
 from unstall.cli.going_on import TakenUp, check_agreement, folder_of, take_up, take_up_for_diagnosis, with_run_configs
 from unstall.cli.parser import Parser, check_config, options
 from unstall.cli.project import base_configs
+from unstall.cli.received import admit, check_checkpoint, disagreement
+from unstall.cli.signature import signed
 from unstall.cli.trainer import Trainer
 from unstall.errors import UsageError
 from unstall.runs import (
@@ -25,6 +27,7 @@ from unstall.runs import (
     check_writable,
     closing_words,
     newest_checkpoint,
+    rank,
     read_metrics,
     stage_of,
     write,
@@ -61,7 +64,7 @@ def settings(parser: LightningArgumentParser, config: Namespace) -> str:
     """The resolved config as YAML, without what is the subcommand's own: every subcommand can read it."""
     own = ("experiment", "logs_dir", "seed_everything", "model", "data", "trainer")
     kept = Namespace({name: config[name] for name in own})  # type: ignore[no-untyped-call]
-    return str(parser.dump(kept, skip_none=False, skip_validation=True))
+    return signed(str(parser.dump(kept, skip_none=False, skip_validation=True)))
 
 
 # Over 150 lines, because LightningCLI hands each stage of its work to a method: one class is its extension point.
@@ -93,6 +96,7 @@ class CLI(LightningCLI):
         """Where runs go."""
         parser.add_argument("--experiment", type=str, default="run", help="Runs lie in <logs_dir>/<experiment>/<run>.")
         parser.add_argument("--logs_dir", type=str, default="logs", help="The folder of all experiments.")
+        parser.add_argument("--trust", action="store_true", help="Load whatever classes a run names that was sent.")
 
     def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
         """Parse; with `--ckpt_path`, on top of the config that the checkpoint was made with."""
@@ -106,7 +110,9 @@ class CLI(LightningCLI):
             taken = take_up_for_diagnosis(args)
         elif path is not None:
             taken = take_up(args, path)
-        taken = with_run_configs(taken)
+        if taken.checkpoint is not None:
+            check_checkpoint(str(path or args[1]), taken.checkpoint)
+        taken, self.notes = admit(args, with_run_configs(taken))
         self.checkpoint, self.run_name = taken.checkpoint, taken.run_name
         try:
             self.config = parser.parse_args(taken.args)
@@ -161,11 +167,14 @@ class CLI(LightningCLI):
         path = self._get(self.config, "ckpt_path") or self._get(self.config, "run")
         if self.checkpoint is not None:
             check_architecture(Path(path), self.checkpoint, self.model)
+            self.notes += disagreement(str(path), self.checkpoint, dict(self.model.hparams))
         if self.trainer.loggers:
             weights = sum(parameter.numel() * parameter.element_size() for parameter in self.model.parameters())
             # Two checkpoints of weights and at most two moments each, one of them being written beside the old one.
             folder = Path(self._get(self.config, "logs_dir"), self._get(self.config, "experiment"))
             check_writable(folder, 9 * weights + 1_000_000)
+        for note in self.notes if rank() == 0 else ():
+            print(f"unstall: note: {' '.join(note.split())}", file=sys.stderr)
         if self.datamodule is None:
             return
         # As Lightning would call it: a data module may ask its trainer what is about to be done.
@@ -212,7 +221,8 @@ class CLI(LightningCLI):
         found, folder = self.trainer.report, self.folder
         print(summary(folder, found).replace("  unstall fit", f"  {program()} fit"))
         if self.config["diagnose"].verify and found.fix is not None and found.fix.overlay is not None:
-            again = CLI(["fit", f"--config={folder / CONFIG}", f"--config={folder / FIX}"])
+            trust = ["--trust"] if self.config["diagnose"].trust else []
+            again = CLI(["fit", f"--config={folder / CONFIG}", f"--config={folder / FIX}", *trust])
             before, after = _last(folder), _last(again.folder)
             verified = {"original": before, "fixed": after, "run": str(again.folder)}
             write_report(folder, found, read_signals(folder), verified)
