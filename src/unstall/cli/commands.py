@@ -11,11 +11,12 @@ from pytorch_lightning.callbacks import Checkpoint, ProgressBar
 from pytorch_lightning.cli import ArgsType, LightningArgumentParser, LightningCLI, SaveConfigCallback
 from pytorch_lightning.utilities.model_helpers import is_overridden
 
+from unstall.cli.checks import blamed, check_loader, check_name, check_settings, first_batch, shortage_in
 from unstall.cli.display import program
 from unstall.cli.going_on import TakenUp, check_agreement, folder_of, take_up, take_up_for_diagnosis, with_run_configs
-from unstall.cli.parser import Parser, check_config, options
+from unstall.cli.parser import Parser, check_config, options, usage_error_in
 from unstall.cli.project import base_configs
-from unstall.cli.received import admit, check_checkpoint, disagreement
+from unstall.cli.received import admit, disagreement
 from unstall.cli.signature import signed
 from unstall.cli.trainer import Trainer
 from unstall.errors import UsageError
@@ -29,12 +30,14 @@ from unstall.runs import (
     newest_checkpoint,
     rank,
     read_metrics,
+    run_of,
     stage_of,
     write,
 )
 from unstall.watch import Diagnosis
 
 EVALUATIONS = ("validate", "test", "predict")
+LOADERS = {"validate": "val", "test": "test", "predict": "predict"}
 
 
 class SaveConfig(SaveConfigCallback):
@@ -105,13 +108,13 @@ class CLI(LightningCLI):
         for config in options(args, "--config", "-c"):
             check_config(config)
         path = next(reversed(options(args, "--ckpt_path")), None)
+        for word in (*options(args, "--ckpt_path", "--run"), *(args[1:2] if args[:1] == ["diagnose"] else ())):
+            check_name("ckpt_path", word)
         taken = TakenUp(args, run_name=self.run_name)
         if args[:1] == ["diagnose"] and not {"--help", "-h"} & set(args):
             taken = take_up_for_diagnosis(args)
         elif path is not None:
             taken = take_up(args, path)
-        if taken.checkpoint is not None:
-            check_checkpoint(str(path or args[1]), taken.checkpoint)
         taken, self.notes = admit(args, with_run_configs(taken))
         self.checkpoint, self.run_name = taken.checkpoint, taken.run_name
         try:
@@ -122,6 +125,7 @@ class CLI(LightningCLI):
         config = self.config[stage]
         if not 0 <= config.seed_everything < 2**32:  # NumPy's range
             raise UsageError(f"seed_everything={config.seed_everything}: give a whole number from 0 to {2**32 - 1}")
+        check_settings(config.as_dict())
         if self.checkpoint is not None:
             resolved = self._parser(stage).dump(config, skip_none=False)
             check_agreement(stage, str(path), self.checkpoint, resolved, config.trainer.max_epochs)
@@ -149,10 +153,18 @@ class CLI(LightningCLI):
             kwargs |= without_what_is_off(trainer)
         try:
             return super().instantiate_trainer(**kwargs)
-        except (ValueError, ImportError) as error:  # an accelerator, a strategy, a number of devices not to be had
-            raise UsageError(
-                f"trainer.accelerator={trainer.accelerator}, trainer.devices={trainer.devices}: {error}"
-            ) from error
+        except (ValueError, TypeError, ImportError) as error:  # an accelerator, a number of devices not to be had
+            raise UsageError(blamed(error, trainer)) from error
+
+    def instantiate_classes(self) -> None:
+        """Build trainer, model and data; what is too large for memory is the user's to mend."""
+        try:
+            super().instantiate_classes()
+        except (RuntimeError, ValueError, MemoryError) as error:
+            shortage = None if usage_error_in(error) else shortage_in(error)
+            if shortage is None:
+                raise
+            raise UsageError(f"model: does not fit into memory ({shortage}); give it smaller sizes") from error
 
     @property
     def folder(self) -> Path:
@@ -167,6 +179,8 @@ class CLI(LightningCLI):
         path = self._get(self.config, "ckpt_path") or self._get(self.config, "run")
         if self.checkpoint is not None:
             check_architecture(Path(path), self.checkpoint, self.model)
+            if self.subcommand == "diagnose" or run_of(Path(path)) is not None:
+                read_metrics((self.folder if self.subcommand == "diagnose" else Path(path).parent.parent) / METRICS)
             self.notes += disagreement(str(path), self.checkpoint, dict(self.model.hparams))
         if self.trainer.loggers:
             weights = sum(parameter.numel() * parameter.element_size() for parameter in self.model.parameters())
@@ -181,8 +195,12 @@ class CLI(LightningCLI):
         self.datamodule.trainer, self.trainer.predicting = self.trainer, self.subcommand == "predict"
         self.datamodule.prepare_data()
         self.datamodule.setup(self.subcommand if self.subcommand in EVALUATIONS else "fit")
-        if self.subcommand not in EVALUATIONS and hasattr(self.model, "check_batch"):
-            self.model.check_batch(next(iter(self.datamodule.train_dataloader())))
+        named = f"{LOADERS.get(self.subcommand, 'train')}_dataloader"
+        if is_overridden(named, self.datamodule):
+            loader = getattr(self.datamodule, named)()
+            check_loader(loader, named)
+            if self.subcommand not in EVALUATIONS and hasattr(self.model, "check_batch"):
+                self.model.check_batch(first_batch(loader, named))
         self.datamodule.trainer, self.trainer.predicting = None, False
 
     def after_fit(self) -> None:

@@ -6,6 +6,7 @@ from typing import Any
 
 import yaml
 
+from unstall.cli.checks import check_checkpoint
 from unstall.cli.parser import flat, options, without
 from unstall.cli.project import with_present_names
 from unstall.errors import UsageError
@@ -39,7 +40,7 @@ def take_up(args: list[str], path: str) -> TakenUp:
             raise UsageError(f"ckpt_path={path}: this run has no checkpoint yet; let it train for an epoch first")
         words = [args[0], f"--config={path}/{CONFIG}", *without(args[1:], "--ckpt_path")]
         return TakenUp(words, run_name=Path(path).resolve().name)
-    checkpoint, run = load_checkpoint(file), run_of(file)
+    checkpoint, run = check_checkpoint(file, load_checkpoint(file)), run_of(file)
     taken = [f"--config={with_present_names(checkpoint['config'])}"] if "config" in checkpoint else []
     if run is not None:
         taken += [f"--logs_dir={run.folder.parent.parent}", f"--experiment={run.folder.resolve().parent.name}"]
@@ -58,7 +59,7 @@ def take_up_for_diagnosis(args: list[str]) -> TakenUp:
         raise UsageError("run: diagnose needs a run; give its folder, logs/<experiment>/<run>")
     folder, file = folder_of(path), find_checkpoint(path, LAST)
     words = [word for word in without(args[1:], "--run") if word != path]
-    checkpoint = load_checkpoint(file) if file is not None else None
+    checkpoint = check_checkpoint(file, load_checkpoint(file)) if file is not None else None
     return TakenUp([args[0], f"--config={folder / CONFIG}", f"--run={path}", *words], checkpoint)
 
 
@@ -73,7 +74,7 @@ def with_run_configs(taken: TakenUp) -> TakenUp:
             continue
         try:
             text = Path(value).read_text() if (Path(value).parent / CONFIG).is_file() else ""
-        except OSError:  # no file but the settings themselves, or none: the parser says so
+        except (OSError, UnicodeDecodeError):  # the settings themselves, no file, or none of text: said later
             continue
         present = with_present_names(text)
         if present != text:

@@ -147,33 +147,6 @@ def disagreement(path: str, checkpoint: dict[str, Any], hyperparameters: dict[st
     ]
 
 
-def check_checkpoint(path: str, checkpoint: dict[str, Any]) -> None:
-    """Refuse a checkpoint that Lightning could not go on from.
-
-    Raises:
-        UsageError: names what it lacks, or what is of the wrong kind.
-    """
-    import torch
-
-    remedy = "take a checkpoint that this project or plain Lightning has written"
-    state = checkpoint["state_dict"]
-    kinds = {"epoch": int, "global_step": int, "pytorch-lightning_version": str}
-    for key, kind in kinds.items():
-        if not isinstance(checkpoint.get(key), kind):
-            has = f"{key}={checkpoint[key]!r:.60}" if key in checkpoint else f"no {key}"
-            raise UsageError(f"ckpt_path={path}: not a whole Lightning checkpoint, it has {has}; {remedy}")
-    if not isinstance(state, dict):
-        raise UsageError(f"ckpt_path={path}: its state_dict is a {type(state).__name__}, no mapping; {remedy}")
-    for name, value in state.items():
-        if not isinstance(name, str) or name.endswith("_extra_state"):
-            continue
-        if not isinstance(value, torch.Tensor):
-            raise UsageError(f"ckpt_path={path}: {name} in its state_dict is a {type(value).__name__}; {remedy}")
-    for key, kind in {"config": str, "hyper_parameters": dict}.items():
-        if not isinstance(checkpoint.get(key, kind()), kind):
-            raise UsageError(f"ckpt_path={path}: its {key} is a {type(checkpoint[key]).__name__}; {remedy}")
-
-
 def _known(typed: list[str]) -> Known:
     registered = [*entry_points(group="unstall.commands"), *entry_points(group="unstall.renamed")]
     known = Known(KNOWN | {entry.value.partition(".")[0].partition(":")[0] for entry in registered} | listed_classes())
