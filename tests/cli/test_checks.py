@@ -7,7 +7,15 @@ import pytest
 import torch
 from torch.utils.data import DataLoader, TensorDataset
 
-from unstall.cli.checks import blamed, check_checkpoint, check_loader, check_name, check_settings, first_batch, shortage_in
+from unstall.cli.checks import (
+    blamed,
+    check_checkpoint,
+    check_loader,
+    check_name,
+    check_settings,
+    first_batch,
+    shortage_in,
+)
 from unstall.errors import UsageError
 
 GOOD: dict[str, Any] = {"logs_dir": "logs", "experiment": "e", "trainer": {"max_epochs": -1}, "model": {"lr": 1e38}}
@@ -59,7 +67,7 @@ def test_loaders_without_a_batch() -> None:
     check_loader(object(), "train_dataloader")
     assert first_batch(full, "train_dataloader")[0].tolist() == [[0.0]]
     for check in (check_loader, first_batch):
-        with pytest.raises(UsageError, match="train_dataloader.. gives no batch"):
+        with pytest.raises(UsageError, match=r"train_dataloader.. gives no batch"):
             check(empty, "train_dataloader")
 
 

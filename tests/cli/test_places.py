@@ -32,7 +32,9 @@ def test_folders_are_left_out_by_name_and_all_else_is_kept() -> None:
     kept = {
         "experiment": "mine",
         "seed_everything": 3,
-        "trainer": {"callbacks": [{"class_path": "a.B", "init_args": {"filename": "{epoch}..{step}", "dirpath": None}}]},
+        "trainer": {
+            "callbacks": [{"class_path": "a.B", "init_args": {"filename": "{epoch}..{step}", "dirpath": None}}]
+        },
         "trainer.callbacks+": [{"class_path": "a/b"}],
     }
     config = {

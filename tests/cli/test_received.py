@@ -26,7 +26,7 @@ def run(place: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def admitted(run: Path, *words: str) -> list[str]:
     args = ["fit", f"--ckpt_path={run}", *words]
-    return admit(args, TakenUp(["fit", f"--config={run}/config.yaml", *words, f"--ckpt_path={run}"])) [0].args
+    return admit(args, TakenUp(["fit", f"--config={run}/config.yaml", *words, f"--ckpt_path={run}"]))[0].args
 
 
 def test_a_class_that_nothing_here_names_is_refused(run: Path) -> None:
@@ -64,7 +64,9 @@ def test_a_config_in_a_runs_folder_is_no_config_of_ones_own(run: Path) -> None:
 
 
 def test_places_are_told_and_taken_out(run: Path) -> None:
-    (run / "config.yaml").write_text("experiment: ../up\nlogs_dir: /x\ndata: {data_dir: /y}\nmodel: {class_path: a.B}\n")
+    (run / "config.yaml").write_text(
+        "experiment: ../up\nlogs_dir: /x\ndata: {data_dir: /y}\nmodel: {class_path: a.B}\n"
+    )
     words = ["fit", f"--config={run}/config.yaml"]
     taken, notes = admit(["fit", f"--ckpt_path={run}"], TakenUp(words))
     assert taken.args == ["fit", "--config=data: {}\nmodel:\n  class_path: a.B\n"]

@@ -48,8 +48,12 @@ def test_the_key_is_for_nobody_else() -> None:
         assert key_file().stat().st_mode & 0o077 == 0
 
 
-def test_where_no_key_can_be_kept_nothing_is_signed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_where_no_key_can_be_kept_it_lasts_as_long_as_the_process(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (tmp_path / "file").touch()
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "file"))
-    assert signed(TEXT) == TEXT
-    assert not is_signed(TEXT)
+    written = signed(TEXT)
+    assert is_signed(written)
+    monkeypatch.setattr("unstall.cli.signature._KEY_OF_THIS_PROCESS", bytes(32))  # another process
+    assert not is_signed(written)

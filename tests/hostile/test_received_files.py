@@ -1,5 +1,6 @@
 """Files that somebody sends: none takes long, none takes all memory, and each ends in one line."""
 
+import os
 import struct
 import time
 import zlib
@@ -11,7 +12,9 @@ from PIL import Image
 from unstall import UsageError, read_images
 from unstall.cli.entry import main
 
-BOMB = "\n".join(["a0: &a0 [x, x, x, x, x, x, x, x]", *(f"a{n + 1}: &a{n + 1} [{', '.join([f'*a{n}'] * 8)}]" for n in range(20))])
+BOMB = "\n".join(
+    ["a0: &a0 [x, x, x, x, x, x, x, x]", *(f"a{n + 1}: &a{n + 1} [{', '.join([f'*a{n}'] * 8)}]" for n in range(20))]
+)
 YAMLS = {
     "aliases that multiply": BOMB,
     "aliases in a text": f"experiment: {BOMB!r}",
@@ -52,7 +55,12 @@ def png(width: int, height: int, *chunks: tuple[bytes, bytes]) -> bytes:
     """A PNG of any size that announces itself, and holds what it is given."""
     header = struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0)
     content = b"\x89PNG\r\n\x1a\n"
-    for kind, data in ((b"IHDR", header), *chunks, (b"IDAT", zlib.compress(bytes((width + 1) * min(height, 28)))), (b"IEND", b"")):
+    for kind, data in (
+        (b"IHDR", header),
+        *chunks,
+        (b"IDAT", zlib.compress(bytes((width + 1) * min(height, 28)))),
+        (b"IEND", b""),
+    ):
         content += struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
     return content
 
@@ -68,8 +76,7 @@ PICTURES = {
 @pytest.mark.parametrize("name", PICTURES)
 def test_no_picture_takes_all_memory(name: str, tmp_path: Path) -> None:
     file, content = PICTURES[name]
-    with open(bytes(tmp_path) + b"/" + file, "wb") as stream:
-        stream.write(content)
+    (tmp_path / os.fsdecode(file)).write_bytes(content)
     with pytest.raises(UsageError, match="predict_dir") as error:
         read_images(tmp_path)
     assert "\n" not in str(error.value)

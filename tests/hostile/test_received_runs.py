@@ -229,8 +229,10 @@ def test_hyper_parameters_that_are_not_the_configs_are_said(sent: Path, capfd: p
 def test_a_run_of_ones_own_goes_on_until_it_is_sent(
     sent: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    Path("mine.py").write_text("import torch\n\n\nclass Flat(torch.nn.Sequential):\n    def __init__(self) -> None:\n        "
-                               "super().__init__(torch.nn.Flatten(), torch.nn.Linear(784, 10))\n")
+    Path("mine.py").write_text(
+        "import torch\n\n\nclass Flat(torch.nn.Sequential):\n    def __init__(self) -> None:\n        "
+        "super().__init__(torch.nn.Flatten(), torch.nn.Linear(784, 10))\n"
+    )
     Path("mine.yaml").write_text("experiment: mine\nmodel: {init_args: {network: {class_path: mine.Flat}}}\n")
     main(["fit", "-c", "mine.yaml", "--trainer.max_epochs=1", "--trainer.accelerator=cpu", "--data.batch_size=64"])
     (run,) = Path("logs/mine").iterdir()

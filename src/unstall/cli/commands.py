@@ -1,5 +1,6 @@
 """The commands: LightningCLI with a folder for each run, and every check before any work starts."""
 
+import re
 import sys
 from functools import cached_property
 from pathlib import Path
@@ -105,6 +106,7 @@ class CLI(LightningCLI):
         """Parse; with `--ckpt_path`, on top of the config that the checkpoint was made with."""
         args = sys.argv[1:] if args is None else args
         assert isinstance(args, list)
+        args = [re.sub("^-c(?=[^=])", "--config=", word) for word in args]  # -cmine.yaml
         for config in options(args, "--config", "-c"):
             check_config(config)
         path = next(reversed(options(args, "--ckpt_path")), None)
@@ -195,7 +197,7 @@ class CLI(LightningCLI):
         self.datamodule.trainer, self.trainer.predicting = self.trainer, self.subcommand == "predict"
         self.datamodule.prepare_data()
         self.datamodule.setup(self.subcommand if self.subcommand in EVALUATIONS else "fit")
-        named = f"{LOADERS.get(self.subcommand, 'train')}_dataloader"
+        named = f"{LOADERS.get(str(self.subcommand), 'train')}_dataloader"
         if is_overridden(named, self.datamodule):
             loader = getattr(self.datamodule, named)()
             check_loader(loader, named)

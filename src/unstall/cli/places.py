@@ -35,7 +35,7 @@ def without_places(config: dict[str, Any]) -> tuple[dict[str, Any], dict[str, An
 
 
 def _sift(config: dict[Any, Any], prefix: str, left_out: dict[str, Any]) -> dict[Any, Any]:
-    kept = {}
+    kept: dict[Any, Any] = {}
     for key, value in config.items():
         name = f"{prefix}{key}"
         last = str(key).rpartition(".")[2].rstrip("+")
@@ -56,7 +56,7 @@ def _sift(config: dict[Any, Any], prefix: str, left_out: dict[str, Any]) -> dict
 def _leads_away(value: Any) -> bool:
     if isinstance(value, list):
         return any(_leads_away(inner) for inner in value)
-    if not isinstance(value, str) or "\n" in value:
+    if not isinstance(value, str):
         return False
     path = PureWindowsPath(value)  # which also parts at /
     return value.startswith(("~", "/")) or bool(path.drive and path.root) or ".." in path.parts or "://" in value

@@ -59,7 +59,7 @@ def check_extent(text: str, named: str) -> None:
             if event.anchor:
                 sizes[event.anchor] = 1
         elif isinstance(event, yaml.AliasEvent):
-            known = sizes.get(event.anchor, 1)  # one that was never named is YAML's own error
+            known = sizes.get(event.anchor or "", 1)  # one that was never named is YAML's own error
             if known is None:
                 raise UsageError(f"{named}: the alias *{event.anchor} refers to itself; write the values out")
             size = known

@@ -17,7 +17,7 @@ from unstall.cli.going_on import TakenUp
 from unstall.cli.names import Name, is_safe_to_call, is_under, names_in, texts_in
 from unstall.cli.parser import flat, options, without
 from unstall.cli.places import run_around, without_places
-from unstall.cli.project import base_configs, listed_classes
+from unstall.cli.project import base_configs, listed_classes, with_present_names
 from unstall.cli.reading import load
 from unstall.cli.signature import is_signed
 from unstall.errors import UsageError
@@ -104,22 +104,24 @@ def admit(typed: list[str], taken: TakenUp) -> tuple[TakenUp, list[str]]:
             continue
         named = value if "\n" not in value and len(value) < 255 else f"the config of {_subject(typed)}"
         config = load(text, f"config={named}")
-        ours = is_signed(text) or (value in given and (run_around(Path(value)) if _is_file(value) else None) is None)
-        out_of_its_run = value not in given and checkpoint is not None and taken.run_name is None and typed[0] != "diagnose"
+        from_a_run = value not in given or (_is_file(value) and run_around(Path(value)) is not None)
+        out_of_its_run = (
+            value not in given and checkpoint is not None and taken.run_name is None and typed[0] != "diagnose"
+        )
         if not isinstance(config, dict):
             continue
-        if ours:
+        if is_signed(text) or not from_a_run:
             known.add(config)
             if not out_of_its_run:
                 continue
-            kept, left_out = {key: config[key] for key in config if key != "logs_dir"}, {}
+            kept = {key: config[key] for key in config if key != "logs_dir"}
         else:
             kept, left_out = without_places(config)
             received[named] = kept
+            notes += _notes(named, left_out)
         if kept != config:
             args[index] = start + yaml.safe_dump(kept, sort_keys=False)
-            notes += _notes(named, left_out)
-            if checkpoint is not None and checkpoint.get("config") == text:
+            if checkpoint is not None and with_present_names(checkpoint.get("config", "")) == text:
                 checkpoint = checkpoint | {"config": yaml.safe_dump(kept, sort_keys=False)}
     if checkpoint is not None and "config" not in checkpoint and checkpoint.get("hyper_parameters"):
         received[f"the hyper-parameters of {_subject(typed)}"] = dict(checkpoint["hyper_parameters"])

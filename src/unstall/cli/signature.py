@@ -1,7 +1,7 @@
 """By which a run's config is known to have been written here: a last line that only this user's key can make.
 
 As Jupyter knows its notebooks (`jupyter trust`): the key is made when it is first needed and never leaves the user's
-state folder. Where there is none to be had, configs go unsigned, and count as received.
+state folder. Where none can be kept, a process has a key of its own, and to any other its configs count as received.
 """
 
 import hashlib
@@ -12,19 +12,19 @@ import sys
 from pathlib import Path
 
 MARK = "# written here: "
+_KEY_OF_THIS_PROCESS = secrets.token_bytes(32)
 
 
 def signed(text: str) -> str:
-    """Return a config's text with the line that says it was written by this user; as it is where no key can be kept."""
-    key = _key(make=True)
+    """Return a config's text with the line that says it was written by this user."""
     body = _body(text)
-    return text if key is None else f"{body}{MARK}{_digest(key, body)}\n"
+    return f"{body}{MARK}{_digest(_key(make=True), body)}\n"
 
 
 def is_signed(text: str) -> bool:
     """Whether a config's text ends with that line, and nothing before it was changed since."""
     body, key = _body(text), _key(make=False)
-    return key is not None and hmac.compare_digest(text[len(body) :].strip(), f"{MARK}{_digest(key, body)}")
+    return hmac.compare_digest(text[len(body) :].strip(), f"{MARK}{_digest(key, body)}")
 
 
 def key_file() -> Path:
@@ -46,7 +46,7 @@ def _digest(key: bytes, body: str) -> str:
     return hmac.new(key, body.encode(errors="surrogatepass"), hashlib.sha256).hexdigest()
 
 
-def _key(make: bool) -> bytes | None:
+def _key(make: bool) -> bytes:
     try:
         file = key_file()
         if make and not file.exists():
@@ -61,5 +61,5 @@ def _key(make: bool) -> bytes | None:
                 beside.unlink(missing_ok=True)
         key = file.read_bytes()
     except (OSError, RuntimeError):  # no home, or one that cannot be written
-        return None
-    return key if len(key) == 32 else None
+        return _KEY_OF_THIS_PROCESS
+    return key if len(key) == 32 else _KEY_OF_THIS_PROCESS

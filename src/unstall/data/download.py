@@ -80,7 +80,8 @@ class Mirror:
     def _read(self, name: str, response: "HTTPResponse") -> bytes:
         """The whole of a response, in the pieces in which it comes: one that trickles is left at the deadline."""
         until, content = time.monotonic() + self.deadline, bytearray()
-        announced = int(response.headers.get("Content-Length") or 0)
+        length = response.headers.get("Content-Length") or ""
+        announced = int(length) if length.isdecimal() else 0
         while max(announced, len(content)) <= self.largest:
             if time.monotonic() > until:
                 raise UsageError(f"{name}: not there after {self.deadline:.0f} s")
