@@ -48,9 +48,7 @@ def test_the_key_is_for_nobody_else() -> None:
         assert key_file().stat().st_mode & 0o077 == 0
 
 
-def test_where_no_key_can_be_kept_it_lasts_as_long_as_the_process(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_where_no_key_can_be_kept_it_lasts_for_the_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "file").touch()
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "file"))
     written = signed(TEXT)

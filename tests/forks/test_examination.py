@@ -8,6 +8,7 @@ from torch import Tensor
 
 from forks.blobs import Batch, Lit, blobs
 from unstall.causes import FAULTS
+from unstall.errors import UsageError
 from unstall.forks.examination import examine, read_findings
 from unstall.forks.plan import fork
 from unstall.forks.subject import Subject

@@ -148,6 +148,7 @@ def test_what_a_config_names_is_not_imported(way: str, sent: Path, capfd: pytest
     for command in COMMANDS if way == "network" else ("test", "diagnose"):
         assert named in refused(words(command, sent.relative_to(Path.cwd())), capfd)
     assert named in refused(["fit", "-c", "logs/sent/x/config.yaml"], capfd)
+    assert named in refused(["fit", "-clogs/sent/x/config.yaml"], capfd)
 
 
 @pytest.mark.parametrize("subject", [".", "checkpoints/last.ckpt"])
