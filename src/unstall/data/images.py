@@ -35,11 +35,9 @@ def read_images(
     paths = sorted(path for path in folder.iterdir() if path.is_file() and not path.name.startswith("."))
     if not paths:
         raise UsageError(f"predict_dir={folder} is empty: give a folder that holds PNG or JPEG images")
-    for path in paths:
-        try:
-            path.name.encode()
-        except UnicodeEncodeError:  # a table of predictions could not name it
-            raise UsageError(f"predict_dir: {ascii(path.name)} in {folder} is no name in UTF-8: rename it") from None
+    unnamed = next((path for path in paths if not _is_text(path.name)), None)
+    if unnamed is not None:  # a table of predictions could not name it
+        raise UsageError(f"predict_dir: {unnamed.name!a} in {folder} is no name in UTF-8: rename it")
     return torch.stack([_read_image(path, size, mode) for path in paths]), [path.name for path in paths]
 
 
@@ -68,3 +66,11 @@ def _read_image(path: Path, size: tuple[int, int], mode: str) -> Tensor:
         ) from error
     except (OSError, SyntaxError, ValueError) as error:  # what Pillow raises for what is no image, a broken one, a bomb
         raise UsageError(f"predict_dir: {path} is not a PNG or JPEG image: remove it") from error
+
+
+def _is_text(name: str) -> bool:
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
