@@ -1,10 +1,12 @@
 # Every target sets up what it needs: Python 3.10 or newer and make are enough.
 VENV   ?= .venv
 PYTHON ?= python3
+# LOCK=requirements.lock installs exactly that, by hash, as CI does; else the newest that pyproject.toml allows.
+LOCK   ?=
 BIN     = $(VENV)/bin
 READY   = $(VENV)/.ready
 
-.PHONY: demo test test-fast check tensorboard benchmark fork clean
+.PHONY: demo test test-fast check tensorboard benchmark fork lock clean
 
 demo: $(READY)            ## train the lesson's runs and compare them
 	$(BIN)/unstall demo
@@ -33,16 +35,23 @@ fork: $(READY)            ## a project of your own: make fork TO=../galaxies
 	@test -n '$(TO)' || { echo 'TO: give the folder of your project: make fork TO=../galaxies' >&2; exit 2; }
 	$(BIN)/python -m copier copy --trust $(FROM) $(TO)
 
+lock: $(READY)            ## write requirements.lock anew, with the newest that pyproject.toml allows
+	@uv=$$(command -v uv) || { $(BIN)/python -m pip install -q --disable-pip-version-check uv && uv=$(BIN)/uv; }; \
+	echo '# Made by `make lock` from pyproject.toml: what CI installs, by hash. Not to be edited.' > requirements.new && \
+	$$uv pip compile -q --upgrade --universal --python-version 3.10 --extra dev --generate-hashes --no-header \
+	  --no-annotate --no-emit-index-url --no-emit-find-links pyproject.toml >> requirements.new && \
+	mv requirements.new requirements.lock || { rm -f requirements.new; exit 1; }
+
 clean:                    ## remove the environment, not the data or the runs
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache
 
 # uv where it is installed, else what Python brings.
-$(READY): pyproject.toml
+$(READY): pyproject.toml $(LOCK)
 	@if command -v uv > /dev/null; then \
 	  echo "Installing into $(VENV) with uv ..." && uv venv -q --allow-existing $(VENV) && \
-	  uv pip install -q --python $(BIN)/python -e '.[dev]'; \
+	  install="uv pip install -q --python $(BIN)/python"; \
 	else \
 	  echo "Installing into $(VENV) with pip; torch is large, this takes a few minutes ..." && \
-	  $(PYTHON) -m venv $(VENV) && $(BIN)/python -m pip install -q --disable-pip-version-check -e '.[dev]'; \
-	fi
+	  $(PYTHON) -m venv $(VENV) && install="$(BIN)/python -m pip install -q --disable-pip-version-check"; \
+	fi && { test -z '$(LOCK)' || $$install -r $(LOCK); } && $$install $(if $(LOCK),--no-deps) -e '.[dev]'
 	@touch $@

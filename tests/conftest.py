@@ -1,7 +1,7 @@
 """Data for the tests: real MNIST where it can be had, and small generated sets everywhere."""
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 # Before torch is imported: on a shared machine, threads that wait for one another spin.
@@ -29,6 +29,14 @@ def _project(tmp_path_factory: pytest.TempPathFactory) -> None:
     """Every temporary folder lies in a project that says what this one says: configs/mnist.yaml is the base."""
     base = Path(__file__).parents[1] / "configs" / "mnist.yaml"
     (tmp_path_factory.getbasetemp() / "pyproject.toml").write_text(f'[tool.unstall]\nconfig = "{base}"\n')
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _state(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """The key that signs the configs of runs lies in a folder of the tests' own."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_STATE_HOME", str(tmp_path_factory.mktemp("state")))
+        yield
 
 
 @pytest.fixture(scope="session")

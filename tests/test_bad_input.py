@@ -3,6 +3,7 @@
 import pickle
 import shutil
 import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,28 @@ from unstall.cli.entry import main
 FIT = ["fit", "--data.data_dir=data", "--trainer.accelerator=cpu", "--trainer.max_epochs=1", "--data.batch_size=64"]
 OFF = "trainer: {callbacks: null, enable_progress_bar: false}"
 WEIGHTS = "layers.0.weight"
+
+
+LABELS = """
+import pytorch_lightning as pl, torch
+from torch.utils.data import DataLoader, IterableDataset, TensorDataset
+
+class Ends(IterableDataset):
+    def __iter__(self):
+        return iter(())
+
+class Data(pl.LightningDataModule):
+    def __init__(self, kind: str = "whole"):
+        super().__init__()
+        self.kind = kind
+
+    def train_dataloader(self):
+        if self.kind == "ends":
+            return DataLoader(Ends())
+        count, label = (0 if self.kind == "empty" else 8), {"minus": -1, "many": 99}.get(self.kind, 0)
+        labels = torch.full((count,), 0.5 if self.kind == "floats" else label)
+        return DataLoader(TensorDataset(torch.zeros(count, 1, 28, 28), labels))
+"""
 
 
 class Hostile:
@@ -49,6 +72,20 @@ def workplace(tmp_path_factory: pytest.TempPathFactory, tiny_mnist_dir: Path) ->
     (place / "hostile.ckpt").write_bytes(pickle.dumps({"state_dict": Hostile(place / "owned")}))
     torch.save({"state_dict": Hostile(place / "owned")}, place / "hostile_zip.ckpt")
     torch.save(good["state_dict"], place / "no_state_dict.ckpt")
+    for key in ("epoch", "global_step", "pytorch-lightning_version"):
+        torch.save({name: value for name, value in good.items() if name != key}, place / f"no_{key}.ckpt")
+    torch.save(good | {"epoch": "three"}, place / "epoch_text.ckpt")
+    torch.save(good | {"state_dict": [1, 2]}, place / "state_list.ckpt")
+    torch.save(good | {"state_dict": dict.fromkeys(good["state_dict"], 3)}, place / "state_numbers.ckpt")
+    torch.save(good | {"config": 3}, place / "config_number.ckpt")
+    torch.save(good | {"hyper_parameters": [1]}, place / "hyper_list.ckpt")
+    shutil.copytree(place / "run", place / "damaged")
+    (place / "damaged/metrics.csv").write_text("epoch,train/loss\n0,much\n")
+    shutil.copytree(place / "run", place / "misjudged")
+    (place / "misjudged/diagnosis.json").write_text('{"signals": {"step": "many"}}')
+    (place / "dangling").symlink_to("nowhere_at_all")
+    (place / "no_experiment.yaml").write_text("experiment: null\n")
+    (place / "labels.py").write_text(LABELS)
     other = good["state_dict"] | {"network.layers.0.weight": torch.zeros(7, 784)}
     torch.save(good | {"state_dict": other}, place / "other.ckpt")
     (place / "no_run").mkdir()
@@ -69,6 +106,7 @@ def workplace(tmp_path_factory: pytest.TempPathFactory, tiny_mnist_dir: Path) ->
 LR = "--model.optimizer.lr"
 TEST = ["test", "--trainer.accelerator=cpu"]
 RUN = "--ckpt_path=run"
+OWN = ["fit", "--trainer.accelerator=cpu", "--data=labels.Data"]
 # The command, and what its one line must name.
 CASES: dict[str, tuple[list[str], list[str]]] = {
     "no command": ([], ["fit"]),
@@ -146,6 +184,41 @@ CASES: dict[str, tuple[list[str], list[str]]] = {
     "checkpoint hostile, zipped": ([*TEST, "--ckpt_path=hostile_zip.ckpt"], ["ckpt_path=hostile_zip.ckpt", "code"]),
     "checkpoint hostile, to go on": (["fit", "--ckpt_path=hostile_zip.ckpt"], ["hostile_zip.ckpt", "code"]),
     "checkpoint without weights": ([*TEST, "--ckpt_path=no_state_dict.ckpt"], ["no_state_dict.ckpt", "state_dict"]),
+    "checkpoint without an epoch": ([*TEST, "--ckpt_path=no_epoch.ckpt"], ["no_epoch.ckpt", "no epoch"]),
+    "checkpoint without a step": (["fit", "--ckpt_path=no_global_step.ckpt"], ["no global_step"]),
+    "checkpoint without a version": (
+        [*TEST, "--ckpt_path=no_pytorch-lightning_version.ckpt"],
+        ["no pytorch-lightning_version"],
+    ),
+    "checkpoint of epoch three": ([*TEST, "--ckpt_path=epoch_text.ckpt"], ["epoch_text.ckpt", "three"]),
+    "state dict a list": ([*TEST, "--ckpt_path=state_list.ckpt"], ["state_list.ckpt", "state_dict", "list"]),
+    "state dict of numbers": ([*TEST, "--ckpt_path=state_numbers.ckpt"], ["state_numbers.ckpt", WEIGHTS[:6], "int"]),
+    "config a number": ([*TEST, "--ckpt_path=config_number.ckpt"], ["config_number.ckpt", "config", "int"]),
+    "hyper-parameters a list": ([*TEST, "--ckpt_path=hyper_list.ckpt"], ["hyper_parameters", "list"]),
+    "table damaged": (["fit", "--ckpt_path=damaged", "--trainer.max_epochs=9"], ["damaged/metrics.csv", "much"]),
+    "table damaged, to diagnose": (["diagnose", "damaged"], ["damaged/metrics.csv", "much"]),
+    "diagnosis damaged": (["diagnose", "misjudged"], ["misjudged/diagnosis.json"]),
+    "rate beyond all numbers": ([*FIT, f"{LR}=1e308"], ["model.optimizer.lr=1e+308"]),
+    "no batches to accumulate": ([*FIT, "--trainer.accumulate_grad_batches=0"], ["trainer.accumulate_grad_batches=0"]),
+    "validation never": ([*FIT, "--trainer.check_val_every_n_epoch=0"], ["trainer.check_val_every_n_epoch=0"]),
+    "validation after nothing": ([*FIT, "--trainer.val_check_interval=0"], ["trainer.val_check_interval=0"]),
+    "devices negative": ([*FIT, "--trainer.devices=-1"], ["trainer.devices=-1"]),
+    "nodes none": ([*FIT, "--trainer.num_nodes=0"], ["trainer.num_nodes=0"]),
+    "width of 1e9": ([*FIT, "--model.network.widths=[784,1000000000,10]"], ["model", "memory", "3136000000000"]),
+    "experiment null": ([*FIT, "-c", "no_experiment.yaml"], ["experiment"]),
+    "experiment empty": ([*FIT, "--experiment="], ["experiment="]),
+    "experiment too long": ([*FIT, f"--experiment={'a' * 256}"], ["experiment=aaa", "255"]),
+    "logs_dir too long": ([*FIT, f"--logs_dir={'a' * 256}"], ["logs_dir=aaa", "255"]),
+    "checkpoint's name too long": ([*TEST, f"--ckpt_path={'a' * 256}"], ["ckpt_path=aaa", "255"]),
+    "logs_dir a link to nothing": ([*FIT, "--logs_dir=dangling"], ["logs_dir=dangling", "link"]),
+    "experiment a link to nothing": ([*FIT, "--logs_dir=.", "--experiment=dangling"], ["experiment", "link"]),
+    "data_dir a link to nothing": ([*FIT, "--data.data_dir=dangling"], ["data_dir=dangling"]),
+    "checkpoint a link to nothing": ([*TEST, "--ckpt_path=dangling"], ["ckpt_path=dangling"]),
+    "labels of -1": ([*OWN, "--data.kind=minus"], ["labels", "-1"]),
+    "labels of 99": ([*OWN, "--data.kind=many"], ["model.network", "100 outputs"]),
+    "labels no whole numbers": ([*OWN, "--data.kind=floats"], ["labels", "float"]),
+    "loader empty": ([*OWN, "--data.kind=empty"], ["train_dataloader", "no batch"]),
+    "loader that ends at once": ([*OWN, "--data.kind=ends"], ["train_dataloader", "no batch"]),
     "checkpoint of another network": ([*TEST, "--ckpt_path=other.ckpt"], ["other.ckpt", WEIGHTS, "(7, 784)"]),
     "no run folder": ([*TEST, "--ckpt_path=no_run"], ["ckpt_path=no_run"]),
     "contradiction: widths": (
@@ -189,6 +262,7 @@ def test_one_line_and_nothing_left(
 ) -> None:
     arguments, named = CASES[name]
     monkeypatch.chdir(workplace)
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)
     monkeypatch.setattr("urllib.request._opener", None)  # urllib keeps the proxies that it first saw
     monkeypatch.setenv("no_proxy", "")
     for proxy in ("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY"):

@@ -203,9 +203,9 @@ def test_other_programs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
 @pytest.mark.parametrize(
     ("table", "expected"),
     [
-        ("val/loss,val/accuracy\n1,0.2\n2,0.3\n", 0.3),
-        ("val_loss,val_acc,val_recall\n1,0.9,0.5\n", 0.5),
-        ("val/r2\nnan\n", None),
+        ("epoch,val/loss,val/accuracy\n0,1,0.2\n1,2,0.3\n", 0.3),
+        ("epoch,val_loss,val_acc,val_recall\n0,1,0.9,0.5\n", 0.5),
+        ("epoch,val/r2\n0,nan\n", None),
     ],
 )
 def test_quality_is_what_a_run_logs_last(tmp_path: Path, table: str, expected: float | None) -> None:
@@ -214,7 +214,7 @@ def test_quality_is_what_a_run_logs_last(tmp_path: Path, table: str, expected: f
 
 
 def test_quality_of_a_regression_that_logs_its_loss_alone(tmp_path: Path) -> None:
-    (tmp_path / "metrics.csv").write_text("val_loss\n25\n")
+    (tmp_path / "metrics.csv").write_text("epoch,val_loss\n0,25\n")
     config = {"data": {"class_path": "reported.Weather", "init_args": {}}}
     targets = entries.build(config, "data").parts()[1][1]
     assert stalls.quality(tmp_path, config) == pytest.approx(1 - 25 / float(targets.var()), abs=1e-4)

@@ -85,9 +85,12 @@ class LitClassifier(pl.LightningModule):
         """Try one batch, without training, so that a mismatch of network and data is found before any work starts.
 
         Raises:
-            UsageError: if the network refuses the inputs, or has fewer outputs than the labels need.
+            UsageError: if the labels are none, the network refuses the inputs, or has fewer outputs than they need.
         """
         inputs, labels = batch
+        if labels.is_floating_point() or labels.ndim != 1 or int(labels.min()) < 0:
+            lowest = f"down to {labels.min()}" if labels.ndim == 1 else f"of shape {tuple(labels.shape)}"
+            raise UsageError(f"data: its labels are {labels.dtype}, {lowest}: give whole numbers from 0, one a sample")
         was_training = self.training
         self.eval()
         try:

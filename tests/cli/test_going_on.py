@@ -18,7 +18,8 @@ def run(tmp_path: Path) -> Path:
     folder = tmp_path / "logs" / "e" / "r"
     (folder / "checkpoints").mkdir(parents=True)
     (folder / "config.yaml").write_text(FORMER)
-    torch.save({"state_dict": {}, "config": FORMER, "epoch": 1}, folder / "checkpoints" / "last.ckpt")
+    whole = {"state_dict": {}, "config": FORMER, "epoch": 1, "global_step": 2, "pytorch-lightning_version": "2.6.6"}
+    torch.save(whole, folder / "checkpoints" / "last.ckpt")
     return folder
 
 

@@ -355,3 +355,50 @@ def test_two_processes_at_once_fetch_once(tmp_path: Path) -> None:
     assert [process.wait(timeout=60) for process in processes] == [0, 0]
     assert files_of(target) == {"a.bin": b"a", "b.bin": b"b"}
     assert log.read_text() == "fetched\n"
+
+
+class _Trickling(SimpleHTTPRequestHandler):
+    """Sends a byte now and then, for ever; or announces what nobody should wait for."""
+
+    announced: int | None = None
+
+    def do_GET(self) -> None:
+        self.send_response(200)
+        if self.announced is not None:
+            self.send_header("Content-Length", str(self.announced))
+        self.end_headers()
+        try:
+            while True:
+                self.wfile.write(b"x")
+                self.wfile.flush()
+                time.sleep(0.01)
+        except OSError:  # nobody listens any more
+            return
+
+    def log_message(self, *_: Any) -> None:
+        """Keep quiet."""
+
+
+@pytest.mark.parametrize(
+    ("announced", "limits", "reason"),
+    [
+        (None, {"deadline": 0.3}, "not there after 0 s"),
+        (None, {"largest": 5}, "has over 5 bytes"),
+        (10**12, {}, "has over 1,000,000,000 bytes"),
+    ],
+)
+def test_a_mirror_that_never_ends_is_left(
+    announced: int | None, limits: dict[str, Any], reason: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+    server = ThreadingHTTPServer(("127.0.0.1", 0), type("Handler", (_Trickling,), {"announced": announced}))
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    started = time.monotonic()
+    try:
+        mirror = Mirror(f"http://127.0.0.1:{server.server_port}/", {"names.txt": "0"}, **limits)
+        with pytest.raises(UsageError, match=f"names.txt:? {reason}"):
+            mirror.deliver(["names.txt"], Path())
+    finally:
+        server.shutdown()
+        server.server_close()
+    assert time.monotonic() - started < 5

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from forks.blobs import Batch, Lit, blobs
 from unstall.causes import FAULTS
+from unstall.errors import UsageError
 from unstall.forks.examination import examine, read_findings
 from unstall.forks.plan import fork
 from unstall.forks.subject import Subject
@@ -93,3 +94,10 @@ def test_what_the_runs_own_callback_found_is_taken_up(tmp_path: Path) -> None:
 def test_a_rate_is_still_a_rate(rate: float) -> None:
     expected = Cause.TOO_LOW if rate < 1 else Cause.TOO_HIGH
     assert fork(Lit(rate), *blobs()).verdict.cause == expected
+
+
+@pytest.mark.parametrize("text", ['{"findings": [3]}', '{"findings": [{}]}', "[" * 100_000, '{"findings": 3}', "\0"])
+def test_damaged_findings_are_named(text: str, tmp_path: Path) -> None:
+    (tmp_path / "diagnosis.json").write_text(text)
+    with pytest.raises(UsageError, match=r"diagnosis\.json: not a diagnosis"):
+        read_findings(tmp_path / "diagnosis.json")

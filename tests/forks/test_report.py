@@ -79,3 +79,10 @@ def test_signals_of_the_runs_own_callback_are_found_or_refused(tmp_path: Path) -
     (tmp_path / "diagnosis.json").write_text('{"signals": {"from": "elsewhere"}}')
     with pytest.raises(UsageError, match=r"diagnosis\.json"):
         read_signals(tmp_path)
+
+
+@pytest.mark.parametrize("text", ['{"signals": {"step": "many"}}', "[" * 100_000, '{"signals": 3}', "\0"])
+def test_a_damaged_diagnosis_is_named(text: str, tmp_path: Path) -> None:
+    (tmp_path / "diagnosis.json").write_text(text)
+    with pytest.raises(UsageError, match=r"diagnosis\.json: not a diagnosis"):
+        read_signals(tmp_path)

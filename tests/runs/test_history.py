@@ -10,6 +10,7 @@ import torch
 from pytorch_lightning.loggers import TensorBoardLogger
 from torch.utils.data import DataLoader, TensorDataset
 
+from unstall.errors import UsageError
 from unstall.runs.history import History, read_metrics, write_metrics
 
 DATA = TensorDataset(torch.zeros(40, 1), torch.arange(40) % 3)
@@ -70,3 +71,10 @@ def test_a_row_follows_each_epoch_and_a_resumed_run_takes_up_only_the_rows_befor
     assert [row["prior_loss"] for row in rows] == pytest.approx([-sum(p * math.log(p) for p in shares)] * 3)
     assert [row["chance_accuracy"] for row in rows] == [max(shares)] * 3
     assert [row["train_loss"] for row in rows] == [0.0, 1.0, 2.0]
+
+
+@pytest.mark.parametrize("text", ["epoch,a\n0,much\n", "epoch,a\n0,1,2\n", "a\n1\n", "epoch\n\0\xff\n"])
+def test_a_damaged_table_is_named(text: str, tmp_path: Path) -> None:
+    (tmp_path / "metrics.csv").write_bytes(text.encode("latin-1"))
+    with pytest.raises(UsageError, match=r"metrics\.csv: damaged"):
+        read_metrics(tmp_path / "metrics.csv")

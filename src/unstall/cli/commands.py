@@ -1,7 +1,7 @@
 """The commands: LightningCLI with a folder for each run, and every check before any work starts."""
 
+import re
 import sys
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -9,15 +9,18 @@ import pytorch_lightning as pl
 import yaml
 from jsonargparse import Namespace
 from pytorch_lightning.callbacks import Checkpoint, ProgressBar
-from pytorch_lightning.cli import ArgsType, LightningArgumentParser, LightningCLI, SaveConfigCallback
+from pytorch_lightning.cli import ArgsType, LightningArgumentParser, LightningCLI
 from pytorch_lightning.utilities.model_helpers import is_overridden
 
+from unstall.cli.checks import blamed, check_loader, check_name, check_settings, first_batch, shortage_in
 from unstall.cli.classes import classes_given
 from unstall.cli.display import program
 from unstall.cli.ending import ENDING
 from unstall.cli.going_on import TakenUp, check_agreement, folder_of, take_up, take_up_for_diagnosis, with_run_configs
-from unstall.cli.parser import UNLOADABLE, Parser, check_config, options
+from unstall.cli.parser import Parser, check_config, options, usage_error_in
 from unstall.cli.project import base_configs, without_base
+from unstall.cli.received import admit, disagreement
+from unstall.cli.saved import SaveConfig, settings
 from unstall.cli.trainer import Trainer
 from unstall.errors import UsageError
 from unstall.runs import (
@@ -30,6 +33,7 @@ from unstall.runs import (
     check_writable,
     closing_words,
     expanded,
+    locate,
     newest_checkpoint,
     rank,
     read_metrics,
@@ -39,45 +43,7 @@ from unstall.runs import (
 from unstall.watch import Diagnosis
 
 EVALUATIONS = ("validate", "test", "predict")
-
-
-class SaveConfig(SaveConfigCallback):
-    """Keeps the resolved config in the run's folder, and in every checkpoint: a checkpoint is enough to go on."""
-
-    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        """Write the config of a training run; the other stages belong to a run that has one."""
-        folder = trainer.log_dir
-        if stage != "fit" or folder is None or not trainer.loggers or not trainer.is_global_zero:
-            return
-        Path(folder).mkdir(parents=True, exist_ok=True)
-        write(Path(folder) / CONFIG, self.text)
-
-    def on_save_checkpoint(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
-    ) -> None:
-        """Add the config, as text."""
-        checkpoint["config"] = self.text
-
-    @cached_property
-    def text(self) -> str:
-        """The resolved config as YAML."""
-        return settings(self.parser, self.config)
-
-
-def settings(parser: LightningArgumentParser, config: Namespace) -> str:
-    """The resolved config as YAML, without what is the subcommand's own: every subcommand can read it."""
-    own = ("experiment", "logs_dir", "seed_everything", "model", "data", "trainer")
-    kept = Namespace({name: config[name] for name in own})  # type: ignore[no-untyped-call]
-    text = str(parser.dump(kept, skip_none=False, skip_validation=True))
-    return yaml.safe_dump(_loadable(yaml.safe_load(text)), sort_keys=False) if UNLOADABLE in text else text
-
-
-def _loadable(config: Any) -> Any:
-    """A config without the defaults that have no text, such as a `torch.device`: left out, they apply again."""
-    if isinstance(config, dict):
-        left = {name: value for name, value in config.items() if not str(value).startswith(UNLOADABLE)}
-        return {name: _loadable(value) for name, value in left.items()}
-    return [_loadable(value) for value in config] if isinstance(config, list) else config
+LOADERS = {"validate": "val", "test": "test", "predict": "predict"}
 
 
 # Over 150 lines, because LightningCLI hands each stage of its work to a method: one class is its extension point.
@@ -114,21 +80,26 @@ class CLI(LightningCLI):
         """Where runs go."""
         parser.add_argument("--experiment", type=str, default="run", help="Runs lie in <logs_dir>/<experiment>/<run>.")
         parser.add_argument("--logs_dir", type=str, default="logs", help="The folder of all experiments.")
+        parser.add_argument("--trust", action="store_true", help="Load whatever classes a run names that was sent.")
 
     def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
         """Parse; with `--ckpt_path`, on top of the config that the checkpoint was made with."""
         args = sys.argv[1:] if args is None else args
         assert isinstance(args, list)
+        args = [re.sub("^-c(?=[^=])", "--config=", word) for word in args]  # -cmine.yaml
         for config in options(args, "--config", "-c"):
             check_config(config)
         path = next(reversed(options(args, "--ckpt_path")), None)
+        for word in (*options(args, "--ckpt_path", "--run"), *(args[1:2] if args[:1] == ["diagnose"] else ())):
+            check_name("ckpt_path", word)
         taken = TakenUp(args, run_name=self.run_name)
         if args[:1] == ["diagnose"] and not {"--help", "-h"} & set(args):
             taken = take_up_for_diagnosis(args)
         elif path is not None:
             taken = take_up(args, path)
-        taken = with_run_configs(taken)
-        self.checkpoint, self.run_name, self.lock = taken.checkpoint, taken.run_name, taken.lock
+        self.lock = taken.lock  # held from here on, and let go of whatever comes
+        taken, self.notes = admit(args, with_run_configs(taken))
+        self.checkpoint, self.run_name = taken.checkpoint, taken.run_name
         self.step = taken.step if args[:1] == ["fit"] else None
         words = without_base(taken.args)
         if words[:1] and words[0] in self.subcommands():
@@ -143,6 +114,7 @@ class CLI(LightningCLI):
         config = self.config[stage]
         if not 0 <= config.seed_everything < 2**32:  # NumPy's range
             raise UsageError(f"seed_everything={config.seed_everything}: give a whole number from 0 to {2**32 - 1}")
+        check_settings(config.as_dict())
         if self.checkpoint is not None:
             resolved = settings(self._parser(stage), config)
             check_agreement(stage, str(path), self.checkpoint, resolved, config.trainer.max_epochs)
@@ -170,10 +142,18 @@ class CLI(LightningCLI):
             kwargs["callbacks"] = [*kwargs["callbacks"], Resumption()]
         try:
             return super().instantiate_trainer(**kwargs)
-        except (ValueError, ImportError) as error:  # an accelerator, a strategy, a number of devices not to be had
-            raise UsageError(
-                f"trainer.accelerator={trainer.accelerator}, trainer.devices={trainer.devices}: {error}"
-            ) from error
+        except (ValueError, TypeError, ImportError) as error:  # an accelerator, a number of devices not to be had
+            raise UsageError(blamed(error, trainer)) from error
+
+    def instantiate_classes(self) -> None:
+        """Build trainer, model and data; what is too large for memory is the user's to mend."""
+        try:
+            super().instantiate_classes()
+        except (RuntimeError, ValueError, MemoryError) as error:
+            shortage = None if usage_error_in(error) else shortage_in(error)
+            if shortage is None:
+                raise
+            raise UsageError(f"model: does not fit into memory ({shortage}); give it smaller sizes") from error
 
     @property
     def folder(self) -> Path:
@@ -188,19 +168,29 @@ class CLI(LightningCLI):
         path = self._get(self.config, "ckpt_path") or self._get(self.config, "run")
         if self.checkpoint is not None:
             check_architecture(Path(path), self.checkpoint, self.model)
+            run = locate(path).run
+            if run is not None:
+                read_metrics(run.folder / METRICS)
+            self.notes += disagreement(str(path), self.checkpoint, dict(self.model.hparams))
         if self.trainer.loggers:
             weights = sum(parameter.numel() * parameter.element_size() for parameter in self.model.parameters())
             # Two checkpoints of weights and at most two moments each, one of them being written beside the old one.
             folder = expanded(self._get(self.config, "logs_dir")) / self._get(self.config, "experiment")
             check_writable(folder, 9 * weights + 1_000_000)
+        for note in self.notes if rank() == 0 else ():
+            print(f"unstall: note: {' '.join(note.split())}", file=sys.stderr)
         if self.datamodule is None:
             return
         # As Lightning would call it: a data module may ask its trainer what is about to be done.
         self.datamodule.trainer, self.trainer.predicting = self.trainer, self.subcommand == "predict"
         self.datamodule.prepare_data()
         self.datamodule.setup(self.subcommand if self.subcommand in EVALUATIONS else "fit")
-        if self.subcommand not in EVALUATIONS and hasattr(self.model, "check_batch"):
-            self.model.check_batch(next(iter(self.datamodule.train_dataloader())))
+        named = f"{LOADERS.get(str(self.subcommand), 'train')}_dataloader"
+        if is_overridden(named, self.datamodule):
+            loader = getattr(self.datamodule, named)()
+            check_loader(loader, named)
+            if self.subcommand not in EVALUATIONS and hasattr(self.model, "check_batch"):
+                self.model.check_batch(first_batch(loader, named))
         self.datamodule.trainer, self.trainer.predicting = None, False
 
     def before_fit(self) -> None:
@@ -257,7 +247,8 @@ class CLI(LightningCLI):
         found, folder = self.trainer.report, self.folder
         print(summary(folder, found).replace("  unstall fit", f"  {program()} fit"))
         if self.config["diagnose"].verify and found.fix is not None and found.fix.overlay is not None:
-            again = CLI(["fit", f"--config={folder / CONFIG}", f"--config={folder / FIX}"])
+            trust = ["--trust"] if self.config["diagnose"].trust else []
+            again = CLI(["fit", f"--config={folder / CONFIG}", f"--config={folder / FIX}", *trust])
             before, after = _last(folder), _last(again.folder)
             verified = {"original": before, "fixed": after, "run": str(again.folder)}
             write_report(folder, found, read_signals(folder), verified)

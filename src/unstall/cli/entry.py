@@ -15,6 +15,7 @@ from lightning_fabric.utilities.exceptions import MisconfigurationException
 from unstall.cli.commands import CLI
 from unstall.cli.ending import ENDING, unbroken_streams
 from unstall.cli.parser import UNLOADABLE, usage_error_in
+from unstall.cli.places import run_around
 from unstall.cli.project import commands
 from unstall.errors import UsageError
 from unstall.runs import rank
@@ -80,8 +81,11 @@ def prepare() -> None:
     warnings.filterwarnings("ignore", message="Checkpoint directory .* exists and is not empty")
     warnings.filterwarnings("ignore", message=rf"\s*{UNLOADABLE}")  # a default such as a device: it applies again
     # A user's own classes, as `python -m unstall` finds them. Not "": jsonargparse reads a config from its own folder.
-    if str(Path.cwd()) not in sys.path:
-        sys.path.insert(0, str(Path.cwd()))
+    here = Path.cwd()
+    if run_around(here):  # nothing that came with a run takes the place of a library
+        sys.path[:] = [place for place in sys.path if place and Path(place) != here]
+    elif str(here) not in sys.path:
+        sys.path.insert(0, str(here))
 
 
 def fail(message: str) -> NoReturn:

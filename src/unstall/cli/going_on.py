@@ -6,6 +6,7 @@ from typing import Any
 
 import yaml
 
+from unstall.cli.checks import check_checkpoint
 from unstall.cli.parser import flat, options, without
 from unstall.cli.project import with_present_names
 from unstall.errors import UsageError
@@ -40,7 +41,9 @@ def take_up(args: list[str], path: str) -> TakenUp:
     place = locate(path)
     run, rest = place.run, without(args[1:], "--ckpt_path")
     file, checkpoint = find_and_load(place, LAST if args[0] == "fit" else BEST)
-    if checkpoint is None and args[0] != "fit":
+    if file is not None and checkpoint is not None:
+        check_checkpoint(file, checkpoint)
+    elif args[0] != "fit":
         raise UsageError(f"ckpt_path={path}: this run has no checkpoint yet; let it train for an epoch first")
     lock = Lock(run.folder) if run is not None and args[0] == "fit" and rank() == 0 else None
     taken, name = [], None
@@ -71,6 +74,8 @@ def take_up_for_diagnosis(args: list[str]) -> TakenUp:
     folder = folder_of(path)
     file, checkpoint = find_and_load(locate(path, "run"), LAST)
     words = [word for word in without(args[1:], "--run") if word != path]
+    if file is not None and checkpoint is not None:
+        check_checkpoint(file, checkpoint)
     run = folder if file in (None, folder / LAST) else file
     return TakenUp([args[0], f"--config={folder / CONFIG}", f"--run={run}", *words], checkpoint)
 
@@ -86,7 +91,7 @@ def with_run_configs(taken: TakenUp) -> TakenUp:
             continue
         try:
             text = Path(value).read_text() if (Path(value).parent / CONFIG).is_file() else ""
-        except OSError:  # no file but the settings themselves, or none: the parser says so
+        except (OSError, UnicodeDecodeError):  # the settings themselves, no file, or none of text: said later
             continue
         present = with_present_names(text)
         if present != text:

@@ -13,6 +13,7 @@ from pytorch_lightning.cli import LightningArgumentParser
 
 from unstall.cli.classes import without_foreign_arguments
 from unstall.cli.project import former_name_in
+from unstall.cli.reading import load
 from unstall.errors import UsageError
 
 UNLOADABLE = "Unable to serialize instance"
@@ -91,11 +92,12 @@ def check_config(file: str) -> None:
         UsageError: names the file, which jsonargparse's own message does not.
     """
     try:
-        content = yaml.safe_load(Path(file).read_text())
+        text = Path(file).read_text()
     except OSError:  # not there, which jsonargparse says well; or the settings themselves in place of a file
         return
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except UnicodeDecodeError as error:
         raise UsageError(f"config={file}: not YAML, {error}") from None
+    content = load(text, f"config={file}")
     if not isinstance(content, dict):
         raise UsageError(f"config={file}: holds no settings; give lines such as `experiment: mine`")
 

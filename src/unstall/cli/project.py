@@ -2,6 +2,7 @@
 
 [tool.unstall]                       # pyproject.toml, in the working folder or above it
 config = "configs/base.yaml"         # what every command starts from, on top of this package's base.yaml
+classes = ["mine"]                   # modules and packages whose classes a run that somebody sent may name
 
 [project.entry-points."unstall.commands"]
 demo = "mine.demo:main"              # `unstall demo ...` calls it with the words that follow
@@ -15,7 +16,10 @@ import sys
 from collections.abc import Callable
 from importlib.metadata import entry_points
 from pathlib import Path
+from typing import Any
 
+from unstall.cli.places import run_around
+from unstall.cli.signature import is_signed, signed
 from unstall.errors import UsageError
 
 if sys.version_info >= (3, 11):
@@ -49,23 +53,41 @@ def base_configs() -> list[str]:
     Raises:
         UsageError: if the project's pyproject.toml is damaged or names a file that is not there.
     """
+    file, settings = _settings()
+    if "config" not in settings:
+        return [str(BASE_CONFIG)]
+    config = file.parent / str(settings["config"])
+    if not config.is_file():
+        raise UsageError(f"{file}: tool.unstall.config={settings['config']}: no such file; name one that is")
+    return [str(BASE_CONFIG), str(config)]
+
+
+def listed_classes() -> set[str]:
+    """Return the modules and packages whose classes the project lets a received run name.
+
+    Raises:
+        UsageError: if the project's pyproject.toml is damaged or lists something else.
+    """
+    file, settings = _settings()
+    listed = settings.get("classes", [])
+    if not isinstance(listed, list) or not all(isinstance(name, str) for name in listed):
+        raise UsageError(f'{file}: tool.unstall.classes={listed}: give modules or packages, such as ["mine"]')
+    return set(listed)
+
+
+def _settings() -> tuple[Path, dict[str, Any]]:
+    """The pyproject.toml of the project we are in and its [tool.unstall]; one within a run's folder came with it."""
     here = Path.cwd()
     for file in (folder / "pyproject.toml" for folder in (here, *here.parents)):
-        if not file.is_file():
+        if not file.is_file() or run_around(file):
             continue
         try:
             settings = tomllib.loads(file.read_text()).get("tool", {}).get("unstall")
         except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
             raise UsageError(f"{file}: not TOML, {error}") from None
-        if settings is None:
-            continue
-        if "config" in settings:
-            config = file.parent / str(settings["config"])
-            if not config.is_file():
-                raise UsageError(f"{file}: tool.unstall.config={settings['config']}: no such file; name one that is")
-            return [str(BASE_CONFIG), str(config)]
-        break
-    return [str(BASE_CONFIG)]
+        if settings is not None:
+            return file, settings
+    return here, {}
 
 
 def without_base(args: list[str]) -> list[str]:
@@ -102,8 +124,9 @@ def renamed() -> dict[str, str]:
 
 def with_present_names(text: str) -> str:
     """Return the config of a run with the present names of its classes."""
-    present = renamed()
-    return CLASS_PATH.sub(lambda path: present.get(path[0], path[0]), text)
+    names = renamed()
+    present = CLASS_PATH.sub(lambda path: names.get(path[0], path[0]), text)
+    return signed(present) if present != text and is_signed(text) else present
 
 
 def former_name_in(text: str) -> tuple[str, str] | None:

@@ -9,12 +9,16 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from unstall.errors import UsageError
+
+if TYPE_CHECKING:
+    from http.client import HTTPResponse
 
 
 class Source(Protocol):
@@ -40,11 +44,15 @@ class Mirror:
         url: What comes before a file's name.
         md5: The files there, with their published checksums. Where only `NAME.gz` is among them, it is unpacked.
         timeout: Seconds per silent read, so that a proxy that swallows packets does not hang a start.
+        deadline: Seconds for each file as a whole. 20 MB at 1 Mbit/s take 160 s.
+        largest: Bytes that a file may have; one that is announced as larger, or turns out to be, is not read on.
     """
 
     url: str
     md5: Mapping[str, str]
     timeout: float = 10.0
+    deadline: float = 300.0
+    largest: int = 1_000_000_000
 
     def __str__(self) -> str:
         return self.url
@@ -62,12 +70,26 @@ class Mirror:
             raise UsageError(f"no md5 of {name} is known")
         try:
             with urlopen(self.url + published, timeout=self.timeout) as response:
-                content: bytes = response.read()
+                content = self._read(published, response)
         except (OSError, HTTPException) as error:
             raise UsageError(f"{published}: {error}") from error
         if hashlib.md5(content, usedforsecurity=False).hexdigest() != self.md5[published]:
             raise UsageError(f"{published} has the wrong md5")
         return content if published == name else gzip.decompress(content)
+
+    def _read(self, name: str, response: "HTTPResponse") -> bytes:
+        """The whole of a response, in the pieces in which it comes: one that trickles is left at the deadline."""
+        until, content = time.monotonic() + self.deadline, bytearray()
+        length = response.headers.get("Content-Length") or ""
+        announced = int(length) if length.isdecimal() else 0
+        while max(announced, len(content)) <= self.largest:
+            if time.monotonic() > until:
+                raise UsageError(f"{name}: not there after {self.deadline:.0f} s")
+            piece = response.read1(1 << 20)
+            if not piece:
+                return bytes(content)
+            content += piece
+        raise UsageError(f"{name} has over {self.largest:,} bytes")
 
 
 @dataclass(frozen=True)

@@ -1,5 +1,6 @@
 """A folder of pictures as one tensor."""
 
+import warnings
 from pathlib import Path
 from typing import Literal
 
@@ -8,6 +9,9 @@ import torch
 from torch import Tensor
 
 from unstall.errors import UsageError
+
+LARGEST = 89_478_485
+"""Pixels: a quarter of a gigabyte in colour, above which Pillow itself warns of a decompression bomb."""
 
 
 def read_images(
@@ -31,6 +35,9 @@ def read_images(
     paths = sorted(path for path in folder.iterdir() if path.is_file() and not path.name.startswith("."))
     if not paths:
         raise UsageError(f"predict_dir={folder} is empty: give a folder that holds PNG or JPEG images")
+    unnamed = next((path for path in paths if not _is_text(path.name)), None)
+    if unnamed is not None:  # a table of predictions could not name it
+        raise UsageError(f"predict_dir: {unnamed.name!a} in {folder} is no name in UTF-8: rename it")
     return torch.stack([_read_image(path, size, mode) for path in paths]), [path.name for path in paths]
 
 
@@ -38,8 +45,13 @@ def _read_image(path: Path, size: tuple[int, int], mode: str) -> Tensor:
     from PIL import Image, ImageOps
 
     try:
-        with Image.open(path, formats=("PNG", "JPEG")) as opened:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # said below, in one line
+            opened = Image.open(path, formats=("PNG", "JPEG"))
+        with opened:
             image: Image.Image = opened
+            if image.width * image.height > LARGEST:  # known before anything is unpacked
+                raise Image.DecompressionBombError
             if image.mode == "I;16":  # Pillow would clip 16-bit grey, not scale it
                 image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
             image = ImageOps.exif_transpose(image)  # phones store which way is up beside the picture
@@ -48,5 +60,17 @@ def _read_image(path: Path, size: tuple[int, int], mode: str) -> Tensor:
             image = Image.alpha_composite(black, image.convert("RGBA")).convert(mode).resize((width, height))
             pixels = torch.from_numpy(np.array(image))
             return pixels.permute(2, 0, 1) if mode == "RGB" else pixels
-    except (OSError, SyntaxError) as error:  # what Pillow raises for files that are not images, or broken ones
+    except Image.DecompressionBombError as error:
+        raise UsageError(
+            f"predict_dir: {path} has over {LARGEST:,} pixels, which are not read: make it smaller, or remove it"
+        ) from error
+    except (OSError, SyntaxError, ValueError) as error:  # what Pillow raises for what is no image, a broken one, a bomb
         raise UsageError(f"predict_dir: {path} is not a PNG or JPEG image: remove it") from error
+
+
+def _is_text(name: str) -> bool:
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True

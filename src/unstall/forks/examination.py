@@ -14,6 +14,7 @@ from typing import Any
 
 from unstall.audit import Observation, tensors_in
 from unstall.causes import COURSE_FAULTS, FAULTS, Course, Finding, find
+from unstall.errors import UsageError
 from unstall.forks.baselines import references
 from unstall.forks.mended import reached, try_findings
 from unstall.forks.subject import Subject
@@ -129,14 +130,23 @@ def suspect(examined: Examination, report: Report) -> Report:
 
 
 def read_findings(file: Path) -> list[Finding]:
-    """Return the faults that a run's own callback left in `diagnosis.json`; none if there is no such file."""
+    """Return the faults that a run's own callback left in `diagnosis.json`; none if there is no such file.
+
+    Raises:
+        UsageError: if the file is there but damaged.
+    """
     if not file.is_file():
         return []
     faults = {str(fault): fault for fault in (*COURSE_FAULTS, *FAULTS)}
-    kept = json.loads(file.read_text()).get("findings", [])
-    return [
-        Finding(faults[each["fault"]], each["sentence"], each["remedy"]) for each in kept if each["fault"] in faults
-    ]
+    try:
+        kept = json.loads(file.read_text()).get("findings", [])
+        return [
+            Finding(faults[each["fault"]], str(each["sentence"]), str(each["remedy"]))
+            for each in kept
+            if each["fault"] in faults
+        ]
+    except (ValueError, TypeError, AttributeError, KeyError, RecursionError):
+        raise UsageError(f"{file}: not a diagnosis of this version; delete it and diagnose again") from None
 
 
 def report_on(examined: Examination, finding: Finding, fix: Fork | None) -> Report:

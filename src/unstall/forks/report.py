@@ -27,8 +27,12 @@ def read_signals(folder: Path) -> Signals | None:
         return None
     try:
         known = json.loads(file.read_text()).get("signals")
-        return None if known is None else Signals(**known)
-    except (ValueError, TypeError, AttributeError):
+        if known is None:
+            return None
+        if not all(value is None or isinstance(value, (int, float)) for value in known.values()):
+            raise TypeError("a signal is a number")
+        return Signals(**known)
+    except (ValueError, TypeError, AttributeError, RecursionError):
         raise UsageError(f"{file}: not a diagnosis of this version; delete it and diagnose again") from None
 
 

@@ -12,6 +12,7 @@ from pytorch_lightning.callbacks import Callback
 from pytorch_lightning.loggers import TensorBoardLogger
 from torch import Tensor
 
+from unstall.errors import UsageError
 from unstall.runs.files import write
 from unstall.runs.folder import log_dir
 from unstall.runs.hyperparameters import hyperparameters_of
@@ -49,7 +50,7 @@ class History(Callback):
         self.rows = [row for row in read_metrics(file) if row["epoch"] < trainer.current_epoch]
         for row in self.rows:
             # TensorBoard forgets what lies beyond the step that a run resumes at, and here counts samples as steps.
-            if row["samples_seen"] >= trainer.global_step:
+            if row.get("samples_seen", -1) >= trainer.global_step:
                 self._draw_over_samples(trainer, row)
 
     def on_train_batch_end(
@@ -102,12 +103,25 @@ class History(Callback):
 
 
 def read_metrics(file: Path) -> list[dict[str, float]]:
-    """Read a run's ``metrics.csv``: a row per epoch; none if there is no such file."""
+    """Read a run's ``metrics.csv``: a row per epoch; none if there is no such file.
+
+    Raises:
+        UsageError: if it is damaged: no text, or not a number in every column, or a row without its epoch.
+    """
     if not file.is_file():
         return []
-    with file.open(newline="") as stream:
-        rows = [{name: value for name, value in row.items() if value} for row in csv.DictReader(stream)]
-    return [{name: int(value) if value.isdigit() else float(value) for name, value in row.items()} for row in rows]
+    try:
+        with file.open(newline="") as stream:
+            rows = [{name: value for name, value in row.items() if value} for row in csv.DictReader(stream)]
+        numbers = [
+            {str(name): int(value) if value.isdecimal() else float(value) for name, value in row.items()}
+            for row in rows
+        ]
+    except (ValueError, AttributeError, csv.Error) as error:  # a row of more columns than there are names has a list
+        raise UsageError(f"{file}: damaged, {error}; delete it, or put a sound one in its place") from None
+    if not all("epoch" in row for row in numbers):
+        raise UsageError(f"{file}: damaged, a row has no epoch; delete it, or put a sound one in its place")
+    return numbers
 
 
 def write_metrics(file: Path, rows: list[dict[str, float]]) -> None:

@@ -1,0 +1,141 @@
+"""Settings that no run could be made of, found before anything is built or written."""
+
+import math
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.utils.data import DataLoader, IterableDataset
+
+from unstall.cli.parser import flat
+from unstall.errors import UsageError
+
+LEAST = {
+    "accumulate_grad_batches": 1,
+    "check_val_every_n_epoch": 1,
+    "gradient_clip_val": 0,
+    "log_every_n_steps": 0,
+    "max_epochs": -1,
+    "max_steps": -1,
+    "num_sanity_val_steps": -1,
+}
+"""Of the trainer's settings, those in which Lightning takes a smaller number, and fails or does nothing later."""
+LONGEST_NAME = 255
+"""Bytes of one part of a path, on every file system in common use."""
+SHORTAGE = re.compile(r"tried to allocate [\d.]+ ?\w+|storage size calculation overflowed|not enough memory", re.I)
+
+
+def check_settings(config: Mapping[str, Any]) -> None:
+    """Refuse numbers and names out of range.
+
+    Args:
+        config: A command's resolved settings, as plain data.
+
+    Raises:
+        UsageError: names the setting, its value and what to give.
+    """
+    for name in ("logs_dir", "experiment"):
+        if not config[name]:
+            raise UsageError(f"{name}={config[name]}: is empty; give a name, such as --{name}=mine")
+        check_name(name, config[name])
+    check_name("experiment", str(Path(config["logs_dir"], config["experiment"])))
+    trainer = config["trainer"]
+    for name, least in LEAST.items():
+        value = trainer.get(name)
+        if isinstance(value, (int, float)) and not value >= least:
+            raise UsageError(f"trainer.{name}={value}: give at least {least}")
+    interval = trainer.get("val_check_interval")
+    if isinstance(interval, (int, float)) and interval <= 0:
+        raise UsageError(f"trainer.val_check_interval={interval}: give a share of an epoch or a number of batches")
+    largest = torch.finfo(torch.float32).max
+    for name, value in flat(config.get("model") or {}, "model").items():
+        if isinstance(value, float) and largest < abs(value) < math.inf:
+            name = name.replace(".init_args", "")
+            raise UsageError(f"{name}={value}: is beyond the largest number that a network can hold, {largest:.2g}")
+
+
+def check_checkpoint(path: str | Path, checkpoint: dict[str, Any]) -> dict[str, Any]:
+    """Refuse a checkpoint that Lightning could not go on from; return it.
+
+    Raises:
+        UsageError: names what it lacks, or what is of the wrong kind.
+    """
+    remedy = "take a checkpoint that this project or plain Lightning has written"
+    state = checkpoint["state_dict"]
+    kinds = {"epoch": int, "global_step": int, "pytorch-lightning_version": str}
+    for key, kind in kinds.items():
+        if not isinstance(checkpoint.get(key), kind):
+            has = f"{key}={checkpoint[key]!r:.60}" if key in checkpoint else f"no {key}"
+            raise UsageError(f"ckpt_path={path}: not a whole Lightning checkpoint, it has {has}; {remedy}")
+    if not isinstance(state, dict):
+        raise UsageError(f"ckpt_path={path}: its state_dict is a {type(state).__name__}, no mapping; {remedy}")
+    for name, value in state.items():
+        if not isinstance(name, str) or name.endswith("_extra_state"):
+            continue
+        if not isinstance(value, torch.Tensor):
+            raise UsageError(f"ckpt_path={path}: {name} in its state_dict is a {type(value).__name__}; {remedy}")
+    for key, kind in {"config": str, "hyper_parameters": dict}.items():
+        if not isinstance(checkpoint.get(key, kind()), kind):
+            raise UsageError(f"ckpt_path={path}: its {key} is a {type(checkpoint[key]).__name__}; {remedy}")
+    return checkpoint
+
+
+def check_name(argument: str, path: str) -> None:
+    """Refuse a path that no file system takes, or that leads through a link to nothing.
+
+    Raises:
+        UsageError: names the argument.
+    """
+    if "\0" in path:
+        raise UsageError(f"{argument}={path!r}: holds a null character; give another name")
+    for part in Path(path).parts:
+        if len(part.encode(errors="surrogateescape")) > LONGEST_NAME:
+            raise UsageError(f"{argument}={part[:20]}...: is longer than {LONGEST_NAME} bytes; give a shorter name")
+    for place in (Path(path), *Path(path).parents):
+        if place.is_symlink() and not place.exists():
+            raise UsageError(f"{argument}={path}: {place} is a link to nothing; give another, or make what it leads to")
+
+
+def check_loader(loader: Any, named: str) -> None:
+    """Refuse a loader that is known to be empty, without taking anything from it.
+
+    Raises:
+        UsageError: names the loader.
+    """
+    if isinstance(loader, DataLoader) and not isinstance(loader.dataset, IterableDataset) and len(loader) == 0:
+        raise _empty(named)
+
+
+def first_batch(loader: Any, named: str) -> Any:
+    """Return a loader's first batch.
+
+    Raises:
+        UsageError: if it ends before.
+    """
+    try:
+        return next(iter(loader))
+    except StopIteration:
+        raise _empty(named) from None
+
+
+def blamed(error: Exception, trainer: Mapping[str, Any]) -> str:
+    """Return Lightning's complaint after the setting of the trainer that it is about."""
+    named = [word for word in re.findall(r"`(\w+)", str(error)) if word in trainer]
+    about = named[:1] or ["accelerator", "devices"]
+    return f"{', '.join(f'trainer.{name}={trainer[name]}' for name in about)}: {error}"
+
+
+def shortage_in(error: BaseException | None) -> str | None:
+    """Return what a chain of exceptions says of memory that was not to be had; None if it is about something else."""
+    while error is not None:
+        found = SHORTAGE.search(str(error))
+        if found or isinstance(error, MemoryError):
+            return found[0] if found else "out of memory"
+        error = error.__cause__ or error.__context__
+    return None
+
+
+def _empty(named: str) -> UsageError:
+    return UsageError(f"data: its {named}() gives no batch; give it data, or a batch size that they suffice for")

@@ -1,0 +1,84 @@
+"""Settings that no run could be made of. The command line as a whole is in tests/test_bad_input.py."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch.utils.data import DataLoader, TensorDataset
+
+from unstall.cli.checks import (
+    blamed,
+    check_checkpoint,
+    check_loader,
+    check_name,
+    check_settings,
+    first_batch,
+    shortage_in,
+)
+from unstall.errors import UsageError
+
+GOOD: dict[str, Any] = {"logs_dir": "logs", "experiment": "e", "trainer": {"max_epochs": -1}, "model": {"lr": 1e38}}
+
+
+def test_what_can_be_run_passes() -> None:
+    check_settings(GOOD)
+    check_settings({**GOOD, "model": None, "trainer": {"max_epochs": None, "val_check_interval": 0.25}})
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        ({"experiment": None}, "experiment=None"),
+        ({"experiment": "a/" + "b" * 256}, "experiment=bbb"),
+        ({"logs_dir": "a\0b"}, "logs_dir='a"),
+        ({"trainer": {"accumulate_grad_batches": 0}}, r"trainer\.accumulate_grad_batches=0: give at least 1"),
+        ({"trainer": {"gradient_clip_val": float("nan")}}, r"trainer\.gradient_clip_val=nan"),
+        ({"trainer": {"val_check_interval": -1}}, r"trainer\.val_check_interval=-1"),
+        ({"model": {"init_args": {"lr": -1e39}}}, r"model\.lr=-1e\+39"),
+    ],
+)
+def test_what_cannot_is_named(change: dict[str, Any], named: str) -> None:
+    with pytest.raises(UsageError, match=named):
+        check_settings({**GOOD, **change})
+
+
+def test_a_link_to_nothing_anywhere_in_a_path(tmp_path: Path) -> None:
+    (tmp_path / "link").symlink_to(tmp_path / "target")
+    with pytest.raises(UsageError, match="is a link to nothing"):
+        check_name("logs_dir", str(tmp_path / "link/a/b"))
+    (tmp_path / "target").mkdir()
+    check_name("logs_dir", str(tmp_path / "link/a/b"))
+
+
+def test_a_checkpoint_that_lacks_what_lightning_reads() -> None:
+    whole = {"state_dict": {"w": torch.ones(1)}, "epoch": 1, "global_step": 2, "pytorch-lightning_version": "2.6.6"}
+    assert check_checkpoint("x.ckpt", whole) is whole
+    for name in ("epoch", "global_step", "pytorch-lightning_version"):
+        with pytest.raises(UsageError, match=f"ckpt_path=x.ckpt: .*no {name}"):
+            check_checkpoint("x.ckpt", {key: value for key, value in whole.items() if key != name})
+    with pytest.raises(UsageError, match="w in its state_dict is a int"):
+        check_checkpoint("x.ckpt", {**whole, "state_dict": {"w": 3}})
+
+
+def test_loaders_without_a_batch() -> None:
+    full, empty = (DataLoader(TensorDataset(torch.zeros(count, 1))) for count in (2, 0))
+    check_loader(full, "train_dataloader")
+    check_loader(object(), "train_dataloader")
+    assert first_batch(full, "train_dataloader")[0].tolist() == [[0.0]]
+    for check in (check_loader, first_batch):
+        with pytest.raises(UsageError, match=r"train_dataloader.. gives no batch"):
+            check(empty, "train_dataloader")
+
+
+def test_the_setting_that_lightning_complains_of() -> None:
+    trainer = {"accelerator": "cpu", "devices": -1, "num_nodes": 0}
+    assert blamed(ValueError("`num_nodes` must be positive"), trainer).startswith("trainer.num_nodes=0: ")
+    assert blamed(ValueError("no tpu"), trainer).startswith("trainer.accelerator=cpu, trainer.devices=-1: ")
+
+
+def test_what_torch_says_of_memory() -> None:
+    with pytest.raises(RuntimeError) as error:
+        torch.empty(10**15)
+    assert "4000000000000000" in (shortage_in(error.value) or "")
+    assert shortage_in(RuntimeError("shapes differ")) is None
