@@ -26,7 +26,11 @@ NAMES: dict[str, tuple[str, ...]] = {
     "shapes": ("shapes that broadcast",),
     "log of zero": ("a logarithm of zero",),
     "outputs": ("more classes than outputs",),
-    "targets": ("targets out of the output's range", "targets of another scale than the output"),
+    "targets": (
+        "targets out of the output's range",
+        "targets of another scale than the output",
+        "one label for all samples",
+    ),
     "inputs": (
         "inputs far from unit scale",
         "features on scales of their own",

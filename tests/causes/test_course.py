@@ -29,6 +29,7 @@ def test_a_sound_course_and_one_that_was_not_seen_show_nothing() -> None:
         ({"repeated": True}, "the same batch again"),
         ({"label_spread": 0.1}, "training data sorted by class"),
         ({"commonest": 0.97}, "one class makes up nearly all"),
+        ({"commonest": 1.0}, "one label for all samples"),
         ({"not_finite": 3}, "numbers that are not finite"),
         ({"still_falling": 0.3}, "too few epochs"),
     ],

@@ -10,6 +10,7 @@ from torch.nn.utils.rnn import pack_sequence
 from unstall.trials.batches import (
     blank,
     can_be_one,
+    classes_in,
     concatenated,
     find_targets,
     first_samples,
@@ -150,3 +151,11 @@ def test_only_the_inputs_are_scaled_or_blanked(batch: object) -> None:
         assert targets is not None
         assert targets.tolist() == [1, 2]
     assert scale_of_inputs((torch.tensor([1, 2]),)) is None
+
+
+def test_classes_are_whole_numbers_or_zeros_and_ones() -> None:
+    assert classes_in(torch.tensor([2, 0, 1])).tolist() == [2, 0, 1]  # type: ignore[union-attr]
+    assert classes_in(torch.tensor([[1.0], [0.0]])).tolist() == [1, 0]  # type: ignore[union-attr]
+    assert classes_in(torch.tensor([[0, 0, 1], [1, 0, 0]])).tolist() == [2, 0]  # type: ignore[union-attr]
+    for numbers in (torch.tensor([0.0, 2.0]), torch.tensor([[1, 1], [0, 1]]), torch.zeros(2, 3, 3), torch.tensor(1)):
+        assert classes_in(numbers) is None

@@ -64,6 +64,7 @@ def test_what_mends_a_stall_brings_five_points() -> None:
     assert not judge.mends(Score(0.3, 0.60), Score(0.2, 0.66)), "less than a fifth of the error"
     assert judge.mends(Score(2.30, 0.10), Score(1.8, 0.12)), "by loss, where no accuracy is well above chance"
     assert Judge(H0).mends(Score(1.0), Score(0.7)), "and where none is known"
+    assert not Judge(H0).mends(Score(1.0, 0.97), Score(0.1, 1.0)), "what is right nearly always has not stalled"
 
 
 def test_without_accuracy_a_change_helps_by_a_fifth_of_the_loss_and_a_twentieth_of_the_constant_predictions() -> None:
@@ -93,7 +94,9 @@ def test_chance_is_the_share_of_the_most_frequent_class() -> None:
     inputs = torch.zeros(3, 2)
     batches = [(inputs, torch.tensor([0, 1, 1])), (inputs, torch.tensor([1, 2, 1]))]
     assert Judge.over(batches, H0) == Judge(H0, pytest.approx(4 / 6), 6)
-    assert Judge.over([(inputs, torch.zeros(3))], 1.0) == Judge(1.0), "numbers are no classes"
+    assert Judge.over([(inputs, torch.tensor([0.0, 0.5, 1.0]))], 1.0) == Judge(1.0), "numbers are no classes"
+    assert Judge.over([(inputs, torch.tensor([[0.0], [1.0], [1.0]]))], H0) == Judge(H0, pytest.approx(2 / 3), 3)
+    assert Judge.over([(inputs, torch.eye(3))], H0) == Judge(H0, pytest.approx(1 / 3), 3)
     assert Judge.over([(inputs, torch.zeros(3, 4, dtype=torch.long))], 1.0) == Judge(1.0)
     assert Judge.over([inputs], 1.0) == Judge(1.0)
 

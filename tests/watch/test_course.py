@@ -133,3 +133,10 @@ def test_numbers_that_are_not_finite_are_looked_for_once_a_loss_is_not(tmp_path:
 def test_one_class_that_makes_up_nearly_all(tmp_path: Path) -> None:
     rare = (torch.arange(960) % 40 == 0).long()
     assert "one class makes up nearly all" in faults(course(Plain(), tmp_path, X, rare)[0])
+
+
+def test_one_label_for_all_samples_is_said_at_the_end(tmp_path: Path) -> None:
+    seen, watch = course(Plain(), tmp_path, X, torch.zeros(960, dtype=torch.long))
+    assert "one label for all samples" in faults(seen)
+    assert watch.verdict is not None
+    assert watch.verdict.cause == "one label for all samples"

@@ -32,6 +32,9 @@ def test_of_classes_it_is_the_entropy_with_their_weights() -> None:
     assert counted(batches, "classes", (1.0, 4.0, 2.0)).baseline == pytest.approx(entropy(1, 1, 1))
     assert counted(batches, "classes", (1.0, 4.0, 2.0)).commonest is None
     assert counted(batches).commonest == 4 / 7
+    zeros = [torch.zeros(3, dtype=torch.long)]
+    assert counted(zeros, "classes").commonest == 1
+    assert counted(zeros).commonest is None, "labels that nothing may look at"
 
 
 def test_of_zeros_and_ones_it_is_the_mean_entropy_of_the_columns() -> None:

@@ -85,7 +85,12 @@ def sorted_by_class(seen: Course) -> Shown:
 
 def imbalanced(seen: Course) -> Shown:
     """One class that makes up nine tenths, and more, of the samples."""
-    return {"share": seen.commonest} if seen.commonest is not None and seen.commonest >= 0.9 else None
+    return {"share": seen.commonest} if seen.commonest is not None and 0.9 <= seen.commonest < 1 else None
+
+
+def same_label(seen: Course) -> Shown:
+    """One label, and no other, in all that was seen."""
+    return {} if seen.commonest == 1 else None
 
 
 def not_finite(seen: Course) -> Shown:
@@ -158,6 +163,14 @@ COURSE_FAULTS = (
         repeated,
         "The first batches hold the same numbers",
         "look at what the sampler and the data set return",
+    ),
+    Fault(
+        "one label for all samples",
+        same_label,
+        "All labels that were seen are the same: there is nothing to tell apart",
+        "look at how the labels are made, such as a division or a cast of whole numbers, or the wrong column",
+        "labels.unique(return_counts=True)",
+        certain=True,
     ),
     Fault(
         "one class makes up nearly all",

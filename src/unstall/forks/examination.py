@@ -140,10 +140,11 @@ def read_findings(file: Path) -> list[Finding]:
     faults = {str(fault): fault for fault in (*COURSE_FAULTS, *FAULTS)}
     try:
         kept = json.loads(file.read_text()).get("findings", [])
+        known = [(faults[each["fault"]], each) for each in kept if each["fault"] in faults]
+        # Kept is the remedy with its example, which a finding adds by itself.
         return [
-            Finding(faults[each["fault"]], str(each["sentence"]), str(each["remedy"]))
-            for each in kept
-            if each["fault"] in faults
+            Finding(fault, str(each["sentence"]), str(each["remedy"]).removesuffix(f", such as `{fault.example}`"))
+            for fault, each in known
         ]
     except (ValueError, TypeError, AttributeError, KeyError, RecursionError):
         raise UsageError(f"{file}: not a diagnosis of this version; delete it and diagnose again") from None

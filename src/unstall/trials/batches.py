@@ -42,6 +42,19 @@ def find_targets(batch: object) -> Tensor | None:
     return found if isinstance(found, Tensor) else None
 
 
+def classes_in(targets: Tensor) -> Tensor | None:
+    """Return the class of each sample, shape ``(samples,)``; None if the targets are none.
+
+    Whole numbers, one for each sample; zeros and ones of any type, as a loss of two classes takes them; or a row for
+    each sample with a single one in it.
+    """
+    flat = targets.squeeze(1) if targets.ndim == 2 and targets.shape[1] == 1 else targets
+    if flat.ndim == 1:
+        return flat if not flat.is_floating_point() or bool(((flat == 0) | (flat == 1)).all()) else None
+    marked = flat.ndim == 2 and bool(((flat == 0) | (flat == 1)).all() and (flat.sum(1) == 1).all())
+    return flat.argmax(1) if marked else None
+
+
 def take_samples(batches: Iterable[Any], count: int) -> list[Any]:
     """Return the first batches that have `count` samples together, or all if they are fewer."""
     taken, samples = [], 0

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 
 from unstall.runs import quantity_of
-from unstall.trials.batches import find_targets
+from unstall.trials.batches import classes_in, find_targets
 from unstall.trials.variants import Outcome
 
 HELPS, MATTERS = 0.8, 0.05
@@ -68,10 +68,11 @@ class Judge:
     @classmethod
     def over(cls, held_out: Sequence[object], reference: float, *, down_to_zero: bool = True) -> "Judge":
         """Return the judge of trials that are held to these batches."""
-        targets = [target for batch in held_out if (target := find_targets(batch)) is not None and target.ndim == 1]
-        if len(targets) < len(held_out) or any(target.is_floating_point() for target in targets):
+        targets = [target for batch in held_out if (target := find_targets(batch)) is not None]
+        classes = [found for target in targets if (found := classes_in(target)) is not None]
+        if not classes or len(classes) < len(held_out):
             return cls(reference, down_to_zero=down_to_zero)
-        _, counts = torch.unique(torch.cat(targets), return_counts=True)
+        _, counts = torch.unique(torch.cat(classes), return_counts=True)
         return cls(reference, float(counts.max() / counts.sum()), int(counts.sum()), down_to_zero)
 
     def learned(self, score: Score) -> bool:
@@ -111,7 +112,9 @@ class Judge:
     def mends(self, before: Score, after: Score) -> bool:
         """Return whether the difference is one between a stall and a healthy run."""
         accuracies = self._accuracies(before, after)
-        return self.helps(before, after) and (accuracies is None or accuracies[1] - accuracies[0] > MATTERS)
+        room = before.accuracy is None or before.accuracy < 1 - MATTERS
+        gains = accuracies is None or accuracies[1] - accuracies[0] > MATTERS
+        return self.helps(before, after) and room and gains
 
     def worse(self, score: Score, other: Score) -> bool:
         """Return whether one score is behind the other by more than a tenth."""

@@ -69,6 +69,7 @@ class CourseRecord:
             ended: Whether the training has.
         """
         shares = [min(1.0, float(self.clip or 0.0) / max(norm, 1e-30)) for norm in map(float, self.norms)]
+        commonest = losses.targets.commonest
         same = len(self.sums) == FIRST and len(set(self.sums)) == 1 and not repeats
         return Course(
             rate=self.rate,
@@ -81,7 +82,7 @@ class CourseRecord:
             zeroed=self.zeroed,
             repeated=same,
             label_spread=losses.targets.label_spread(),
-            commonest=losses.targets.commonest,
+            commonest=commonest if ended or commonest != 1 else None,  # sorted data begin with one label, too
             not_finite=self.not_finite,
             still_falling=losses.falls_by() if ended else None,
         )

@@ -73,9 +73,9 @@ class TargetCounts:
 
     @property
     def commonest(self) -> float | None:
-        """Share of the commonest of several labels; None if the loss weights them."""
+        """Share of the commonest label; None if the loss weights them, or if only one is seen and no loss takes it."""
         counts = self.class_counts or []
-        known = len(counts) > 1 and sum(counts) > 0 and not self.class_weights
+        known = (len(counts) > 1 or self.kind == "classes") and sum(counts) > 0 and not self.class_weights
         return max(counts) / sum(counts) if known else None
 
     def label_spread(self) -> float | None:
