@@ -304,6 +304,13 @@ def test_one_error_with_every_reason_and_no_leftovers(tmp_path: Path) -> None:
     assert not data_dir.exists()
 
 
+def test_what_a_killed_process_left_goes_with_the_next(tmp_path: Path) -> None:
+    (tmp_path / ".fetching-abc").mkdir()
+    (tmp_path / ".fetching-abc" / "inputs.bin").write_bytes(b"half")
+    get(tmp_path, Delivers())
+    assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".fetching")] == []
+
+
 def test_a_project_may_have_a_remedy_of_its_own(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"Remedy: ask Ann$"):
         fetch("NUMBERS", tmp_path, SHA256, [], remedy="ask Ann")

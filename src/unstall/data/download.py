@@ -20,6 +20,9 @@ from unstall.errors import UsageError
 if TYPE_CHECKING:
     from http.client import HTTPResponse
 
+BESIDE = ".fetching-"
+"""How the folders begin in which files lie until they are checked."""
+
 
 class Source(Protocol):
     """Where files can be had; `str(source)` is what a user is told of it."""
@@ -197,10 +200,12 @@ def _fetch(
     remedy: str,
 ) -> None:
     data_dir.mkdir(parents=True, exist_ok=True)  # again: a process that failed before us has removed it
+    for left in data_dir.glob(f"{BESIDE}*"):  # by a process that was killed: only one fetches at a time
+        shutil.rmtree(left, ignore_errors=True)
     failures = []
     for source in sources:
         print(f"Fetching {dataset} from {source}", file=sys.stderr, flush=True)
-        with tempfile.TemporaryDirectory(prefix=".fetching-", dir=data_dir) as beside:
+        with tempfile.TemporaryDirectory(prefix=BESIDE, dir=data_dir) as beside:
             try:
                 contents = source.deliver(list(files), Path(beside))
                 for name, sha256 in files.items():
