@@ -169,7 +169,7 @@ def run_forks(limit: int, part: int, parts: int, only: str = "") -> None:
         result = {
             "cell": run["cell"],
             "rate": run["rate"],
-            "cause": report.verdict.cause.value,
+            "cause": getattr(report.verdict.cause, "value", str(report.verdict.cause)),
             "confidence": report.verdict.confidence,
             "fix": None if report.fix is None else report.fix.change,
             "accuracy": run["accuracy"],
@@ -187,7 +187,10 @@ def _rounded(score: Score) -> tuple[float, float | None]:
 def diagnose_by_forks(
     cell: Cell, rate: float, signals: dict[str, Any], data: Data
 ) -> tuple[Report, float | None, Cell]:
-    """Return the report of `fork`, the accuracy of a whole run with its fix, and that run's cell."""
+    """Return the report of `fork`, the accuracy of a whole run with its fix, and that run's cell.
+
+    No accuracy of a fix that no cell has, such as another loss or more epochs.
+    """
     inputs, labels, held_inputs, held_labels = spoil(cell, data)
     module = Lit(build(cell, inputs[0].numel()), functools.partial(OPTIMIZERS[cell.optimizer], lr=rate))
     count = min(4 * screening_steps(cell.batch_size), STEPS[cell.batch_size])
@@ -195,15 +198,17 @@ def diagnose_by_forks(
     training = [(inputs[batch], labels[batch]) for batch, _ in zip(order, range(count), strict=False)]
     held_out = list(zip(torch.split(held_inputs, 1000), torch.split(held_labels, 1000), strict=True))
     report = fork(module, training, held_out, signals=Signals(**{**signals, "step": int(signals["step"])}))
-    if report.fix is None:
+    change = "" if report.fix is None else report.fix.change
+    if not change.startswith(("learning rate", "batch", "initial", "inputs", "ReLU", "Adam", "128 units")):
         return report, None, cell
-    change = report.fix.change
     given = re.search(r"learning rate ([\d.e+-]+)", change)
     new = float(given[1]) if given else rate
-    if change.startswith(("initial", "inputs")):
+    if change.startswith(("initial", "inputs", "128 units")):
         cell = dataclasses.replace(cell, spoilt="")
     elif change.startswith("ReLU"):
         cell = dataclasses.replace(cell, activation="relu")
+    elif change.startswith("Adam"):
+        cell = dataclasses.replace(cell, optimizer="Adam")
     enlarge = int(change.split()[-1]) // cell.batch_size if change.startswith("batch") else 1
     return report, train(cell, new, data, enlarge)["accuracy"], cell
 

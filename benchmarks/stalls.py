@@ -2,7 +2,7 @@
 
 python benchmarks/stalls.py audit             # what one batch shows of each; a minute for all
 python benchmarks/stalls.py run               # `fit`, `diagnose`, `fit` with the fix; hours, resumable, in parts
-python benchmarks/stalls.py report            # the tables, from data/stalls.jsonl, in a second
+python benchmarks/stalls.py report            # the tables of docs/stalls.md, from data/stalls.jsonl, in seconds
 
 python benchmarks/stalls.py run --only softmax --part 1/2
 python benchmarks/stalls.py run --cases ../cases --programs ../programs.yaml --rows rows.jsonl   # of another folder
@@ -33,7 +33,7 @@ from torch.utils.data import DataLoader
 import unstall
 from entries import Entry, build, build_both, other_cases, other_programs, our_entries
 from faults import judge
-from measuring import RESULTS, ROOT
+from measuring import RESULTS, ROOT, replace_tables
 from stalls_report import Row, key, read, report
 from unstall import Diagnosis, Finding, Fork, LearningRate, UsageError, quiet, read_metrics
 
@@ -263,9 +263,13 @@ def main() -> None:
     sys.path.insert(0, str(ROOT / "benchmarks"))
     if options.command == "run":
         run(entries, rows)
-    else:
-        for line in report(entries, read(rows)) if options.command == "report" else audit(entries):
-            print(line, flush=True)
+        return
+    lines = []
+    for line in report(entries, read(rows)) if options.command == "report" else audit(entries):
+        print(line, flush=True)
+        lines.append(line)
+    if options.command == "report" and rows == ROWS and not options.only:
+        replace_tables(ROOT / "docs" / "stalls.md", "stalls.py", "stalls", lines)
 
 
 if __name__ == "__main__":

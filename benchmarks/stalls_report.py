@@ -61,6 +61,12 @@ def accused(row: Row, speaker: str) -> bool:
     return "crash" in row if said is None else said["cause"] not in NO_ACCUSATION
 
 
+def bettered(row: Row) -> bool:
+    """Return whether a repaired run that is accused gains by the fix, retrained in full, what makes a stall."""
+    reached, before = row.get("retrained"), row.get("quality")
+    return reached is not None and before is not None and reached - before > REACHED
+
+
 def as_good(row: Row, repaired: Row, trial: bool = False) -> bool:
     """Return whether the fix, retrained, comes to what the repaired one comes to.
 
@@ -125,6 +131,8 @@ def shares(
             )
             lines.append(["misleading at 95 % or more", *map(share, sure)])
     lines.append(["repaired, and accused", *(share([accused(row, name) for row in repaired]) for name in SPEAKERS)])
+    idle = share([accused(row, "diagnose") and not bettered(row) for row in repaired])
+    lines.append([f"the same, and the fix, retrained, brings less than {REACHED}", "- | ", idle])
     lines.append(
         [f"the fix, retrained, within {REACHED} of the repaired one", "- | ", share([as_good(*p) for p in pairs])]
     )

@@ -79,7 +79,10 @@ def test_its_own_network_trains(
     assert "test/accuracy" in capsys.readouterr().out
 
 
-def test_the_table_of_causes_is_what_the_code_says(capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_table_of_causes_is_what_the_code_says(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(ROOT / "benchmarks")
     spec = importlib.util.spec_from_file_location("causes_table", ROOT / "benchmarks" / "causes.py")
     assert spec is not None
     assert spec.loader is not None
