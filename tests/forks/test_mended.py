@@ -8,10 +8,11 @@ import pytorch_lightning as pl
 import torch
 from torch import nn
 
-from forks.blobs import Lit, blobs
-from unstall.forks.mended import mend
+from forks.blobs import Batch, Lit, blobs
+from unstall.forks.examination import examine
+from unstall.forks.mended import mend, mend_together, trained, try_findings
 from unstall.forks.subject import Subject
-from unstall.trials import StepOptions
+from unstall.trials import Score, StepOptions
 
 
 class Scheduled(Lit):
@@ -55,6 +56,33 @@ def test_clipping_and_dropout(subject: Subject) -> None:
     assert little is not None
     assert [part.p for part in little.module.modules() if isinstance(part, nn.Dropout)] == [0.1]
     assert [part.p for part in subject.module.modules() if isinstance(part, nn.Dropout)] == [0.9]
+
+
+class SigmoidTwice(Lit):
+    def training_step(self, batch: Batch, batch_idx: int) -> torch.Tensor:
+        return nn.functional.cross_entropy(self.network(batch[0]).sigmoid(), batch[1])
+
+
+@pytest.mark.slow
+def test_faults_in_company_are_mended_together() -> None:
+    batches, held_out = blobs()
+    far = [[[1e4 + 1e3 * x, y] for x, y in part] for part in (batches, held_out)]
+    subject = Subject(SigmoidTwice(1e-4), *far)
+    (finding,) = [each for each in examine(subject).findings if each.fault.mend == "output"]
+    task = examine(subject).task
+    assert task is not None
+    before = Score(1.0, 0.25)
+    alone = mend("output", subject, task)
+    assert alone is not None
+    _, by_itself = max(trained(subject, alone, task), key=lambda pair: pair[1].accuracy or 0.0)
+    assert (by_itself.accuracy or 0.0) < 0.6, "its inputs stand in the way"
+    found = try_findings(subject, [finding], task, before)
+    assert found is not None
+    assert found[1].change.startswith("the last layer's output with cross_entropy, inputs standardised")
+    assert (found[1].after.accuracy or 0.0) > 0.9
+    together = mend_together(("output", "inputs", "optimizer"), subject, task)
+    assert together is not None
+    assert isinstance(together.module.configure_optimizers(), torch.optim.Adam)
 
 
 def test_what_cannot_be_mended_from_here(subject: Subject) -> None:

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from unstall.causes import Fault, Finding
+from unstall.causes import TRIED_FAULTS, Fault, Finding
 from unstall.find import merged
 from unstall.forks.changes import overlay_of
 from unstall.forks.subject import Subject
@@ -22,6 +22,9 @@ from unstall.forks.tried import Fork, Mended
 from unstall.trials import Score, Variant, can_be_one, concatenated, copied, inputs_of, samples_in, select, with_inputs
 from unstall.watch import Cause
 
+ROOM = 0.9
+"""Share of right answers, or of the variance explained, from which on nothing more is looked for."""
+
 GAIN = 0.05
 """Share of right answers, or of the variance explained, by which a mended copy must be better: five points, as for a
 stall (`Judge.mends`)."""
@@ -29,6 +32,9 @@ stall (`Judge.mends`)."""
 USUAL_RATES = 1e-3, 1e-2, 1e-1
 
 LITTLE_DECAY = 1e-4
+
+COMPANIONS = ("inputs",), ("inputs", "optimizer")
+"""What is mended along with the last layer's output where that alone leaves much to gain: faults come in company."""
 
 LONGER = 4
 """How many times the steps of a comparison a run is gone on with, to see whether it only ended too early."""
@@ -52,6 +58,7 @@ class Reconfigured(Wrapped):
     def __init__(self, inner: pl.LightningModule, change: Callable[[nn.Module, Optimizer], Optimizer]) -> None:
         super().__init__(copied(inner))
         self.change = change
+        self.standardised = isinstance(inner, Wrapped) and inner.standardised
 
     def configure_optimizers(self) -> Any:
         """Return the optimizer alone."""
@@ -61,9 +68,16 @@ class Reconfigured(Wrapped):
         return self.change(self.inner, optimizer)
 
 
-def mend(kind: str, subject: Subject, task: Task | None) -> Mended | None:
-    """Return a copy of the run with one kind of fault mended; None if that cannot be done from here."""
-    module = subject.module
+def mend(kind: str, subject: Subject, task: Task | None, module: pl.LightningModule | None = None) -> Mended | None:
+    """Return a copy of the run with one kind of fault mended; None if that cannot be done from here.
+
+    Args:
+        kind: Of fault (`Fault.mend`).
+        subject: The run.
+        task: What its targets ask for.
+        module: To be mended; None: the run's own.
+    """
+    module = subject.module if module is None else module
     if kind == "output" and task is not None:
         loss = {"classes": "cross_entropy", "binary": "binary_cross_entropy_with_logits"}.get(task.kind)
         scaled = "the mean square of standardised targets"
@@ -91,6 +105,19 @@ def mend(kind: str, subject: Subject, task: Task | None) -> Mended | None:
                 part.p = min(part.p, 0.1)
         return Mended("dropout 0.1", module, settings=((("network.dropout", "dropout"), 0.1, "model"),))
     return _longer(subject) if kind == "longer" else None
+
+
+def mend_together(kinds: Sequence[str], subject: Subject, task: Task) -> Mended | None:
+    """Return a copy of the run with several kinds of fault mended, of which one changes the batches at most."""
+    whole = mend(kinds[0], subject, task)
+    for kind in kinds[1:]:
+        added = None if whole is None else mend(kind, subject, task, whole.module)
+        if whole is None or added is None:
+            return None
+        transform = added.transform if kind == "inputs" else whole.transform
+        rates = added.rates or whole.rates
+        whole = replace(added, change=f"{whole.change}, {added.change}", transform=transform, rates=rates)
+    return whole
 
 
 def _longer(subject: Subject) -> Mended | None:
@@ -154,17 +181,32 @@ def try_findings(
         fork = None if mended is None else try_mended(subject, mended, task, before, finding.fault, steps)
         if fork is not None and fork.helps and (best is None or _quality(fork.after) > _quality(best[1].after)):
             best = finding, fork
+    output = kinds.get("output")
+    if output is None or rates or output.fault in TRIED_FAULTS:
+        return best
+    for companions in COMPANIONS:
+        standing = before if best is None else best[1].after
+        together = mend_together(("output", *companions), subject, task) if _quality(standing) < ROOM else None
+        fork = None if together is None else try_mended(subject, together, task, before, output.fault, steps)
+        if fork is not None and fork.helps and _quality(fork.after) > _quality(standing) + GAIN:
+            best = output, fork
     return best
 
 
 def reached(subject: Subject, task: Task) -> Score | None:
     """Return what the run comes to unchanged, at its own or a usual rate, or as it stands; None if that is not seen."""
     _, score = _best_of(subject, Mended("", subject.module), task)
-    if subject.start is not None:
-        standing = quality(subject, subject.module, subject.start.weights, subject.held_out, task)
-        if standing is not None and standing > _quality(score):
-            return Score(subject.control.held_out_loss, standing)
+    now = standing(subject, task)
+    if now is not None and now > _quality(score):
+        return Score(subject.control.held_out_loss, now)
     return score if score.accuracy is not None else None
+
+
+def standing(subject: Subject, task: Task) -> float | None:
+    """Return how good the run is as it stands; None if it has not been trained, or if its answers are not seen."""
+    if subject.start is None:
+        return None
+    return quality(subject, subject.module, subject.start.weights, subject.held_out, task)
 
 
 def try_mended(

@@ -6,16 +6,13 @@ from dataclasses import replace
 
 from unstall.causes import TRIED_FAULTS, Fault, Finding
 from unstall.forks.examination import NEAR_CHANCE, Examination, report_on
-from unstall.forks.mended import mend, try_mended
+from unstall.forks.mended import GAIN, ROOM, mend, standing, try_mended
 from unstall.forks.tried import Fork, Report
 from unstall.trials import Score
 from unstall.watch import Cause
 
 SATISFYING = 0.3
 """Share of the loss of the best constant prediction at which nothing more is looked for, as for a linear model."""
-
-ROOM = 0.9
-"""Share of right answers, or of the variance explained, from which on the same holds."""
 
 CURED = 0.5
 """Share of the error that a cure leaves at most. What does less is offered, and accuses nothing."""
@@ -34,7 +31,8 @@ def resort(examined: Examination, report: Report) -> Report:
     subject, cause = examined.subject, report.verdict.cause
     known = cause == Cause.OVERFITTING or not isinstance(cause, Cause)
     best = subject.score if report.fix is None else report.fix.after
-    satisfied = 0 <= best.loss <= SATISFYING * subject.judge.reference
+    mended = report.fix is not None and report.fix.mends and (best.accuracy or 0.0) >= ROOM
+    satisfied = mended or 0 <= best.loss <= SATISFYING * subject.judge.reference
     if examined.task is None or known or (satisfied and cause != Cause.TOO_LOW):
         return report
     before = examined.before
@@ -66,7 +64,8 @@ def gone_on(examined: Examination, before: Score) -> Fork | None:
     assert task is not None
     mended = mend("longer", subject, task)
     fork = None if mended is None else try_mended(subject, mended, task, before, TOO_FEW_EPOCHS)
-    if fork is None or (fork.after.accuracy or 0.0) < (before.accuracy or 0.0):
+    now = standing(subject, task)
+    if fork is None or (fork.after.accuracy or 0.0) < max(before.accuracy or 0.0, -1.0 if now is None else now + GAIN):
         return None
     return replace(fork, helps=True, mends=True)
 

@@ -93,7 +93,8 @@ def task_of(module: pl.LightningModule, seen: Observation, batches: Sequence[Any
         and (compared.likelihood or not held.is_floating_point())
     ):
         return Task("classes", part, names[-1], int(held.max()) + 1)
-    if whole and float(held.max()) <= 1 and held.numel() == len(held) * max(1, compared.units):
+    each_output = held.numel() == len(held) * max(1, compared.units) or each[0].shape == compared.prediction.shape
+    if whole and float(held.max()) <= 1 and each_output:
         return Task("binary", part, names[-1])
     columns = held.reshape(len(held), -1).float()
     return Task("numbers", part, names[-1], 0, columns.mean(0), columns.std(0).clamp(min=1e-12))
