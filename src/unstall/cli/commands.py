@@ -1,6 +1,7 @@
 """The commands: LightningCLI with a folder for each run, and every check before any work starts."""
 
 import re
+import shlex
 import sys
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,17 @@ from unstall.cli.checks import blamed, check_loader, check_name, check_settings,
 from unstall.cli.classes import classes_given
 from unstall.cli.display import program
 from unstall.cli.ending import ENDING
-from unstall.cli.going_on import TakenUp, check_agreement, folder_of, take_up, take_up_for_diagnosis, with_run_configs
+from unstall.cli.going_on import (
+    TakenUp,
+    check_agreement,
+    folder_of,
+    logs_in,
+    take_up,
+    take_up_for_diagnosis,
+    with_newest_runs,
+    with_run_configs,
+)
+from unstall.cli.last_words import last_words
 from unstall.cli.parser import Parser, check_config, options, usage_error_in
 from unstall.cli.project import base_configs, without_base
 from unstall.cli.received import admit, disagreement
@@ -31,16 +42,15 @@ from unstall.runs import (
     RunLogger,
     check_architecture,
     check_writable,
-    closing_words,
     expanded,
     locate,
     newest_checkpoint,
     rank,
     read_metrics,
     stage_of,
+    such_as,
     write,
 )
-from unstall.watch import Diagnosis
 
 EVALUATIONS = ("validate", "test", "predict")
 LOADERS = {"validate": "val", "test": "test", "predict": "predict"}
@@ -78,7 +88,7 @@ class CLI(LightningCLI):
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Where runs go."""
-        parser.add_argument("--experiment", type=str, default="run", help="Runs lie in <logs_dir>/<experiment>/<run>.")
+        parser.add_argument("--experiment", type=str, default="run", help="The folder of its runs, in that of all.")
         parser.add_argument("--logs_dir", type=str, default="logs", help="The folder of all experiments.")
         parser.add_argument("--trust", action="store_true", help="Load whatever classes a run names that was sent.")
 
@@ -89,9 +99,15 @@ class CLI(LightningCLI):
         args = [re.sub("^-c(?=[^=])", "--config=", word) for word in args]  # -cmine.yaml
         for config in options(args, "--config", "-c"):
             check_config(config)
-        path = next(reversed(options(args, "--ckpt_path")), None)
         for word in (*options(args, "--ckpt_path", "--run"), *(args[1:2] if args[:1] == ["diagnose"] else ())):
             check_name("ckpt_path", word)
+        args, newest = with_newest_runs(args)
+        path = next(reversed(options(args, "--ckpt_path")), None)
+        if path is None and args[:1] and args[0] in EVALUATIONS and not {"--help", "-h", "--print_config"} & set(args):
+            raise UsageError(
+                f"ckpt_path: {args[0]} needs a checkpoint, a trained run or its experiment; give --ckpt_path"
+                f"{such_as(newest_checkpoint(logs_in(args)))}"
+            )
         taken = TakenUp(args, run_name=self.run_name)
         if args[:1] == ["diagnose"] and not {"--help", "-h"} & set(args):
             taken = take_up_for_diagnosis(args)
@@ -99,6 +115,7 @@ class CLI(LightningCLI):
             taken = take_up(args, path)
         self.lock = taken.lock  # held from here on, and let go of whatever comes
         taken, self.notes = admit(args, with_run_configs(taken))
+        self.notes = [*newest, *self.notes]
         self.checkpoint, self.run_name = taken.checkpoint, taken.run_name
         self.step = taken.step if args[:1] == ["fit"] else None
         words = without_base(taken.args)
@@ -118,11 +135,6 @@ class CLI(LightningCLI):
         if self.checkpoint is not None:
             resolved = settings(self._parser(stage), config)
             check_agreement(stage, str(path), self.checkpoint, resolved, config.trainer.max_epochs)
-        elif stage in EVALUATIONS and path is None:
-            raise UsageError(
-                f"ckpt_path: {stage} needs a trained checkpoint or run folder; give it, such as "
-                f"--ckpt_path={newest_checkpoint(expanded(config.logs_dir))}"
-            )
 
     def _parse_ckpt_path(self) -> None:
         # Lightning lets a checkpoint's hyper-parameters win over the command line (#20801). Ours holds the config.
@@ -206,18 +218,11 @@ class CLI(LightningCLI):
         write(self.folder / CONFIG, settings(self._parser("fit"), self.config["fit"]))
 
     def after_fit(self) -> None:
-        """Say what came of it, and how to go on; a rehearsal (`fast_dev_run`) has left nothing to go on with."""
+        """Say what came of it, and how to go on."""
         ENDING.has_fitted()
-        if self.trainer.is_global_zero and self.trainer.loggers and not vars(self.trainer)["fast_dev_run"]:
-            callbacks = vars(self.trainer)["callbacks"]  # Lightning sets them without declaring them
-            watch = next((callback for callback in callbacks if isinstance(callback, Diagnosis)), None)
-            stalled = watch is not None and watch.verdict is not None and watch.verdict.stalled
-            testable = is_overridden("test_step", self.model) and (
-                self.datamodule is None or is_overridden("test_dataloader", self.datamodule)
-            )
-            for line in closing_words(read_metrics(self.folder / METRICS), self.folder, program(), stalled, testable):
+        if self.trainer.is_global_zero and self.trainer.loggers:
+            for line in last_words(self.trainer, self.model, self.datamodule):
                 print(line)
-            print(self.folder)
 
     def before_lr_find(self) -> None:
         """Hand over the configuration, in which the setting of the rate is looked for."""
@@ -236,7 +241,7 @@ class CLI(LightningCLI):
             logger.finalize("success")
             CLI(again, run_name=folder.name)
             return
-        print(f"to train with it:  {program()} {' '.join(again)}")
+        print(f"to train with it:  {program()} {shlex.join(again)}")
         print(folder)
 
     def after_diagnose(self) -> None:

@@ -74,6 +74,7 @@ def prepare() -> None:
     for name in ("pytorch_lightning", "lightning_fabric"):  # "Seed set to 0", "GPU available: False", tips
         for logger in (name, f"{name}.utilities.rank_zero", f"{name}.utilities.seed"):
             logging.getLogger(logger).setLevel(logging.WARNING)
+    logging.getLogger("pytorch_lightning.profilers").setLevel(logging.INFO)  # what was measured is asked for
     # Lightning's own: it asks torch's pytrees the old way, and means well about loaders and folders.
     warnings.filterwarnings("ignore", message=".isinstance.treespec, LeafSpec")
     warnings.filterwarnings("ignore", message=".*does not have many workers")
