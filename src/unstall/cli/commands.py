@@ -14,7 +14,7 @@ from pytorch_lightning.cli import ArgsType, LightningArgumentParser, LightningCL
 from pytorch_lightning.utilities.model_helpers import is_overridden
 
 from unstall.cli.checks import blamed, check_loader, check_name, check_settings, first_batch, shortage_in
-from unstall.cli.classes import classes_given
+from unstall.cli.classes import classes_given, classes_of_base, why_not_loaded
 from unstall.cli.display import program
 from unstall.cli.ending import ENDING
 from unstall.cli.going_on import (
@@ -127,6 +127,11 @@ class CLI(LightningCLI):
             self.config = parser.parse_args(words)
         except KeyError as error:  # what jsonargparse raises for an unknown group in a config file
             self._parser(args[0]).error(str(error))
+        except UsageError:
+            failure = why_not_loaded({**classes_of_base(), **classes_given(words[1:])})
+            if failure is None:
+                raise
+            raise UsageError(failure) from None
         stage = self.config.subcommand
         config = self.config[stage]
         if not 0 <= config.seed_everything < 2**32:  # NumPy's range
