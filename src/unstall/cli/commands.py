@@ -4,18 +4,17 @@ import re
 import shlex
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytorch_lightning as pl
 import yaml
-from jsonargparse import Namespace
-from pytorch_lightning.callbacks import Checkpoint, ProgressBar
 from pytorch_lightning.cli import ArgsType, LightningArgumentParser, LightningCLI
 from pytorch_lightning.utilities.model_helpers import is_overridden
 
 from unstall.cli.checks import blamed, check_loader, check_name, check_settings, first_batch, shortage_in
 from unstall.cli.classes import classes_given, classes_of_base, why_not_loaded
 from unstall.cli.display import program
+from unstall.cli.documents import Document, of_diagnosis, of_evaluation, of_fit, of_search
 from unstall.cli.ending import ENDING
 from unstall.cli.going_on import (
     TakenUp,
@@ -32,7 +31,7 @@ from unstall.cli.parser import Parser, check_config, options, usage_error_in
 from unstall.cli.project import base_configs, without_base
 from unstall.cli.received import admit, disagreement
 from unstall.cli.saved import SaveConfig, settings
-from unstall.cli.trainer import Trainer
+from unstall.cli.trainer import Trainer, without_what_is_off
 from unstall.errors import UsageError
 from unstall.runs import (
     CONFIG,
@@ -64,6 +63,7 @@ class CLI(LightningCLI):
         self.checkpoint: dict[str, Any] | None = None
         self.run_name = run_name
         self.lock: Lock | None = None
+        self.document: Document | None = None
         defaults = {"default_config_files": base_configs(), "allow_abbrev": False}
         try:
             super().__init__(
@@ -90,6 +90,8 @@ class CLI(LightningCLI):
         """Where runs go."""
         parser.add_argument("--experiment", type=str, default="run", help="The folder of its runs, in that of all.")
         parser.add_argument("--logs_dir", type=str, default="logs", help="The folder of all experiments.")
+        formats = "text, or json: one document on standard output (docs/json.md), all else on standard error."
+        parser.add_argument("--format", type=Literal["text", "json"], default="text", help=formats)
         parser.add_argument("--trust", action="store_true", help="Load whatever classes a run names that was sent.")
 
     def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
@@ -225,6 +227,7 @@ class CLI(LightningCLI):
     def after_fit(self) -> None:
         """Say what came of it, and how to go on."""
         ENDING.has_fitted()
+        self.document = of_fit(self.trainer, self.folder if self.trainer.loggers else None)
         if self.trainer.is_global_zero and self.trainer.loggers:
             for line in last_words(self.trainer, self.model, self.datamodule):
                 print(line)
@@ -236,26 +239,29 @@ class CLI(LightningCLI):
 
     def after_lr_find(self) -> None:
         """Keep the config that was searched, say how to train with the result, or do it."""
+        assert isinstance(self.trainer, Trainer)
         logger = self.trainer.logger
         if not self.trainer.is_global_zero or not isinstance(logger, RunLogger):
+            self.document = of_search(self.trainer.search, self.trainer.overlay, None, [])
             return
         folder = Path(logger.log_dir)
         write(folder / CONFIG, settings(self._parser("lr_find"), self.config["lr_find"]))
         again = ["fit", f"--config={folder / CONFIG}", f"--config={folder / 'lr_find.yaml'}"]
+        self.document = of_search(self.trainer.search, self.trainer.overlay, folder, again)
         if self.config["lr_find"].fit:
             logger.finalize("success")
-            CLI(again, run_name=folder.name)
+            self.document["fit"] = CLI(again, run_name=folder.name).document
             return
         print(f"to train with it:  {program()} {shlex.join(again)}")
         print(folder)
 
     def after_diagnose(self) -> None:
         """Print the report; with `--verify`, train with the fix and add what came of it."""
-        from unstall.forks import FIX, read_signals, summary, write_report
+        from unstall.forks import FIX, command, read_signals, summary, write_report
 
         assert isinstance(self.trainer, Trainer)
-        found, folder = self.trainer.report, self.folder
-        print(summary(folder, found).replace("  unstall fit", f"  {program()} fit"))
+        found, folder, verified = self.trainer.report, self.folder, None
+        print(summary(folder, found, program()))
         if self.config["diagnose"].verify and found.fix is not None and found.fix.overlay is not None:
             trust = ["--trust"] if self.config["diagnose"].trust else []
             again = CLI(["fit", f"--config={folder / CONFIG}", f"--config={folder / FIX}", *trust])
@@ -264,29 +270,17 @@ class CLI(LightningCLI):
             write_report(folder, found, read_signals(folder), verified)
             for name in sorted(before.keys() & after.keys()):
                 print(f"verified: {name} {before[name]:.4g} -> {after[name]:.4g}")
+        self.document = of_diagnosis(found, folder, command(folder, found), verified)
         print(folder)
 
     def after_validate(self) -> None:
         """End with the run's folder."""
+        folder, path = self.folder if self.trainer.loggers else None, str(self._get(self.config, "ckpt_path"))
+        self.document = of_evaluation(str(self.subcommand), self.trainer, folder, path)
         if self.trainer.is_global_zero and self.trainer.loggers:
             print(self.folder)
 
     after_test = after_predict = after_validate
-
-
-def without_what_is_off(trainer: Namespace) -> dict[str, Any]:
-    """Return the arguments that leave out callbacks which a flag of the trainer switches off: Lightning refuses them.
-
-    Without a logger there is no run and no folder; Lightning would keep checkpoints in the current one.
-    """
-    kept = trainer.enable_checkpointing if not trainer.fast_dev_run else False
-    placed = trainer.default_root_dir or any(getattr(part, "dirpath", None) for part in trainer.callbacks)
-    arguments: dict[str, Any] = {}
-    if trainer.logger is False and kept is None and not placed:
-        kept = arguments["enable_checkpointing"] = False
-    flags = {ProgressBar: trainer.enable_progress_bar, Checkpoint: kept}
-    off = tuple(kind for kind, flag in flags.items() if flag is False)
-    return {**arguments, "callbacks": [part for part in trainer.callbacks if not isinstance(part, off)]}
 
 
 def _last(folder: Path) -> dict[str, float]:

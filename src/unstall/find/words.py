@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from statistics import fmean
 
 from unstall.find.pick import LearningRateSearch, RacedRate
 
@@ -89,10 +88,9 @@ def _why_it_won(winner: RacedRate, search: LearningRateSearch) -> str:
 def _behind(rate: RacedRate, winner: RacedRate) -> str:
     if rate.expected_loss <= winner.expected_loss:
         return "a lower loss by no more than chance, and nearer to where it diverges"
-    start = fmean(winner.losses[:1])
-    gained = start - winner.expected_loss
-    share = (rate.expected_loss - winner.expected_loss) / gained if gained > 0 else 0.0
-    return f"in the end its loss had come {max(0.0, 1 - share):.0%} of the winner's way down"
+    if winner.expected_loss <= 0:  # a likelihood's logarithm: shares of it mean nothing
+        return "a higher loss in the end"
+    return f"in the end its loss was {rate.expected_loss / winner.expected_loss:.2g} times the winner's"
 
 
 def _fit(search: LearningRateSearch) -> str:

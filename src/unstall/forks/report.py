@@ -2,6 +2,7 @@
 
 import json
 import math
+import shlex
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ import yaml
 
 from unstall.errors import UsageError
 from unstall.forks.tried import Fork, Report
-from unstall.runs import png, write, write_json
+from unstall.runs import CONFIG, png, write, write_json
 from unstall.watch import Signals
 
 VERDICT, FIX, PICTURE = "diagnosis.json", "fix.yaml", "diagnosis.png"
@@ -49,8 +50,19 @@ def write_report(
             `{"original": {"val/accuracy": 0.2}, "fixed": {"val/accuracy": 0.97}, "run": "logs/..."}`.
     """
     fix = report.fix.overlay if report.fix is not None else None
+    if report.fix is not None and fix is not None:
+        _write_fix(folder, report.fix, fix)
+    else:
+        (folder / FIX).unlink(missing_ok=True)  # an earlier diagnosis may have found one
+    write(folder / PICTURE, png(picture(report)))
+    write_json(folder / VERDICT, {**content_of(report, verified), "signals": signals})
+
+
+def content_of(report: Report, verified: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """Return a report as nested dictionaries without the signals; the arguments are those of `write_report`."""
+    fix = report.fix.overlay if report.fix is not None else None
     verdict = report.verdict
-    content = {
+    return {
         "cause": verdict.cause,
         "confidence": verdict.confidence,
         "runner_up": verdict.runner_up,
@@ -73,21 +85,14 @@ def write_report(
         "references": dict(report.references),
         "findings": [{"fault": each.fault, "sentence": each.where, "remedy": each.change} for each in report.findings],
         "step": verdict.step,
-        "signals": signals,
     }
-    if report.fix is not None and fix is not None:
-        _write_fix(folder, report.fix, fix)
-    else:
-        (folder / FIX).unlink(missing_ok=True)  # an earlier diagnosis may have found one
-    write(folder / PICTURE, png(picture(report)))
-    write_json(folder / VERDICT, content)
 
 
-def command(folder: Path, report: Report) -> str | None:
-    """Return the command that trains with the fix, or None if there is no setting to change."""
+def command(folder: Path, report: Report) -> list[str]:
+    """Return the words of the command that trains with the fix; none if there is no setting to change."""
     if report.fix is None or report.fix.overlay is None:
-        return None
-    return f"unstall fit -c {folder / 'config.yaml'} -c {folder / FIX}"
+        return []
+    return ["fit", f"--config={folder / CONFIG}", f"--config={folder / FIX}"]
 
 
 def table(report: Report) -> str:
@@ -109,8 +114,14 @@ def table(report: Report) -> str:
     return "\n".join(lines)
 
 
-def summary(folder: Path, report: Report) -> str:
-    """Return what the terminal shows: sentence, evidence, table, fix, command, and what is left open."""
+def summary(folder: Path, report: Report, program: str = "unstall") -> str:
+    """Return what the terminal shows: sentence, evidence, table, fix, command, and what is left open.
+
+    Args:
+        folder: The run's.
+        report: On it.
+        program: What to type to run this program.
+    """
     verdict = report.verdict
     lines = [f"{verdict.cause.value} ({verdict.confidence:.0%} sure): {verdict.sentence}."]
     if verdict.runner_up is not None:
@@ -127,8 +138,8 @@ def summary(folder: Path, report: Report) -> str:
         lines.append(f"No change helped{': ' + verdict.remedy if verdict.remedy else ''}.")
     else:
         lines.append(f"Smallest change that helps: {report.fix.change}.")
-    if take is not None:
-        lines.append(f"Take it:\n  {take}")
+    if take:
+        lines.append(f"Take it:\n  {program} {shlex.join(take)}")
     return "\n".join(lines)
 
 
@@ -169,7 +180,8 @@ def _write_fix(folder: Path, fix: Fork, overlay: Mapping[str, Any]) -> None:
     effect = f"held-out loss {_number(fix.before.loss)} -> {_number(fix.after.loss)}"
     if fix.before.accuracy is not None and fix.after.accuracy is not None:
         effect += f", accuracy {fix.before.accuracy:.3f} -> {fix.after.accuracy:.3f}"
-    text = f"# unstall fit -c {folder / 'config.yaml'} -c {folder / FIX}\n# {fix.change}: {effect} in a short trial\n"
+    words = shlex.join(["fit", "-c", str(folder / CONFIG), "-c", str(folder / FIX)])
+    text = f"# unstall {words}\n# {fix.change}: {effect} in a short trial\n"
     write(folder / FIX, text + yaml.safe_dump(dict(overlay), sort_keys=False))
 
 
