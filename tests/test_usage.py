@@ -45,9 +45,7 @@ def test_a_command_is_left_to_the_command_line(words: list[str]) -> None:
     assert usage.answer(words) is None
 
 
-def test_a_projects_own_command_is_described_by_its_own_words(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_projects_own_command_is_described_by_its_own_words(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "usage_of_mine").mkdir()
     (tmp_path / "usage_of_mine" / "tool.py").write_text(
         'raise RuntimeError("not to be imported")\ndef main(options):\n    """Sort the galaxies.\n\n    More."""\n'

@@ -50,7 +50,7 @@ class Line(pl.LightningModule):
 
     def training_step(self, batch: Any, batch_idx: int) -> torch.Tensor:
         loss = torch.nn.functional.mse_loss(self.layer(batch[0]), batch[0])
-        self.losses.append(float(loss))
+        self.losses.append(float(loss.detach()))
         if self.logs:
             self.log(self.logs, loss, on_step=False, on_epoch=True)
         return loss

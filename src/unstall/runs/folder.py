@@ -79,12 +79,11 @@ def locate(path: str | Path, argument: str = "ckpt_path") -> Place:
         alone = place.relative_to(here) if place.is_relative_to(here) else place
         return Place(run, run.folder / place.relative_to(folder) if run else alone)
     if not place.is_dir():
-        raise UsageError(
-            f"{argument}={path}: no such run, experiment or checkpoint; give one{such_as(newest_checkpoint())}"
-        )
+        raise UsageError(f"{argument}={path}: no such file, run or experiment; give one{such_as(newest_checkpoint())}")
     if not (place / CONFIG).is_file() and not (place / LAST).is_file():
         raise UsageError(
-            f"{argument}={path}: not a run, it holds neither {CONFIG} nor {LAST}; give one{such_as(newest_run())}"
+            f"{argument}={path}: not a run folder, it holds neither {CONFIG} nor {LAST}; "
+            f"give one{such_as(newest_run())}"
         )
     return Place(Run(_shown(place)))
 
