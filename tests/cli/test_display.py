@@ -52,11 +52,13 @@ def test_the_bar_shows_what_the_epoch_came_to_and_is_off_without_a_terminal(
     assert bar.is_disabled
     monkeypatch.setattr(sys, "stdout", Terminal())
     monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv("COLUMNS", "80")
     bar = ProgressBar()
     bar.setup(trainer, module, "fit")
     assert bar.is_enabled
     measured = {"val_auroc": torch.tensor(0.75), "train_loss": torch.tensor(0.5), "train_loss_step": torch.tensor(9.0)}
     monkeypatch.setattr(pl.Trainer, "callback_metrics", measured)
+    assert "ProcessingSpeedColumn" not in {type(column).__name__ for column in bar.configure_columns(trainer)}
     bar.on_train_epoch_end(trainer, module)
     assert bar.get_metrics(trainer, module) == {"train_loss": "0.5000", "val_auroc": "0.7500"}
 

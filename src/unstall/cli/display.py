@@ -10,9 +10,10 @@ from typing import Any
 
 import pytorch_lightning as pl
 from pytorch_lightning.callbacks import RichProgressBar
-from pytorch_lightning.callbacks.progress.rich_progress import RichProgressBarTheme
+from pytorch_lightning.callbacks.progress.rich_progress import ProcessingSpeedColumn, RichProgressBarTheme
 from pytorch_lightning.profilers import PassThroughProfiler
 from rich import get_console
+from rich.progress import BarColumn
 
 from unstall.runs import number, ordered
 
@@ -39,6 +40,8 @@ class ProgressBar(RichProgressBar):
 
     MOST = 6
     """Metrics beside the bar: the rest would wrap it."""
+    WIDE = 120
+    """Columns of a terminal that holds the metrics beside all that Lightning shows."""
 
     def __init__(self, refresh_rate: int = 4, every_n_batches: int = 20) -> None:
         super().__init__(refresh_rate=refresh_rate, theme=RichProgressBarTheme(metrics_text_delimiter="\n"))
@@ -52,6 +55,23 @@ class ProgressBar(RichProgressBar):
         console = get_console()
         if not console.is_terminal and not console.is_jupyter:
             self.disable()
+
+    def configure_columns(self, trainer: pl.Trainer) -> list[Any]:
+        """Leave room for the metrics in a terminal of the usual width."""
+        columns: list[Any] = super().configure_columns(trainer)
+        if get_console().width >= self.WIDE:
+            return columns
+        for column in columns:
+            if isinstance(column, BarColumn):
+                column.bar_width = 12
+        return [column for column in columns if not isinstance(column, ProcessingSpeedColumn)]
+
+    def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Count epochs from one, as the line after each does."""
+        super().on_train_epoch_start(trainer, pl_module)
+        if self.progress is not None and self.train_progress_bar_id is not None:
+            epochs = f"/{trainer.max_epochs}" if (trainer.max_epochs or -1) > 0 else ""
+            self.progress.update(self.train_progress_bar_id, description=f"Epoch {trainer.current_epoch + 1}{epochs}")
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int

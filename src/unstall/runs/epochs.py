@@ -1,7 +1,6 @@
 """One line an epoch: what was measured in it, whatever its names."""
 
 import re
-import time
 from collections.abc import Mapping
 from typing import Any
 
@@ -26,11 +25,10 @@ class EpochLines(Callback):
         self._total: Tensor | None = None
         self._batches = 0
         self._logs_training = False
-        self._began = 0.0
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Start the clock."""
-        self._began, self._total, self._batches = time.perf_counter(), None, 0
+        """Begin the epoch's mean."""
+        self._total, self._batches = None, 0
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -59,7 +57,7 @@ class EpochLines(Callback):
         number = str(trainer.current_epoch + 1)
         if epochs is not None and epochs > 0:
             number = f"{number:>{len(str(epochs))}}/{epochs}"
-        pl_module.print(f"epoch {number}  {in_words(new)}  {time.perf_counter() - self._began:.1f} s")
+        pl_module.print(f"epoch {number}  {in_words(new)}")
 
 
 def ordered(metrics: Mapping[str, Any]) -> dict[str, Any]:
