@@ -108,7 +108,7 @@ def test_the_finder_and_the_diagnosis_come_to_one_document_too(place: Path, capf
     assert {name: report[name] for name in ("cause", "fix", "forks")} == {
         name: kept[name] for name in ("cause", "fix", "forks")
     }
-    assert report["next"].startswith("unstall fit --config=")
+    assert report["next"].startswith("unstall fit -c ")
 
 
 def test_what_processes_print_is_not_in_the_document(capfd: pytest.CaptureFixture[str]) -> None:

@@ -66,11 +66,11 @@ def test_table_and_summary_show_every_fork_the_fix_and_its_command(tmp_path: Pat
     text = summary(tmp_path, report())
     assert "90% sure" in text
     assert "move = 50 (threshold 2.5)" in text
-    words = ["fit", f"--config={tmp_path}/config.yaml", f"--config={tmp_path}/fix.yaml"]
+    words = ["fit", "-c", f"{tmp_path}/config.yaml", "-c", f"{tmp_path}/fix.yaml"]
     assert command(tmp_path, report()) == words
     assert f"  unstall {' '.join(words)}" in text.splitlines()
     spaced = summary(Path("a b"), report(), "python -m unstall")
-    assert "  python -m unstall fit '--config=a b/config.yaml' '--config=a b/fix.yaml'" in spaced.splitlines()
+    assert "  python -m unstall fit -c 'a b/config.yaml' -c 'a b/fix.yaml'" in spaced.splitlines()
     assert command(tmp_path, report(fix=False)) == []
     assert "No change helped: lower it." in summary(tmp_path, report(fix=False))
 

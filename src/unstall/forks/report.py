@@ -94,7 +94,7 @@ def command(folder: Path, report: Report) -> list[str]:
     """Return the words of the command that trains with the fix; none if there is no setting to change."""
     if report.fix is None or report.fix.overlay is None:
         return []
-    return ["fit", f"--config={folder / CONFIG}", f"--config={folder / FIX}"]
+    return ["fit", "-c", str(folder / CONFIG), "-c", str(folder / FIX)]
 
 
 def rows_of(report: Report) -> list[tuple[str, Fork]]:
