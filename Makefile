@@ -6,7 +6,10 @@ LOCK   ?=
 BIN     = $(VENV)/bin
 READY   = $(VENV)/.ready
 
-.PHONY: demo test test-fast check tensorboard benchmark fork lock clean
+.PHONY: help demo test test-fast check tensorboard benchmark fork lock clean
+
+help:                     ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 demo: $(READY)            ## train the lesson's runs and compare them
 	$(BIN)/unstall demo

@@ -2,6 +2,7 @@
 
 import importlib.util
 import re
+import subprocess
 import sys
 from pathlib import Path
 
@@ -51,6 +52,20 @@ def test_its_subcommands_exist() -> None:
     commands = set(re.findall(r"^unstall (\w+)", README, re.MULTILINE)) | set(re.findall(r"`unstall (\w+)", README))
     assert commands <= {*CLI.subcommands(), "demo"}
     assert {"fit", "lr_find", "diagnose", "demo"} <= commands
+
+
+def test_make_alone_lists_its_targets() -> None:
+    done = subprocess.run(["make"], cwd=ROOT, capture_output=True, text=True, check=True)
+    makefile = (ROOT / "Makefile").read_text()
+    described = set(re.findall(r"^([a-z-]+):.*## ", makefile, re.MULTILINE))
+    assert {line.split()[1] for line in done.stdout.splitlines()} == described
+    assert {"demo", "test", "fork"} <= described
+
+
+@pytest.mark.parametrize("text", [README, *DOCS])
+def test_its_commands_can_be_pasted(text: str) -> None:
+    commands = re.findall(r"^unstall .*", text, re.MULTILINE)
+    assert not [line for line in commands if "<" in line.partition("#")[0]]
 
 
 def test_its_make_targets_exist() -> None:

@@ -1,6 +1,7 @@
 """The lesson in one command: the same network, stalled twice, then trained; and a table of what happened."""
 
 import json
+import shlex
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,11 @@ CONFIGS = Path("configs")
 PICTURE = "lesson.png"
 SHORT = "--trainer.max_epochs=5"
 """Half of the configs' epochs show all there is to see: the whole demo takes two minutes on two cores."""
+
+HELP = """usage: unstall demo [--SETTING=VALUE ...]
+
+Trains the lesson's runs, diagnoses the two that stall, and prints what happened. It takes two minutes.
+Settings hold for every run: --trainer.max_epochs=2, --data.data_dir=/mnt/data, --logs_dir=/tmp/logs"""
 
 STEPS = (
     ("One rate is far too high", ["fit", "-c", "lr_too_high"]),
@@ -50,7 +56,7 @@ class Row:
 
 
 def main(options: list[str]) -> None:
-    """The command `unstall demo`: run the lesson and print its table.
+    """Train the lesson's runs, diagnose the stalled ones, and print what happened (two minutes).
 
     Args:
         options: Settings for every run, such as `--data.data_dir=...` or `--trainer.max_epochs=2`.
@@ -58,6 +64,9 @@ def main(options: list[str]) -> None:
     Raises:
         UsageError: The configs are not there.
     """
+    if {"-h", "--help"} & set(options):
+        print(HELP)
+        return
     if not CONFIGS.is_dir():
         raise UsageError(
             f"{CONFIGS}: no such folder in {Path.cwd()}; clone the project, if you have not yet, and go to its folder"
@@ -68,11 +77,11 @@ def main(options: list[str]) -> None:
     folders = []
     for number, (title, (stage, flag, config, *rest)) in enumerate(STEPS, start=1):
         arguments = [stage, flag, str(CONFIGS / f"{config}.yaml"), *rest, *options]
-        console.print(f"\n[bold]{number}. {title}[/bold]\n[dim]$ {command} {' '.join(arguments)}[/dim]")
+        console.print(f"\n[bold]{number}. {title}[/bold]\n[dim]$ {command} {shlex.join(arguments)}[/dim]")
         folders.append(run(arguments))
     console.print(f"\n[bold]{len(STEPS) + 1}. Why the first two stalled, and what helps: remedies tried[/bold]")
     for folder in folders[:2]:
-        console.print(f"[dim]$ {command} diagnose {folder}[/dim]", soft_wrap=True)
+        console.print(f"[dim]$ {command} {shlex.join(['diagnose', str(folder)])}[/dim]", soft_wrap=True)
         run(["diagnose", str(folder), *options])
     rows = [read_row(folder) for folder in folders]
     console.print()
@@ -81,11 +90,11 @@ def main(options: list[str]) -> None:
         console.print(f"[bold]{row.experiment}[/bold]: {row.verdict}")
     logs = folders[0].parent.parent
     write(logs / PICTURE, png(curves(folders)))
-    before, _, _ = command.rpartition("unstall")
-    tensorboard = f"{before}tensorboard{'.main' if before.endswith('-m ') else ''}"
+    tensorboard = program("tensorboard", "tensorboard.main")
+    best = f"--ckpt_path={Run(folders[2]).best}"
     console.print(f"\nthe picture:    {logs / PICTURE}", soft_wrap=True)
-    console.print(f"all the curves: {tensorboard} --logdir={logs}", soft_wrap=True)
-    console.print(f"test the best:  {command} test --ckpt_path={Run(folders[2]).best}", soft_wrap=True)
+    console.print(f"all the curves: {tensorboard} {shlex.join([f'--logdir={logs}'])}", soft_wrap=True)
+    console.print(f"test the best:  {command} {shlex.join(['test', best])}", soft_wrap=True)
     console.print(f"try a rate:     {command} fit --model.optimizer.lr=0.1", soft_wrap=True)
 
 

@@ -29,6 +29,7 @@ if TYPE_CHECKING:  # for type checkers and editors; a test holds the three lists
     from unstall.runs import (
         Checkpoints,
         Curves,
+        EpochLines,
         History,
         Mean,
         Mistakes,
@@ -52,6 +53,7 @@ __all__ = [
     "Checkpoints",
     "Curves",
     "Diagnosis",
+    "EpochLines",
     "EpochSampler",
     "Fault",
     "Finding",
@@ -107,7 +109,8 @@ _ROOMS = {
     "errors": "UsageError",
     "find": "LearningRateSearch find_learning_rate",
     "forks": "Fork Report fork screening_steps",
-    "runs": "Checkpoints Curves History Mean Mistakes Predictions Run RunLogger png read_metrics training_curves write",
+    "runs": "Checkpoints Curves EpochLines History Mean Mistakes Predictions Run RunLogger png read_metrics "
+    "training_curves write",
     "trials": "LearningRate Outcome Score State Variant quiet race",
     "watch": "STALLS Cause Diagnosis Meter Signals Verdict name_cause",
 }

@@ -2,7 +2,10 @@
 
 import os
 import signal
+import sys
 from types import FrameType
+
+from unstall.usage import answer
 
 
 def _end(signum: int, frame: FrameType | None) -> None:
@@ -12,7 +15,12 @@ def _end(signum: int, frame: FrameType | None) -> None:
 
 
 def main() -> None:
-    """Run the command line; see `unstall.cli.main`."""
+    """Run the command line; see `unstall.cli.main`. What needs no command is answered before anything is loaded."""
+    said = answer(sys.argv[1:])
+    if said is not None:
+        text, code = said
+        print(text, file=sys.stderr if code else sys.stdout)
+        raise SystemExit(code)
     handlers = {signum: signal.getsignal(signum) for signum in (signal.SIGINT, signal.SIGTERM)}
     for signum, handler in handlers.items():
         if handler != signal.SIG_IGN:  # a shell's background job, or `nohup`

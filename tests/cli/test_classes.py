@@ -7,7 +7,7 @@ import pytest
 import yaml
 from jsonargparse import Namespace
 
-from unstall.cli.classes import classes_given, without_foreign_arguments
+from unstall.cli.classes import classes_given, why_not_loaded, without_foreign_arguments
 from unstall.cli.entry import main
 
 BASE = """
@@ -134,3 +134,33 @@ def test_one_class_by_two_names_is_one_class() -> None:
     assert without_foreign_arguments(defaults(), {"model": "collections.Counter"}).model is None
     assert without_foreign_arguments(defaults(), {"model": "no.such.Class"}) == defaults(), "the parser says so"
     assert without_foreign_arguments(defaults(), {"model.lr": "1", "no.such": "x"}) == defaults()
+
+
+@pytest.mark.parametrize(
+    ("code", "said"),
+    [
+        (
+            "import no_such_package_x",
+            "line 1: ModuleNotFoundError: No module named 'no_such_package_x'; install no_such_p",
+        ),
+        ("\n\ndef f(a: Optionl): pass", "line 3: NameError: name 'Optionl' is not defined; mend it"),
+        ("class Net(", "line 1: SyntaxError: '(' was never closed; mend it"),
+        ("def g():\n    1 / 0\ng()", "line 2: ZeroDivisionError: division by zero; mend it"),
+    ],
+)
+def test_a_module_that_does_not_load_is_told_with_its_place(
+    code: str, said: str, place: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (place / "broken_of_mine.py").write_text(code)
+    for words in (["--model=broken_of_mine.Net"], ["-c", "more.yaml"]):
+        (place / "more.yaml").write_text("model: {class_path: broken_of_mine.Net}")
+        with pytest.raises(SystemExit) as end:
+            main(["fit", "-c", "mine.yaml", *words])
+        assert end.value.code == 2
+        (line,) = capsys.readouterr().err.splitlines()
+        assert line.startswith(f"unstall: error: model=broken_of_mine.Net: broken_of_mine.py, {said}")
+    assert not (place / "logs").exists()
+
+
+def test_a_module_that_is_not_there_or_loads_has_no_such_reason() -> None:
+    assert why_not_loaded({"model": "no_such_module_x.Net", "data": "collections.abc.Nothing", "x": "a b.c"}) is None

@@ -6,7 +6,16 @@ import pytest
 import torch
 import yaml
 
-from unstall.cli.going_on import TakenUp, check_agreement, folder_of, take_up, take_up_for_diagnosis, with_run_configs
+from unstall.cli.going_on import (
+    TakenUp,
+    check_agreement,
+    folder_of,
+    logs_in,
+    take_up,
+    take_up_for_diagnosis,
+    with_newest_runs,
+    with_run_configs,
+)
 from unstall.errors import UsageError
 
 FORMER = "trainer: {callbacks: [{class_path: unstall.monitor.Diagnosis}]}\n"
@@ -100,3 +109,31 @@ def test_what_contradicts_the_checkpoint_is_refused_but_for_places() -> None:
     with pytest.raises(UsageError, match=r"max_steps=20: .* trained for 20 steps; .* --trainer.max_steps=40"):
         check_agreement("fit", "x.ckpt", checkpoint, "{model: {x: .nan}, trainer: {max_steps: 20}}", None)
     check_agreement("fit", "x.ckpt", {"epoch": 5}, "{}", 1)  # plain Lightning's: it says nothing of a config
+
+
+def test_an_experiment_means_its_newest_run(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(run.parents[2])
+    (run.parent / "s").mkdir()
+    (run.parent / "s" / "config.yaml").write_text(FORMER)  # newer, and a mere search
+    for words, replaced in [
+        (["diagnose", "e"], ["diagnose", "logs/e/r"]),
+        (["diagnose", "logs/e", "--verify=true"], ["diagnose", "logs/e/r", "--verify=true"]),
+        (["diagnose", "--run=e"], ["diagnose", "--run=logs/e/r"]),
+        (["test", "--ckpt_path", "e"], ["test", "--ckpt_path", "logs/e/r"]),
+        (["fit", "--ckpt_path=e"], ["fit", "--ckpt_path=logs/e/r"]),
+    ]:
+        found, (note,) = with_newest_runs(words)
+        assert found == replaced
+        assert note.endswith(": its newest run, logs/e/r")
+    for words in (["diagnose", "logs/e/r"], ["test", "--ckpt_path=nothing"], ["diagnose", ".."], ["fit", "-c", "e"]):
+        assert with_newest_runs(words) == (words, [])
+
+
+def test_experiments_lie_where_the_command_line_or_the_base_config_says(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "base.yaml").write_text("logs_dir: elsewhere\n")
+    (tmp_path / "pyproject.toml").write_text('[tool.unstall]\nconfig = "base.yaml"\n')
+    assert logs_in(["fit"]) == Path("elsewhere")
+    assert logs_in(["fit", "--logs_dir=here"]) == Path("here")

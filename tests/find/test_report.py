@@ -48,7 +48,7 @@ def test_files(tmp_path: Path) -> None:
     assert "a callback sets it" in (tmp_path / "lr_find.yaml").read_text()
     found = json.loads((tmp_path / "lr_find.json").read_text())
     assert list(found)[:4] == ["learning_rate", "leader", "noise", "usable"]
-    assert list(found)[4:] == ["diverges_at", "lightning_suggestion", "range_test", "race"]
+    assert list(found)[4:] == ["diverges_at", "lightning_suggestion", "range_test", "race", "configured", "fit_steps"]
     assert found["range_test"][0].keys() == {"learning_rate", "loss", "smoothed_loss"}
     assert found["race"][0] == dataclasses.asdict(search.race[0])
     assert found["race"][-1]["expected_loss"] is None
@@ -57,26 +57,42 @@ def test_files(tmp_path: Path) -> None:
     assert (tmp_path / "lr_find.png").read_bytes()[:4] == b"\x89PNG"
 
 
-def test_the_table_names_both_picks() -> None:
+def test_the_table_says_why_each_rate_won_or_lost() -> None:
     text = printed(make_search())
-    assert "picked" in text
-    assert "3.0e-03" in text
-    assert "diverges" in text
+    assert "1.0e-01 │ 0.750 │ picked: won the race with the lowest loss" in text
+    assert "1.0e+00 │ - │ diverged" in text
+    assert "Rates that train well: 3.2e-02 to 1.0e-01." in text
+    assert "Lightning's own suggestion: 3.0e-03." in text
     assert "noise" not in text
 
 
 def test_the_table_says_why_the_winner_of_the_race_is_not_the_pick() -> None:
     text = printed(dataclasses.replace(make_search(), learning_rate=0.0032, noise=0.21))
-    assert "3.2e-03 │ 0 │ - │ picked" in text
-    assert "1.0e-01 │ 40 │ 0.750 │ led" in text
-    assert "At 1.0e-01, 21% of the loss is noise" in text
+    assert "3.2e-03 │ - │ picked: did not race" in text
+    assert "1.0e-01 │ 0.750 │ won the race with the lowest loss, but is too high for a fit" in text
+    assert "1.0e-01 won the race, but when it is lowered 21% of its loss goes away at once" in text
+
+
+def test_the_picture_answers_in_its_title_explains_every_mark_and_leaves_no_half_empty() -> None:
+    search = dataclasses.replace(make_search(), learning_rate=0.032, noise=0.2, configured=1e-5)
+    figure = draw(search)
+    (axes,) = figure.axes
+    assert figure.get_suptitle() == "Train with a learning rate of 3.2e-02"
+    assert axes.get_title(loc="left").replace("\n", " ").startswith("1.0e-01 won the race, but")
+    drawn = {line.get_label() for line in axes.lines if not str(line.get_label()).startswith("_")}
+    (legend,) = figure.legends
+    assert {text.get_text() for text in legend.get_texts()} == {*drawn, "trains well"}
+    assert {"picked", "won the race", "configured: 1.0e-05, off to the left"} <= drawn
+    assert "Lightning's own suggestion: 3.0e-03, off to the left" in drawn
+    low, high = axes.get_xlim()
+    raced = [math.log10(rate.learning_rate) for rate in search.race]
+    assert (max(raced) - min(raced)) / (math.log10(high) - math.log10(low)) > 0.5
 
 
 @pytest.mark.parametrize(("offset", "scale"), [(0.0, "log"), (5.0, "linear")])
 def test_the_picture_shows_negative_losses_too(offset: float, scale: str) -> None:
     (axes,) = draw(make_search(offset)).axes
     assert axes.get_yscale() == scale
-    assert [line.get_label() for line in axes.lines][1] == "range test: loss while the rate rises"
 
 
 def test_tensorboard_shows_both_curves_over_the_rate(tmp_path: Path) -> None:

@@ -1,3 +1,4 @@
+import shlex
 from pathlib import Path
 
 from unstall.runs.closing import closing_words
@@ -13,3 +14,26 @@ def test_closing_words_name_the_best_epoch_and_the_command(tmp_path: Path) -> No
     assert command.endswith(f"unstall test --ckpt_path={tmp_path}/checkpoints/best.ckpt")
     assert closing_words([], Path("r"), "unstall") == ["to test it:  unstall test --ckpt_path=r/checkpoints/last.ckpt"]
     assert closing_words([], Path("r"), "unstall", testable=False) == []
+
+
+def test_a_run_without_a_validation_loss_ends_with_its_last_epoch() -> None:
+    rows = [{"epoch": 0, "step": 5, "seed": 0, "loss/val_mse": 3.0}, {"epoch": 1, "step": 10, "loss/val_mse": 2.0}]
+    assert closing_words(rows, Path("r"), "unstall", testable=False) == ["last epoch, 2: loss/val_mse 2.000"]
+
+
+def test_what_is_to_be_beaten_and_the_verdict_are_said_and_commands_can_be_pasted() -> None:
+    references = {"always the best constant": {"loss": 2.3026, "accuracy": 0.1}, "a linear model": {"accuracy": 0.92}}
+    words = closing_words(
+        [], Path("my logs/e/r"), "unstall", verdict="learning rate too high", doubtful=True, references=references
+    )
+    beaten, verdict, *commands = words
+    assert beaten == (
+        "to be beaten: always the best constant reaches loss 2.303, accuracy 0.1000; "
+        "a linear model reaches accuracy 0.9200"
+    )
+    assert verdict == "verdict:     learning rate too high"
+    assert [shlex.split(line.partition(":")[2]) for line in commands] == [
+        ["unstall", "diagnose", "my logs/e/r"],
+        ["unstall", "lr_find", "-c", "my logs/e/r/config.yaml", "--fit=true"],
+        ["unstall", "test", "--ckpt_path=my logs/e/r/checkpoints/last.ckpt"],
+    ]

@@ -19,8 +19,10 @@ from unstall.runs.folder import (
     check_writable,
     locate,
     newest_checkpoint,
+    newest_run,
     put_before_now,
     reserve,
+    such_as,
 )
 
 
@@ -64,13 +66,37 @@ def test_logger_makes_no_folder_until_it_is_needed(tmp_path: Path) -> None:
 
 
 def test_newest_checkpoint_is_the_run_trained_last(tmp_path: Path) -> None:
-    assert "<run>" in str(newest_checkpoint(tmp_path))
+    assert newest_checkpoint(tmp_path) is None
     for age, name in enumerate(("b", "a")):
         file = tmp_path / "e" / name / BEST
         file.parent.mkdir(parents=True)
         file.write_bytes(b"")
         os.utime(file, (age, age))
     assert newest_checkpoint(tmp_path) == tmp_path / "e" / "a" / BEST
+
+
+def test_the_newest_run_is_known_by_its_name_and_one_that_trained_comes_first(tmp_path: Path) -> None:
+    assert newest_run(tmp_path) is None
+    for name, files in {
+        "e/20260101-000001": (CONFIG, LAST),
+        "e/20260101-000002": (CONFIG, "hparams.yaml"),
+        "e/20260101-000003": (CONFIG, "lr_find.yaml"),
+        "f/20260101-000009": (CONFIG,),
+        "g/20260101-000010": ("metrics.csv",),
+    }.items():
+        for file in files:
+            (tmp_path / name / file).parent.mkdir(parents=True, exist_ok=True)
+            (tmp_path / name / file).touch()
+    assert newest_run(tmp_path, "e") == tmp_path / "e" / "20260101-000002"
+    assert newest_run(tmp_path, "e", trained=True) == tmp_path / "e" / "20260101-000001"
+    assert newest_run(tmp_path, "f") == tmp_path / "f" / "20260101-000009"
+    assert newest_run(tmp_path, "f", trained=True) is None
+    assert newest_run(tmp_path, "g") is None
+
+
+def test_an_example_is_something_that_is_there() -> None:
+    assert such_as(Path("logs/e/r")) == ", such as logs/e/r"
+    assert such_as(None) == "; there is none yet: unstall fit makes one"
 
 
 def test_a_full_disk_is_refused_with_what_is_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

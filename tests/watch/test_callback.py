@@ -210,6 +210,8 @@ def test_of_manual_optimization_the_first_step_is_looked_at(tmp_path: Path, caps
     for module, lines in (Lit(0.1, automatic=False), 0), (Softmax(0.1, automatic=False), 1):
         fit(tmp_path, module, Diagnosis(), max_epochs=1)
         assert capsys.readouterr().out.count("Before the first step") == lines
+    fit(tmp_path, Softmax(0.1, automatic=False), Diagnosis(), fast_dev_run=True)  # which is there to find that
+    assert capsys.readouterr().out.count("Before the first step") == 1
 
 
 def test_lazy_layers_are_watched_from_their_first_step_and_no_optimizer_is_left_alone(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ import pytest
 from unstall.audit import Site
 from unstall.causes import FAULTS, Finding
 from unstall.watch.causes import Cause
-from unstall.watch.conclusion import conclude
+from unstall.watch.conclusion import conclude, on_few_batches
 from unstall.watch.rules import SPEAK, Verdict
 from unstall.watch.signals import Signals
 
@@ -81,3 +81,16 @@ def test_without_a_reference_a_suspicion_needs_a_stall() -> None:
     said = conclude(HEALTHY, at(0.9, None), [SUSPICIOUS])
     assert (said.cause, said.runner_up) == (Cause.UNSURE, None)
     assert "nothing is known that the loss could be compared with" in said.sentence
+
+
+@pytest.mark.parametrize(
+    ("batches", "few"), [(1, "one batch"), (1.0, "one batch"), (3, "3 batches"), (0.25, "25% of the")]
+)
+def test_of_a_few_batches_again_and_again_there_is_no_verdict(batches: float, few: str) -> None:
+    for verdict in (STALLED, HEALTHY):
+        said = on_few_batches(verdict, at(0.01), batches)
+        assert (said.cause, said.stalled, said.remedy) == (Cause.UNSURE, False, "")
+        assert few in said.sentence
+        assert "its loss went from 1 to 0.01" in said.sentence
+    fault = conclude(STALLED, at(0.99), [CERTAIN])
+    assert on_few_batches(fault, at(0.99), batches) is fault

@@ -7,10 +7,13 @@ one's own, wrong for a base that was not written for that class (`batch_size: 12
 import importlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from traceback import extract_tb
 from typing import Any
 
 import yaml
 from jsonargparse import Namespace
+
+from unstall.cli.project import base_configs
 
 
 def classes_given(args: list[str]) -> dict[str, str]:
@@ -54,6 +57,45 @@ def without_foreign_arguments(defaults: Namespace, given: Mapping[str, str]) -> 
             else:
                 place[last] = None
     return defaults
+
+
+def why_not_loaded(named: Mapping[str, str]) -> str | None:
+    """Return why the module of a class cannot be imported although it is there, in one line; None if all can be.
+
+    Args:
+        named: The class of each setting, as `classes_given` returns them. They are imported.
+    """
+    for name, path in named.items():
+        module = path.rpartition(".")[0]
+        if not module or not all(part.isidentifier() for part in path.split(".")):
+            continue
+        try:
+            importlib.import_module(module)
+        except Exception as error:  # whatever a module of theirs raises
+            missing = error.name if isinstance(error, ModuleNotFoundError) else None
+            if missing is not None and f"{module}.".startswith(f"{missing}."):
+                continue  # there is no such module, as the parser says
+            what = getattr(error, "msg", error)  # of a SyntaxError, without the place
+            remedy = f"install {missing}, or leave out its import" if missing else "mend it"
+            return f"{name}={path}: {_place_of(error)}: {type(error).__name__}: {what}; {remedy}"
+    return None
+
+
+def classes_of_base() -> dict[str, str]:
+    """Return the class of each setting in the base configs."""
+    return {name: path for file in base_configs() for name, path in _classes_in(_settings(file))}
+
+
+def _place_of(error: Exception) -> str:
+    """File and line of the last step of theirs, or of anybody's, before an import failed."""
+    if isinstance(error, SyntaxError) and error.filename:
+        file, line = error.filename, error.lineno or 1
+    else:
+        frames = [frame for frame in extract_tb(error.__traceback__)[1:] if not frame.filename.startswith("<")]
+        theirs = [frame for frame in frames if not set(Path(frame.filename).parts) & {"site-packages", "importlib"}]
+        file, line = next(((frame.filename, frame.lineno or 1) for frame in reversed(theirs or frames)), ("?", 1))
+    place = Path(file)
+    return f"{place.relative_to(Path.cwd()) if place.is_relative_to(Path.cwd()) else place}, line {line}"
 
 
 def _settings(text: str) -> Any:

@@ -1,27 +1,37 @@
 """The commands: LightningCLI with a folder for each run, and every check before any work starts."""
 
 import re
+import shlex
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytorch_lightning as pl
 import yaml
-from jsonargparse import Namespace
-from pytorch_lightning.callbacks import Checkpoint, ProgressBar
 from pytorch_lightning.cli import ArgsType, LightningArgumentParser, LightningCLI
 from pytorch_lightning.utilities.model_helpers import is_overridden
 
 from unstall.cli.checks import blamed, check_loader, check_name, check_settings, first_batch, shortage_in
-from unstall.cli.classes import classes_given
+from unstall.cli.classes import classes_given, classes_of_base, why_not_loaded
 from unstall.cli.display import program
+from unstall.cli.documents import Document, of_diagnosis, of_evaluation, of_fit, of_search
 from unstall.cli.ending import ENDING
-from unstall.cli.going_on import TakenUp, check_agreement, folder_of, take_up, take_up_for_diagnosis, with_run_configs
+from unstall.cli.going_on import (
+    TakenUp,
+    check_agreement,
+    folder_of,
+    logs_in,
+    take_up,
+    take_up_for_diagnosis,
+    with_newest_runs,
+    with_run_configs,
+)
+from unstall.cli.last_words import last_words
 from unstall.cli.parser import Parser, check_config, options, usage_error_in
 from unstall.cli.project import base_configs, without_base
 from unstall.cli.received import admit, disagreement
 from unstall.cli.saved import SaveConfig, settings
-from unstall.cli.trainer import Trainer
+from unstall.cli.trainer import Trainer, without_what_is_off
 from unstall.errors import UsageError
 from unstall.runs import (
     CONFIG,
@@ -31,16 +41,15 @@ from unstall.runs import (
     RunLogger,
     check_architecture,
     check_writable,
-    closing_words,
     expanded,
     locate,
     newest_checkpoint,
     rank,
     read_metrics,
     stage_of,
+    such_as,
     write,
 )
-from unstall.watch import Diagnosis
 
 EVALUATIONS = ("validate", "test", "predict")
 LOADERS = {"validate": "val", "test": "test", "predict": "predict"}
@@ -54,6 +63,7 @@ class CLI(LightningCLI):
         self.checkpoint: dict[str, Any] | None = None
         self.run_name = run_name
         self.lock: Lock | None = None
+        self.document: Document | None = None
         defaults = {"default_config_files": base_configs(), "allow_abbrev": False}
         try:
             super().__init__(
@@ -78,8 +88,10 @@ class CLI(LightningCLI):
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Where runs go."""
-        parser.add_argument("--experiment", type=str, default="run", help="Runs lie in <logs_dir>/<experiment>/<run>.")
+        parser.add_argument("--experiment", type=str, default="run", help="The folder of its runs, in that of all.")
         parser.add_argument("--logs_dir", type=str, default="logs", help="The folder of all experiments.")
+        formats = "text, or json: one document on standard output (docs/json.md), all else on standard error."
+        parser.add_argument("--format", type=Literal["text", "json"], default="text", help=formats)
         parser.add_argument("--trust", action="store_true", help="Load whatever classes a run names that was sent.")
 
     def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
@@ -89,9 +101,15 @@ class CLI(LightningCLI):
         args = [re.sub("^-c(?=[^=])", "--config=", word) for word in args]  # -cmine.yaml
         for config in options(args, "--config", "-c"):
             check_config(config)
-        path = next(reversed(options(args, "--ckpt_path")), None)
         for word in (*options(args, "--ckpt_path", "--run"), *(args[1:2] if args[:1] == ["diagnose"] else ())):
             check_name("ckpt_path", word)
+        args, newest = with_newest_runs(args)
+        path = next(reversed(options(args, "--ckpt_path")), None)
+        if path is None and args[:1] and args[0] in EVALUATIONS and not {"--help", "-h", "--print_config"} & set(args):
+            raise UsageError(
+                f"ckpt_path: {args[0]} needs a checkpoint, a trained run or its experiment; give --ckpt_path"
+                f"{such_as(newest_checkpoint(logs_in(args)))}"
+            )
         taken = TakenUp(args, run_name=self.run_name)
         if args[:1] == ["diagnose"] and not {"--help", "-h"} & set(args):
             taken = take_up_for_diagnosis(args)
@@ -99,6 +117,7 @@ class CLI(LightningCLI):
             taken = take_up(args, path)
         self.lock = taken.lock  # held from here on, and let go of whatever comes
         taken, self.notes = admit(args, with_run_configs(taken))
+        self.notes = [*newest, *self.notes]
         self.checkpoint, self.run_name = taken.checkpoint, taken.run_name
         self.step = taken.step if args[:1] == ["fit"] else None
         words = without_base(taken.args)
@@ -110,6 +129,11 @@ class CLI(LightningCLI):
             self.config = parser.parse_args(words)
         except KeyError as error:  # what jsonargparse raises for an unknown group in a config file
             self._parser(args[0]).error(str(error))
+        except UsageError:
+            failure = why_not_loaded({**classes_of_base(), **classes_given(words[1:])})
+            if failure is None:
+                raise
+            raise UsageError(failure) from None
         stage = self.config.subcommand
         config = self.config[stage]
         if not 0 <= config.seed_everything < 2**32:  # NumPy's range
@@ -118,11 +142,6 @@ class CLI(LightningCLI):
         if self.checkpoint is not None:
             resolved = settings(self._parser(stage), config)
             check_agreement(stage, str(path), self.checkpoint, resolved, config.trainer.max_epochs)
-        elif stage in EVALUATIONS and path is None:
-            raise UsageError(
-                f"ckpt_path: {stage} needs a trained checkpoint or run folder; give it, such as "
-                f"--ckpt_path={newest_checkpoint(expanded(config.logs_dir))}"
-            )
 
     def _parse_ckpt_path(self) -> None:
         # Lightning lets a checkpoint's hyper-parameters win over the command line (#20801). Ours holds the config.
@@ -206,18 +225,12 @@ class CLI(LightningCLI):
         write(self.folder / CONFIG, settings(self._parser("fit"), self.config["fit"]))
 
     def after_fit(self) -> None:
-        """Say what came of it, and how to go on; a rehearsal (`fast_dev_run`) has left nothing to go on with."""
+        """Say what came of it, and how to go on."""
         ENDING.has_fitted()
-        if self.trainer.is_global_zero and self.trainer.loggers and not vars(self.trainer)["fast_dev_run"]:
-            callbacks = vars(self.trainer)["callbacks"]  # Lightning sets them without declaring them
-            watch = next((callback for callback in callbacks if isinstance(callback, Diagnosis)), None)
-            stalled = watch is not None and watch.verdict is not None and watch.verdict.stalled
-            testable = is_overridden("test_step", self.model) and (
-                self.datamodule is None or is_overridden("test_dataloader", self.datamodule)
-            )
-            for line in closing_words(read_metrics(self.folder / METRICS), self.folder, program(), stalled, testable):
+        self.document = of_fit(self.trainer, self.folder if self.trainer.loggers else None)
+        if self.trainer.is_global_zero and self.trainer.loggers:
+            for line in last_words(self.trainer, self.model, self.datamodule):
                 print(line)
-            print(self.folder)
 
     def before_lr_find(self) -> None:
         """Hand over the configuration, in which the setting of the rate is looked for."""
@@ -226,26 +239,29 @@ class CLI(LightningCLI):
 
     def after_lr_find(self) -> None:
         """Keep the config that was searched, say how to train with the result, or do it."""
+        assert isinstance(self.trainer, Trainer)
         logger = self.trainer.logger
         if not self.trainer.is_global_zero or not isinstance(logger, RunLogger):
+            self.document = of_search(self.trainer.search, self.trainer.overlay, None, [])
             return
         folder = Path(logger.log_dir)
         write(folder / CONFIG, settings(self._parser("lr_find"), self.config["lr_find"]))
         again = ["fit", f"--config={folder / CONFIG}", f"--config={folder / 'lr_find.yaml'}"]
+        self.document = of_search(self.trainer.search, self.trainer.overlay, folder, again)
         if self.config["lr_find"].fit:
             logger.finalize("success")
-            CLI(again, run_name=folder.name)
+            self.document["fit"] = CLI(again, run_name=folder.name).document
             return
-        print(f"to train with it:  {program()} {' '.join(again)}")
+        print(f"to train with it:  {program()} {shlex.join(again)}")
         print(folder)
 
     def after_diagnose(self) -> None:
         """Print the report; with `--verify`, train with the fix and add what came of it."""
-        from unstall.forks import FIX, read_signals, summary, write_report
+        from unstall.forks import FIX, command, read_signals, summary, write_report
 
         assert isinstance(self.trainer, Trainer)
-        found, folder = self.trainer.report, self.folder
-        print(summary(folder, found).replace("  unstall fit", f"  {program()} fit"))
+        found, folder, verified = self.trainer.report, self.folder, None
+        print(summary(folder, found, program()))
         if self.config["diagnose"].verify and found.fix is not None and found.fix.overlay is not None:
             trust = ["--trust"] if self.config["diagnose"].trust else []
             again = CLI(["fit", f"--config={folder / CONFIG}", f"--config={folder / FIX}", *trust])
@@ -254,29 +270,17 @@ class CLI(LightningCLI):
             write_report(folder, found, read_signals(folder), verified)
             for name in sorted(before.keys() & after.keys()):
                 print(f"verified: {name} {before[name]:.4g} -> {after[name]:.4g}")
+        self.document = of_diagnosis(found, folder, command(folder, found), verified)
         print(folder)
 
     def after_validate(self) -> None:
         """End with the run's folder."""
+        folder, path = self.folder if self.trainer.loggers else None, str(self._get(self.config, "ckpt_path"))
+        self.document = of_evaluation(str(self.subcommand), self.trainer, folder, path)
         if self.trainer.is_global_zero and self.trainer.loggers:
             print(self.folder)
 
     after_test = after_predict = after_validate
-
-
-def without_what_is_off(trainer: Namespace) -> dict[str, Any]:
-    """Return the arguments that leave out callbacks which a flag of the trainer switches off: Lightning refuses them.
-
-    Without a logger there is no run and no folder; Lightning would keep checkpoints in the current one.
-    """
-    kept = trainer.enable_checkpointing if not trainer.fast_dev_run else False
-    placed = trainer.default_root_dir or any(getattr(part, "dirpath", None) for part in trainer.callbacks)
-    arguments: dict[str, Any] = {}
-    if trainer.logger is False and kept is None and not placed:
-        kept = arguments["enable_checkpointing"] = False
-    flags = {ProgressBar: trainer.enable_progress_bar, Checkpoint: kept}
-    off = tuple(kind for kind, flag in flags.items() if flag is False)
-    return {**arguments, "callbacks": [part for part in trainer.callbacks if not isinstance(part, off)]}
 
 
 def _last(folder: Path) -> dict[str, float]:

@@ -1,5 +1,6 @@
 """The program: one command, and one line for whatever a user can mend."""
 
+import contextlib
 import errno
 import logging
 import os
@@ -13,6 +14,7 @@ import torch
 from lightning_fabric.utilities.exceptions import MisconfigurationException
 
 from unstall.cli.commands import CLI
+from unstall.cli.documents import Document, alone_on_stdout, is_asked_for
 from unstall.cli.ending import ENDING, unbroken_streams
 from unstall.cli.parser import UNLOADABLE, usage_error_in
 from unstall.cli.places import run_around
@@ -24,22 +26,37 @@ from unstall.runs import rank
 def main(args: list[str] | None = None) -> None:
     """Run one command; what a user can mend is one line on standard error, and exit code 2.
 
+    With `--format=json` standard output gets one document, whatever happens: the result, or `error`.
+
     Args:
         args: The command line without the program's name; `sys.argv` if left out.
     """
     args = sys.argv[1:] if args is None else args
-    with unbroken_streams(), ENDING.awaited(args):
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(unbroken_streams())
+        say = stack.enter_context(alone_on_stdout()) if is_asked_for(args) else None
+        stack.enter_context(ENDING.awaited(args))
         prepare()
-        _run(args)
+        try:
+            document = _run(args)
+        except BaseException as error:
+            if say is not None and rank() == 0:
+                code = error.code if isinstance(error, SystemExit) else 1
+                why = error.__cause__ if isinstance(error, SystemExit) and error.__cause__ else error
+                said = str(why) if isinstance(why, UsageError) else f"{type(why).__name__}: {why}"
+                say({"command": args[0], "error": said, "exit_code": code})
+            raise
+        if say is not None and document is not None and rank() == 0:
+            say(document)
 
 
-def _run(args: list[str]) -> None:
+def _run(args: list[str]) -> Document | None:
     try:
         own = commands()
         if args and args[0] in own:
             own[args[0]]()(args[1:])
-        else:
-            CLI(args)
+            return None
+        return CLI(args).document
     except UsageError as error:
         fail(str(error))
     except MisconfigurationException as error:
@@ -74,6 +91,7 @@ def prepare() -> None:
     for name in ("pytorch_lightning", "lightning_fabric"):  # "Seed set to 0", "GPU available: False", tips
         for logger in (name, f"{name}.utilities.rank_zero", f"{name}.utilities.seed"):
             logging.getLogger(logger).setLevel(logging.WARNING)
+    logging.getLogger("pytorch_lightning.profilers").setLevel(logging.INFO)  # what was measured is asked for
     # Lightning's own: it asks torch's pytrees the old way, and means well about loaders and folders.
     warnings.filterwarnings("ignore", message=".isinstance.treespec, LeafSpec")
     warnings.filterwarnings("ignore", message=".*does not have many workers")
@@ -90,6 +108,7 @@ def prepare() -> None:
 
 def fail(message: str) -> NoReturn:
     """Print one line and leave with exit code 2."""
+    line = " ".join(message.split())
     if rank() == 0:
-        print(f"unstall: error: {' '.join(message.split())}", file=sys.stderr)
-    raise SystemExit(2)
+        print(f"unstall: error: {line}", file=sys.stderr)
+    raise SystemExit(2) from UsageError(line)

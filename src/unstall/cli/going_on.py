@@ -1,6 +1,7 @@
 """Going on from a run: what its checkpoint and its config put before the words that were typed."""
 
 from dataclasses import dataclass, replace
+from glob import escape
 from pathlib import Path
 from typing import Any
 
@@ -8,9 +9,22 @@ import yaml
 
 from unstall.cli.checks import check_checkpoint
 from unstall.cli.parser import flat, options, without
-from unstall.cli.project import with_present_names
+from unstall.cli.project import base_configs, with_present_names
 from unstall.errors import UsageError
-from unstall.runs import BEST, CONFIG, LAST, PLACES, Lock, epochs_in, find_and_load, locate, rank
+from unstall.runs import (
+    BEST,
+    CONFIG,
+    LAST,
+    PLACES,
+    Lock,
+    epochs_in,
+    expanded,
+    find_and_load,
+    locate,
+    newest_run,
+    rank,
+    such_as,
+)
 
 
 @dataclass(frozen=True)
@@ -30,6 +44,46 @@ class TakenUp:
     run_name: str | None = None
     step: int | None = None
     lock: Lock | None = None
+
+
+def with_newest_runs(args: list[str]) -> tuple[list[str], list[str]]:
+    """Put the folder of its newest run where an experiment is named as a run; and say so, a line each.
+
+    Args:
+        args: The words of a command: `diagnose lr_too_high`, `test --ckpt_path=logs/mine`.
+    """
+    words, notes = list(args), []
+    for index, word in enumerate(args):
+        option, equals, value = word.partition("=")
+        if not equals or option not in ("--ckpt_path", "--run"):
+            follows = index > 0 and args[index - 1] in ("--ckpt_path", "--run")
+            if not follows and not (index == 1 and args[0] == "diagnose" and not word.startswith("-")):
+                continue
+            option, equals, value = "", "", word
+        run = _newest_of(value, logs_in(args), trained=args[0] in ("validate", "test", "predict"))
+        if run is not None:
+            words[index] = f"{option}{equals}{run}"
+            notes.append(f"{value}: its newest run, {run}")
+    return words, notes
+
+
+def _newest_of(name: str, logs: Path, trained: bool) -> Path | None:
+    """The newest run of an experiment that is given by its folder or its name; None if it is a run or nothing."""
+    place = expanded(name)
+    if place.is_file() or (place / CONFIG).is_file() or (place / LAST).is_file() or place.name in ("", ".."):
+        return None
+    for folder in (place.parent, *([logs] if len(place.parts) == 1 else [])):
+        run = newest_run(folder, escape(place.name), trained=trained) or newest_run(folder, escape(place.name))
+        if run is not None:
+            return run
+    return None
+
+
+def logs_in(args: list[str]) -> Path:
+    """Return the folder of all experiments that a command line names, or else the project's base config."""
+    found = [yaml.safe_load(Path(file).read_text()) for file in base_configs()]
+    base = next((str(config["logs_dir"]) for config in reversed(found) if config and "logs_dir" in config), "logs")
+    return expanded(next(reversed(options(args, "--logs_dir")), base))
 
 
 def take_up(args: list[str], path: str) -> TakenUp:
@@ -70,7 +124,7 @@ def take_up_for_diagnosis(args: list[str]) -> TakenUp:
     """
     path = next(reversed(options(args, "--run")), next(iter(args[1:2]), "-"))
     if path.startswith("-"):
-        raise UsageError("run: diagnose needs a run; give its folder, logs/<experiment>/<run>")
+        raise UsageError(f"run: diagnose needs a run; give its folder or experiment{such_as(newest_run())}")
     folder = folder_of(path)
     file, checkpoint = find_and_load(locate(path, "run"), LAST)
     words = [word for word in without(args[1:], "--run") if word != path]
@@ -107,7 +161,7 @@ def folder_of(run: str | Path) -> Path:
     """
     place = locate(run, "run")
     if place.run is None or not (place.run.folder / CONFIG).is_file():
-        raise UsageError(f"run={run}: no {CONFIG} there; give a run folder, logs/<experiment>/<run>")
+        raise UsageError(f"run={run}: no {CONFIG} there; give a run's folder{such_as(newest_run())}")
     return place.run.folder
 
 

@@ -5,7 +5,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytorch_lightning as pl
 import yaml
-from jsonargparse import ArgumentParser
+from jsonargparse import ArgumentParser, Namespace
+from pytorch_lightning.callbacks import Checkpoint, ProgressBar
 from pytorch_lightning.loggers import TensorBoardLogger
 
 from unstall.cli.going_on import folder_of
@@ -13,6 +14,7 @@ from unstall.cli.project import with_present_names
 from unstall.runs import CONFIG, LAST, find_and_load, locate
 
 if TYPE_CHECKING:
+    from unstall.find import LearningRateSearch
     from unstall.forks import Report
 
 
@@ -20,6 +22,9 @@ class Trainer(pl.Trainer):
     """A ``pytorch_lightning.Trainer`` that also finds learning rates and diagnoses runs."""
 
     report: "Report"
+    search: "LearningRateSearch"
+    overlay: dict[str, Any] | None = None
+    """The settings that train with the rate that was found."""
     config: dict[str, Any] | None = None
     """The resolved configuration, where there is one: `lr_find` looks in it for the setting of the rate."""
 
@@ -32,7 +37,7 @@ class Trainer(pl.Trainer):
         num_rates: int = 7,
         steps: int | None = None,
         fit: bool = False,
-    ) -> None:
+    ) -> "LearningRateSearch":
         """Find the learning rate that trains best: Lightning's range test, mended, then a race of constant rates.
 
         Args:
@@ -43,6 +48,9 @@ class Trainer(pl.Trainer):
             num_rates: How many rates start the race, half a decade apart.
             steps: Optimizer steps of the race, all rates together; none suits them to the batch size.
             fit: Go straight on to training with the rate that was found (``--fit=true``).
+
+        Returns:
+            What was found, as `unstall.find_learning_rate` does.
         """
         from rich.console import Console
 
@@ -60,18 +68,19 @@ class Trainer(pl.Trainer):
             steps=steps,
             seed=global_seed(),
         )
+        self.search, self.overlay = search, None
         if not self.is_global_zero:
-            return
+            return search
         Console().print(table(search))
-        overlay = None
         if config is not None:
             rate_with = lambda overlay: rate_of_fit(build_model(merged(config, overlay)), data, self)  # noqa: E731
-            overlay = overlay_with_rate(config, search.learning_rate, rate_with)
+            self.overlay = overlay_with_rate(config, search.learning_rate, rate_with)
         for logger in self.loggers:
             if isinstance(logger, TensorBoardLogger):
                 show(search, logger.experiment)
                 logger.experiment.flush()
-                save(search, Path(logger.log_dir), overlay)
+                save(search, Path(logger.log_dir), self.overlay)
+        return search
 
     def diagnose(
         self,
@@ -79,7 +88,7 @@ class Trainer(pl.Trainer):
         run: str,
         datamodule: pl.LightningDataModule | None = None,
         verify: bool = False,
-    ) -> None:
+    ) -> "Report":
         """Say why a run stalled, with evidence, and try the remedies: each changes one thing and trains on.
 
         Args:
@@ -87,6 +96,9 @@ class Trainer(pl.Trainer):
             run: The run's folder, or a checkpoint in it; it may still be going.
             datamodule: The run's data; none if the model has loaders of its own.
             verify: Train in full with the fix and compare (``--verify=true``).
+
+        Returns:
+            What was found, as `unstall.diagnose` does.
 
         Raises:
             UsageError: for a run that cannot be forked.
@@ -106,6 +118,7 @@ class Trainer(pl.Trainer):
             rebuild=lambda overlay: build_model(merged(config, overlay)),
             checkpoint=checkpoint,
         )
+        return self.report
 
 
 def build_model(config: dict[str, Any]) -> pl.LightningModule:
@@ -116,3 +129,18 @@ def build_model(config: dict[str, Any]) -> pl.LightningModule:
     pl.seed_everything(config["seed_everything"], workers=True)
     model: pl.LightningModule = parser.instantiate_classes(parsed).model
     return model
+
+
+def without_what_is_off(trainer: Namespace) -> dict[str, Any]:
+    """Return the arguments that leave out callbacks which a flag of the trainer switches off: Lightning refuses them.
+
+    Without a logger there is no run and no folder; Lightning would keep checkpoints in the current one.
+    """
+    kept = trainer.enable_checkpointing if not trainer.fast_dev_run else False
+    placed = trainer.default_root_dir or any(getattr(part, "dirpath", None) for part in trainer.callbacks)
+    arguments: dict[str, Any] = {}
+    if trainer.logger is False and kept is None and not placed:
+        kept = arguments["enable_checkpointing"] = False
+    flags = {ProgressBar: trainer.enable_progress_bar, Checkpoint: kept}
+    off = tuple(kind for kind, flag in flags.items() if flag is False)
+    return {**arguments, "callbacks": [part for part in trainer.callbacks if not isinstance(part, off)]}

@@ -8,16 +8,19 @@ from unstall.find.range_test import InMemoryCheckpoint
 from unstall.find.report import save, show, table
 from unstall.find.search import find_learning_rate
 from unstall.find.setting import Config, merged, overlay_for, overlay_with_rate, rate_of_fit
+from unstall.find.words import explanation, reason_for
 
 __all__ = [
     "Config",
     "InMemoryCheckpoint",
     "LearningRateSearch",
+    "explanation",
     "find_learning_rate",
     "merged",
     "overlay_for",
     "overlay_with_rate",
     "rate_of_fit",
+    "reason_for",
     "save",
     "show",
     "table",

@@ -88,6 +88,8 @@ class LearningRateSearch:
         lightning_suggestion: what `Tuner.lr_find(...).suggestion()` makes of the same test; None if nothing.
         range_test: the mended curve.
         race: the rates that raced, ascending.
+        configured: the rate that the module's own optimizer has; None if that is not known.
+        fit_steps: optimizer steps of the fit; None if nobody knows.
     """
 
     learning_rate: float
@@ -98,6 +100,8 @@ class LearningRateSearch:
     lightning_suggestion: float | None
     range_test: RangeTest
     race: list[RacedRate]
+    configured: float | None = None
+    fit_steps: int | None = None
 
 
 def candidates(tested: RangeTest, num_rates: int, lowest: float, highest: float) -> list[float]:

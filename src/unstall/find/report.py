@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import math
+import textwrap
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from unstall.find.pick import LearningRateSearch
+from unstall.find.words import answer, explanation, is_configured, range_of, reason_for
 from unstall.runs import png, write, write_json
 
 if TYPE_CHECKING:
@@ -20,6 +22,7 @@ if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter
 
 OVERLAY = "lr_find.yaml"
+RANGE_TEST = "range test: loss (· of a step) while the rate rises"
 
 
 def save(search: LearningRateSearch, run_dir: str | Path, overlay: Mapping[str, Any] | None = None) -> None:
@@ -48,33 +51,44 @@ def draw(search: LearningRateSearch) -> Figure:
     """Both curves over the rate; no window and no global state of matplotlib."""
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(7, 4.2), layout="constrained")
+    figure = Figure(figsize=(8, 5.4), layout="constrained")
     axes = figure.subplots()
-    tested = search.range_test
-    axes.plot(tested.learning_rates, tested.losses, ".", color="0.75", markersize=3)
-    axes.plot(tested.learning_rates, tested.smoothed, color="0.5", label="range test: loss while the rate rises")
     alive = [rate for rate in search.race if not rate.diverged]
-    axes.plot(
-        [rate.learning_rate for rate in alive],
-        [rate.expected_loss for rate in alive],
-        "o-",
-        color="C0",
-        label="race: loss of constant rates",
-    )
-    for rate in alive:
-        note = f"{len(rate.losses)}"
-        axes.annotate(note, (rate.learning_rate, rate.expected_loss), (0, 6), textcoords="offset points", fontsize=7)
+    longest = max(len(rate.losses) for rate in alive)
+    low, high = _window(search)
+    tested = search.range_test
+    points = zip(tested.learning_rates, tested.losses, tested.smoothed, strict=True)
+    inside = [point for point in points if low <= point[0] <= high]
+    axes.plot([x for x, _, _ in inside], [y for _, y, _ in inside], ".", color="0.75", markersize=4)
+    axes.plot([x for x, _, _ in inside], [y for _, _, y in inside], color="0.5", label=RANGE_TEST)
+    axes.plot([rate.learning_rate for rate in alive], [rate.expected_loss for rate in alive], color="C0", alpha=0.5)
+    for finalist, face, words in (True, "C0", "to the end"), (False, "white", "until dropped"):
+        some = [rate for rate in alive if (len(rate.losses) == longest) == finalist]
+        rates, losses = [rate.learning_rate for rate in some], [rate.expected_loss for rate in some]
+        if some:
+            label = f"race: loss at a constant rate, {words}"
+            axes.plot(rates, losses, "o", color="C0", markerfacecolor=face, markersize=7, label=label)
     axes.axvspan(*search.usable, color="C2", alpha=0.15, label="trains well")
-    axes.axvline(search.learning_rate, color="C2", label=f"pick {search.learning_rate:.1e}")
+    axes.axvline(search.learning_rate, color="C2", linewidth=2.5, label="picked")
     if search.learning_rate < search.leader:
-        axes.axvline(search.leader, color="C0", linestyle=":", label=f"won, with {search.noise:.0%} of its loss noise")
-    if search.lightning_suggestion is not None:
-        label = f"Lightning's suggestion {search.lightning_suggestion:.1e}"
-        axes.axvline(search.lightning_suggestion, color="C1", linestyle="--", label=label)
-    if search.diverges_at is not None:
-        axes.axvline(search.diverges_at, color="C3", linestyle=":", label=f"diverges at {search.diverges_at:.1e}")
-    losses = [*tested.smoothed, *(rate.expected_loss for rate in alive)]
+        axes.axvline(search.leader, color="C0", linestyle="--", label="won the race")
+    marks = (
+        (search.configured, "0.2", "configured"),
+        (search.lightning_suggestion, "C1", "Lightning's own suggestion"),
+        (search.diverges_at, "C3", "diverges from here on"),
+    )
+    for value, colour, words in marks:
+        if value is None or (words == "configured" and is_configured(search.learning_rate, search)):
+            continue
+        if low <= value <= high:
+            label = words if words == "configured" else f"{words}: {value:.1e}"  # which the heading names
+            axes.axvline(value, color=colour, linestyle=":", linewidth=2, label=label)
+        else:
+            side = "left" if value < low else "right"
+            axes.plot([], [], " ", label=f"{words}: {value:.1e}, off to the {side}")
     axes.set_xscale("log")
+    axes.set_xlim(low, high)
+    losses = [*(mean for _, _, mean in inside), *(rate.expected_loss for rate in alive)]
     if min(losses) > 0:  # a likelihood's logarithm need not be
         axes.set_ylim(0.8 * min(losses), 2 * max(tested.losses[0], *(rate.expected_loss for rate in alive)))
         axes.set_yscale("log")
@@ -82,36 +96,41 @@ def draw(search: LearningRateSearch) -> Figure:
         axes.yaxis.set_minor_formatter("{x:g}")
     axes.tick_params(axis="y", which="minor", labelsize=7)
     axes.set_xlabel("learning rate")
-    axes.set_ylabel("loss (beside the points: steps raced)")
-    axes.legend(fontsize=8)
+    axes.set_ylabel("loss")
+    axes.set_title("\n".join(textwrap.wrap(". ".join(explanation(search)), 110)), fontsize=8, loc="left")
+    figure.suptitle(answer(search), fontsize=13, fontweight="bold")
+    figure.legend(fontsize=8, loc="outside lower center", ncols=2)
     return figure
+
+
+def _window(search: LearningRateSearch) -> tuple[float, float]:
+    """The rates to draw: those that raced, and where it diverges, if that is near."""
+    raced = [rate.learning_rate for rate in search.race]
+    highest = max([*raced, *([search.diverges_at] if search.diverges_at is not None else [])])
+    return min([*raced, search.learning_rate]) / 2, min(highest, 10 * max(raced)) * 2
 
 
 def table(search: LearningRateSearch) -> Table:
     """The race and the pick, for the terminal."""
     from rich.table import Table
 
-    rows = Table(title="The same weights, the same batches")
-    for name in ("learning rate", "steps", "expected loss", ""):
-        rows.add_column(name, justify="left" if not name else "right")
-    low, high = search.usable
+    rows = Table(title="Constant rates, raced from the same weights on the same batches", title_style="")
+    rows.add_column("learning rate", justify="right", no_wrap=True)
+    rows.add_column("loss", justify="right", no_wrap=True)
+    rows.add_column("why")
     if search.learning_rate not in [rate.learning_rate for rate in search.race]:
-        rows.add_row(f"{search.learning_rate:.1e}", "0", "-", "picked", style="bold green")
-    remarks = {search.leader: "led", search.learning_rate: "picked"}
+        why = "picked: did not race, but is the best for the whole fit by what was measured"
+        rows.add_row(f"{search.learning_rate:.1e}", "-", why, style="bold green")
     for rate in search.race:
-        remark = "diverges" if rate.diverged else "trains well" if low <= rate.learning_rate <= high else ""
-        remark = remarks.get(rate.learning_rate, remark)
         loss = "-" if math.isinf(rate.expected_loss) else f"{rate.expected_loss:.3f}"
-        style = "bold green" if remark == "picked" else None
-        rows.add_row(f"{rate.learning_rate:.1e}", str(len(rate.losses)), loss, remark, style=style)
+        style = "bold green" if rate.learning_rate == search.learning_rate else None
+        rows.add_row(f"{rate.learning_rate:.1e}", loss, reason_for(rate, search), style=style)
     suggestion, diverges = search.lightning_suggestion, search.diverges_at
-    rows.caption = (
-        f"Lightning's own suggestion: {'none' if suggestion is None else f'{suggestion:.1e}'}; "
-        f"diverges at: {'not seen' if diverges is None else f'{diverges:.1e}'}"
-    )
-    if search.learning_rate < search.leader:
-        noise = f"{search.noise:.0%} of the loss is noise, which the whole fit would feel"
-        rows.caption = f"At {search.leader:.1e}, {noise}. {rows.caption}"
+    said = [*explanation(search), f"Rates that train well: {range_of(search)}"]
+    if diverges is not None and diverges not in [rate.learning_rate for rate in search.race]:
+        said.append(f"While its rate rose, the range test diverged at {diverges:.1e}")
+    said.append(f"Lightning's own suggestion: {'none' if suggestion is None else f'{suggestion:.1e}'}")
+    rows.caption, rows.caption_justify = "\n".join(f"{sentence}." for sentence in said), "left"
     return rows
 
 

@@ -15,6 +15,7 @@ import math
 import random
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -43,6 +44,7 @@ from unstall.trials import (
     Rehearsal,
     State,
     Variant,
+    learning_rate_of,
     rehearse,
     samples_in,
     unchanged_random_state,
@@ -132,9 +134,15 @@ def find_learning_rate(
             leg = take(max(1, round(PROBE * len(leader.losses))))
             at, below = rehearsal.race([Variant(leader.learning_rate * s, start=start) for s in SCALES[:2]], leg)
             noise = noise_share(at.losses, below.losses, leader.losses[0])
+        (unchanged,) = rehearsal.race([Variant()], [], keep_state=True)
     longer = horizon / len(leader.losses)
     rate = settle(leader.learning_rate, noise, longer, min_learning_rate, leader.losses)
     search = conclude(tested, raced, suggestion, leader.learning_rate, noise, rate)
+    search = replace(
+        search,
+        configured=_rate_in(unchanged.state),
+        fit_steps=int(rehearsal.horizon) if math.isfinite(rehearsal.horizon) else None,
+    )
     if torch.distributed.is_available() and torch.distributed.is_initialized():
         shared = [search]
         torch.distributed.broadcast_object_list(shared)  # sums differ in their last digit from machine to machine
@@ -182,6 +190,12 @@ def _beyond(lanes: Mapping[float, RacedRate], limits: tuple[float, float]) -> fl
     else:
         return None
     return beyond if limits[0] <= beyond <= limits[1] else None
+
+
+def _rate_in(state: State | None) -> float | None:
+    if state is None or state.optimizer is None:
+        return None
+    return learning_rate_of(state.optimizer["param_groups"], state.schedulers)
 
 
 def _check_arguments(lowest: float, highest: float, num_rates: int, steps: int | None) -> None:

@@ -6,7 +6,7 @@ seen to help. The question: *what is it, and what mends it?*
 
 from unstall.forks.diagnosis import diagnose_module, diagnose_run
 from unstall.forks.plan import fork
-from unstall.forks.report import FIX, read_signals, summary, write_report
+from unstall.forks.report import FIX, command, content_of, read_signals, summary, write_report
 from unstall.forks.subject import screening_steps
 from unstall.forks.tried import Fork, Report
 
@@ -14,6 +14,8 @@ __all__ = [
     "FIX",
     "Fork",
     "Report",
+    "command",
+    "content_of",
     "diagnose_module",
     "diagnose_run",
     "fork",

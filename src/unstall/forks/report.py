@@ -2,6 +2,8 @@
 
 import json
 import math
+import re
+import shlex
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -10,7 +12,8 @@ import yaml
 
 from unstall.errors import UsageError
 from unstall.forks.tried import Fork, Report
-from unstall.runs import png, write, write_json
+from unstall.runs import CONFIG, png, write, write_json
+from unstall.trials import MATTERS, Score
 from unstall.watch import Signals
 
 VERDICT, FIX, PICTURE = "diagnosis.json", "fix.yaml", "diagnosis.png"
@@ -49,8 +52,19 @@ def write_report(
             `{"original": {"val/accuracy": 0.2}, "fixed": {"val/accuracy": 0.97}, "run": "logs/..."}`.
     """
     fix = report.fix.overlay if report.fix is not None else None
+    if report.fix is not None and fix is not None:
+        _write_fix(folder, report.fix, fix)
+    else:
+        (folder / FIX).unlink(missing_ok=True)  # an earlier diagnosis may have found one
+    write(folder / PICTURE, png(picture(report)))
+    write_json(folder / VERDICT, {**content_of(report, verified), "signals": signals})
+
+
+def content_of(report: Report, verified: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """Return a report as nested dictionaries without the signals; the arguments are those of `write_report`."""
+    fix = report.fix.overlay if report.fix is not None else None
     verdict = report.verdict
-    content = {
+    return {
         "cause": verdict.cause,
         "confidence": verdict.confidence,
         "runner_up": verdict.runner_up,
@@ -73,21 +87,41 @@ def write_report(
         "references": dict(report.references),
         "findings": [{"fault": each.fault, "sentence": each.where, "remedy": each.change} for each in report.findings],
         "step": verdict.step,
-        "signals": signals,
     }
-    if report.fix is not None and fix is not None:
-        _write_fix(folder, report.fix, fix)
-    else:
-        (folder / FIX).unlink(missing_ok=True)  # an earlier diagnosis may have found one
-    write(folder / PICTURE, png(picture(report)))
-    write_json(folder / VERDICT, content)
 
 
-def command(folder: Path, report: Report) -> str | None:
-    """Return the command that trains with the fix, or None if there is no setting to change."""
+def command(folder: Path, report: Report) -> list[str]:
+    """Return the words of the command that trains with the fix; none if there is no setting to change."""
     if report.fix is None or report.fix.overlay is None:
-        return None
-    return f"unstall fit -c {folder / 'config.yaml'} -c {folder / FIX}"
+        return []
+    return ["fit", "-c", str(folder / CONFIG), "-c", str(folder / FIX)]
+
+
+def rows_of(report: Report) -> list[tuple[str, Fork]]:
+    """Return what is shown of the forks: a name and the fork; those that say the same are one row.
+
+    A short trial goes without saying where the same change had a longer one. Learning rates that were tried alike and
+    do not help are named together, with what the best of them came to.
+    """
+    changes = {fork.change for fork in report.forks}
+    shown = [fork for fork in report.forks if re.sub(r", \d+ steps$", "", fork.change) not in changes - {fork.change}]
+    rows: list[tuple[str, Fork]] = []
+    alike: dict[tuple[str, Score], int] = {}
+    for fork in shown:
+        rate = re.match(r"learning rate (\S+?)(?=,|$| from)", fork.change)
+        if rate is None or fork.helps:
+            rows.append((fork.change, fork))
+            continue
+        kind = fork.change[rate.end() :], fork.before
+        place = alike.setdefault(kind, len(rows))
+        if place == len(rows):
+            rows.append((fork.change, fork))
+            continue
+        name, best = rows[place]
+        several = name.removesuffix(" (best)").removesuffix(kind[0])
+        better = min(best, fork, key=lambda each: (-(each.after.accuracy or 0), each.after.loss))
+        rows[place] = f"{several}, {rate[1]}{kind[0]} (best)", better
+    return rows
 
 
 def table(report: Report) -> str:
@@ -95,22 +129,29 @@ def table(report: Report) -> str:
 
     Accuracies stand beside the losses if the module's `training_step` logs any.
     """
-    scores = [(fork.before, fork.after) for fork in report.forks]
+    rows = rows_of(report)
+    scores = [(fork.before, fork.after) for _, fork in rows]
     columns = {"loss before": [_number(before.loss) for before, _ in scores]}
     columns["loss after"] = [_number(after.loss) for _, after in scores]
     if any(score.accuracy is not None for pair in scores for score in pair):
         columns["accuracy before"] = [_share(before.accuracy) for before, _ in scores]
         columns["accuracy after"] = [_share(after.accuracy) for _, after in scores]
-    width = max(map(len, ["change", *(fork.change for fork in report.forks)]))
+    width = max(map(len, ["change", *(name for name, _ in rows)]))
     lines = ["  ".join([f"{'change':{width}}", *columns])]
-    for row, tried in enumerate(report.forks):
+    for row, (change, tried) in enumerate(rows):
         cells = [f"{values[row]:>{len(name)}}" for name, values in columns.items()]
-        lines.append("  ".join([f"{tried.change:{width}}", *cells]) + _mark(tried, report))
+        lines.append("  ".join([f"{change:{width}}", *cells]) + _mark(tried, report))
     return "\n".join(lines)
 
 
-def summary(folder: Path, report: Report) -> str:
-    """Return what the terminal shows: sentence, evidence, table, fix, command, and what is left open."""
+def summary(folder: Path, report: Report, program: str = "unstall") -> str:
+    """Return what the terminal shows: sentence, evidence, table, fix, command, and what is left open.
+
+    Args:
+        folder: The run's.
+        report: On it.
+        program: What to type to run this program.
+    """
     verdict = report.verdict
     lines = [f"{verdict.cause.value} ({verdict.confidence:.0%} sure): {verdict.sentence}."]
     if verdict.runner_up is not None:
@@ -127,8 +168,8 @@ def summary(folder: Path, report: Report) -> str:
         lines.append(f"No change helped{': ' + verdict.remedy if verdict.remedy else ''}.")
     else:
         lines.append(f"Smallest change that helps: {report.fix.change}.")
-    if take is not None:
-        lines.append(f"Take it:\n  {take}")
+    if take:
+        lines.append(f"Take it:\n  {program} {shlex.join(take)}")
     return "\n".join(lines)
 
 
@@ -143,38 +184,78 @@ def show(report: Report, folder: Path) -> None:
 
 
 def picture(report: Report) -> Any:
-    """Return the figure: one line per fork, from the loss before to the loss after."""
+    """Return the figure: a line per change, from what the run came to without it to what it came to with it."""
     from matplotlib.figure import Figure
+    from matplotlib.lines import Line2D
 
-    forks = report.forks[::-1]
-    figure = Figure(figsize=(8, 1.2 + 0.28 * len(forks)), layout="constrained")
+    rows, by_accuracy = rows_of(report)[::-1], accuracy_decides(report)
+    figure = Figure(figsize=(8, 1.9 + 0.28 * len(rows)), layout="constrained")
     axes = figure.subplots()
-    finite = [v for fork in forks for v in (fork.before.loss, fork.after.loss) if math.isfinite(v) and v > 0]
-    worst = 2 * max(finite, default=1.0)
-    for row, tried in enumerate(forks):
-        before, after = (v if math.isfinite(v) else worst for v in (tried.before.loss, tried.after.loss))
+
+    def value(score: Score) -> float | None:
+        return score.accuracy if by_accuracy else score.loss if math.isfinite(score.loss) else None
+
+    values = [found for _, fork in rows for found in map(value, (fork.before, fork.after)) if found is not None]
+    worst = 0.0 if by_accuracy else 2 * max(values, default=1.0)
+    for row, (_, tried) in enumerate(rows):
+        before, after = value(tried.before), value(tried.after)
+        ends = [worst if end is None else end for end in (before, after)]
         colour = "tab:green" if tried.helps else "tab:gray"
-        axes.plot([before, after], [row, row], color=colour, linewidth=3 if tried is report.fix else 1.5)
-        axes.plot(before, row, "|", color="black", markersize=9)
-        axes.plot(after, row, "o" if math.isfinite(tried.after.loss) else "x", color=colour)
-    axes.set_yticks(range(len(forks)), [fork.change for fork in forks], fontsize=8)
-    axes.set_xscale("log")
-    axes.set_xlabel("held-out loss: from | without the change to ● with it (green: it helps)")
-    axes.set_title(f"{report.verdict.cause.value} ({report.verdict.confidence:.0%} sure)", fontsize=10)
+        axes.plot(ends, [row, row], color=colour, linewidth=3 if tried is report.fix else 1.5)
+        axes.plot(ends[0], row, "|" if before is not None else "x", color="black", markersize=9)
+        axes.plot(ends[1], row, "o" if after is not None else "x", color=colour)
+    axes.set_yticks(range(len(rows)), [name for name, _ in rows], fontsize=8)
+    if by_accuracy:
+        axes.set_xlabel("accuracy on held-out samples, which decides here: to the right is better")
+        axes.set_xlim(-0.02, 1.02)
+    else:
+        axes.set_xlabel("loss on held-out samples: to the left is better")
+        axes.set_xscale("log" if min(values, default=1.0) > 0 else "linear")
+    title = f"{report.verdict.cause.value} ({report.verdict.confidence:.0%} sure)"
+    helps = "" if report.fix is None else f"\nthe smallest change that helps: {report.fix.change}"
+    figure.suptitle(f"{title}{helps}", fontsize=10)
     axes.grid(axis="x", alpha=0.3)
+    marks = {
+        "without the change": Line2D([], [], color="black", marker="|", linestyle=""),
+        "with it": Line2D([], [], color="tab:gray", marker="o"),
+        "with it, and it helps": Line2D([], [], color="tab:green", marker="o"),
+        "the fix": Line2D([], [], color="tab:green", marker="o", linewidth=3),
+        "diverged": Line2D([], [], color="tab:gray", marker="x", linestyle=""),
+    }
+    drawn = {
+        "with it, and it helps": any(fork.helps for _, fork in rows),
+        "the fix": report.fix is not None,
+        "diverged": any(value(score) is None for _, fork in rows for score in (fork.before, fork.after)),
+    }
+    kept = {name: mark for name, mark in marks.items() if drawn.get(name, True)}
+    figure.legend(kept.values(), kept.keys(), fontsize=8, loc="outside lower center", ncols=len(kept))
     return figure
+
+
+def accuracy_decides(report: Report) -> bool:
+    """Whether it is accuracy that tells the trials apart: it is known, and differs by as much as counts for `Judge`."""
+    known = [score.accuracy for fork in report.forks for score in (fork.before, fork.after)]
+    accuracies = [accuracy for accuracy in known if accuracy is not None]
+    return len(accuracies) > len(known) / 2 and max(accuracies) - min(accuracies) > MATTERS
 
 
 def _write_fix(folder: Path, fix: Fork, overlay: Mapping[str, Any]) -> None:
     effect = f"held-out loss {_number(fix.before.loss)} -> {_number(fix.after.loss)}"
     if fix.before.accuracy is not None and fix.after.accuracy is not None:
         effect += f", accuracy {fix.before.accuracy:.3f} -> {fix.after.accuracy:.3f}"
-    text = f"# unstall fit -c {folder / 'config.yaml'} -c {folder / FIX}\n# {fix.change}: {effect} in a short trial\n"
+    words = shlex.join(["fit", "-c", str(folder / CONFIG), "-c", str(folder / FIX)])
+    text = f"# unstall {words}\n# {fix.change}: {effect} in a short trial\n"
     write(folder / FIX, text + yaml.safe_dump(dict(overlay), sort_keys=False))
 
 
 def _mark(fork: Fork, report: Report) -> str:
-    return "  <- fix" if fork is report.fix else "  helps" if fork.helps else ""
+    mark = "  <- fix" if fork is report.fix else "  helps" if fork.helps else ""
+    before, after = fork.before, fork.after
+    if mark and not after.loss < before.loss:
+        return f"{mark} (by accuracy, although the loss rises)"
+    if mark and after.accuracy is not None and after.accuracy < (before.accuracy or 0):
+        return f"{mark} (by loss, although the accuracy falls)"
+    return mark
 
 
 def _number(value: float) -> str:

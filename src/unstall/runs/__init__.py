@@ -7,6 +7,7 @@ back into it. The question: *where is it, and what came of it?*
 from unstall.runs.checkpoints import Checkpoints, check_architecture, epochs_in, find_and_load
 from unstall.runs.closing import closing_words
 from unstall.runs.curves import Curves
+from unstall.runs.epochs import EpochLines, in_words, number, ordered
 from unstall.runs.files import as_json, write, write_json
 from unstall.runs.folder import (
     BEST,
@@ -18,7 +19,9 @@ from unstall.runs.folder import (
     expanded,
     locate,
     newest_checkpoint,
+    newest_run,
     rank,
+    such_as,
 )
 from unstall.runs.history import METRICS, History, read_metrics
 from unstall.runs.hyperparameters import HPARAMS, PLACES
@@ -38,6 +41,7 @@ __all__ = [
     "PLACES",
     "Checkpoints",
     "Curves",
+    "EpochLines",
     "Figure",
     "History",
     "Lock",
@@ -54,14 +58,19 @@ __all__ = [
     "epochs_in",
     "expanded",
     "find_and_load",
+    "in_words",
     "locate",
     "logged_as",
     "newest_checkpoint",
+    "newest_run",
+    "number",
+    "ordered",
     "png",
     "quantity_of",
     "rank",
     "read_metrics",
     "stage_of",
+    "such_as",
     "training_curves",
     "write",
     "write_json",

@@ -1,14 +1,24 @@
-"""The last lines of a run: what came of it, and how to go on."""
+"""The last lines of a run: what came of it, what is to be beaten, and how to go on."""
 
 import math
+import shlex
+from collections.abc import Mapping
 from pathlib import Path
 
+from unstall.runs.epochs import in_words, number
 from unstall.runs.folder import BEST, CONFIG, LAST
-from unstall.runs.metrics import logged_as
+from unstall.runs.metrics import logged_as, stage_of
 
 
 def closing_words(
-    rows: list[dict[str, float]], folder: Path, program: str, stalled: bool = False, testable: bool = True
+    rows: list[dict[str, float]],
+    folder: Path,
+    program: str,
+    *,
+    verdict: str = "",
+    doubtful: bool = False,
+    testable: bool = True,
+    references: Mapping[str, Mapping[str, float]] | None = None,
 ) -> list[str]:
     """What came of a run and how to go on, a line each.
 
@@ -16,8 +26,11 @@ def closing_words(
         rows: The run's metrics, a row per epoch.
         folder: The run's folder.
         program: What to type to run this program.
-        stalled: Whether the run's diagnosis says that it stalled.
+        verdict: What its diagnosis says of it, in a few words.
+        doubtful: Whether that is a stall, or something that a diagnosis by trials could tell.
         testable: Whether there is a test to go on with.
+        references: What is to be beaten, as far as it is known, by `loss` or `accuracy`, such as
+            `{"a constant": {"loss": 2.301, "accuracy": 0.113}}`.
     """
     words = []
     names = dict.fromkeys(name for row in rows for name in row)  # not every epoch need have a validation
@@ -26,10 +39,20 @@ def closing_words(
         best = min(rows, key=lambda row: row[loss] if math.isfinite(row.get(loss, math.nan)) else math.inf)
         also = f", {accuracy} {best[accuracy]:.4f}" if accuracy in best else ""
         words.append(f"best epoch {best['epoch'] + 1:.0f} of {len(rows)}: {loss} {best[loss]:.4f}{also}")
-    if stalled:
-        words.append(f"what helps:  {program} diagnose {folder}")
-        words.append(f"find a rate: {program} lr_find -c {folder / CONFIG} --fit=true")
+    elif rows and (measured := {name: value for name, value in rows[-1].items() if stage_of(name)}):
+        words.append(f"last epoch, {rows[-1]['epoch'] + 1:.0f}: {in_words(measured)}")
+    beaten = [
+        f"{name} reaches {', '.join(f'{quantity} {number(value)}' for quantity, value in reached.items())}"
+        for name, reached in (references or {}).items()
+    ]
+    if beaten:
+        words.append(f"to be beaten: {'; '.join(beaten)}")
+    if verdict:
+        words.append(f"verdict:     {verdict}")
+    if doubtful:
+        words.append(f"what helps:  {program} {shlex.join(['diagnose', str(folder)])}")
+        words.append(f"find a rate: {program} {shlex.join(['lr_find', '-c', str(folder / CONFIG), '--fit=true'])}")
     if testable:
         checkpoint = folder / (BEST if (folder / BEST).is_file() else LAST)
-        words.append(f"to test it:  {program} test --ckpt_path={checkpoint}")
+        words.append(f"to test it:  {program} {shlex.join(['test', f'--ckpt_path={checkpoint}'])}")
     return words

@@ -20,6 +20,10 @@ from unstall.errors import UsageError
 CONFIG = "config.yaml"
 
 
+HPARAMS = "hparams.yaml"
+"""Written when training starts."""
+
+
 BEST = Path("checkpoints/best.ckpt")
 
 
@@ -75,12 +79,11 @@ def locate(path: str | Path, argument: str = "ckpt_path") -> Place:
         alone = place.relative_to(here) if place.is_relative_to(here) else place
         return Place(run, run.folder / place.relative_to(folder) if run else alone)
     if not place.is_dir():
-        raise UsageError(
-            f"{argument}={path}: no such file; give a checkpoint or a run folder, such as {newest_checkpoint()}"
-        )
+        raise UsageError(f"{argument}={path}: no such file, run or experiment; give one{such_as(newest_checkpoint())}")
     if not (place / CONFIG).is_file() and not (place / LAST).is_file():
         raise UsageError(
-            f"{argument}={path}: not a run folder, it holds neither {CONFIG} nor {LAST}; give logs/<experiment>/<run>"
+            f"{argument}={path}: not a run folder, it holds neither {CONFIG} nor {LAST}; "
+            f"give one{such_as(newest_run())}"
         )
     return Place(Run(_shown(place)))
 
@@ -212,10 +215,28 @@ def check_writable(logs: Path, needed: int) -> None:
         )
 
 
-def newest_checkpoint(logs: Path = Path("logs")) -> Path:
-    """The best checkpoint of the run that was trained last, to name in a remedy; a pattern if there is none."""
-    runs = sorted(logs.glob(f"*/*/{BEST}"), key=lambda file: file.stat().st_mtime)
-    return runs[-1] if runs else logs / "<experiment>/<run>" / BEST
+def newest_checkpoint(logs: Path = Path("logs")) -> Path | None:
+    """The best checkpoint of the run that was trained last, to name in a remedy; None if there is none."""
+    return max(logs.glob(f"*/*/{BEST}"), key=lambda file: file.stat().st_mtime, default=None)
+
+
+def newest_run(logs: Path = Path("logs"), experiment: str = "*", *, trained: bool = False) -> Path | None:
+    """The folder of the run that began last, by its name, which is a time; None if there is none.
+
+    Args:
+        logs: The folder of all experiments.
+        experiment: The name of one; all of them if left out.
+        trained: Whether it must have a checkpoint. If not, one that has trained comes before a mere search of a rate.
+    """
+    folders = [file.parent for file in logs.glob(f"{experiment}/*/{CONFIG}")]
+    with_checkpoint = [folder for folder in folders if (folder / LAST).is_file() or (folder / BEST).is_file()]
+    begun = [folder for folder in folders if folder in with_checkpoint or (folder / HPARAMS).is_file()]
+    return max(with_checkpoint if trained else begun or folders, key=lambda folder: folder.name, default=None)
+
+
+def such_as(example: Path | None) -> str:
+    """An example for the end of a remedy: something that is there, or how to come by it."""
+    return "; there is none yet: unstall fit makes one" if example is None else f", such as {example}"
 
 
 def log_dir(trainer: pl.Trainer) -> Path:

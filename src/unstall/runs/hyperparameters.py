@@ -5,10 +5,8 @@ from typing import Any
 
 import pytorch_lightning as pl
 
+from unstall.runs.folder import HPARAMS as HPARAMS
 from unstall.runs.folder import datamodule_of
-
-HPARAMS = "hparams.yaml"
-
 
 PLACES = ("data_dir", "predict_dir", "num_workers")
 """Where things lie, not what is learned from them: no hyper-parameters, and free to differ in a resumed run."""

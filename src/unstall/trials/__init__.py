@@ -19,7 +19,7 @@ from unstall.trials.batches import (
     with_inputs,
 )
 from unstall.trials.copies import copied
-from unstall.trials.judge import HELPS, Judge, Score
+from unstall.trials.judge import HELPS, MATTERS, Judge, Score
 from unstall.trials.lane import in_fit, training_step
 from unstall.trials.learning_rate import LearningRate, learning_rate_of
 from unstall.trials.loaders import Data
@@ -30,6 +30,7 @@ from unstall.trials.variants import Outcome, State, StepOptions, Variant
 
 __all__ = [
     "HELPS",
+    "MATTERS",
     "Data",
     "Judge",
     "LearningRate",

@@ -19,7 +19,7 @@ from unstall.errors import UsageError
 from unstall.runs import as_json, logged_as, write_json
 from unstall.trials import find_targets
 from unstall.watch.causes import Cause
-from unstall.watch.conclusion import conclude
+from unstall.watch.conclusion import conclude, on_few_batches
 from unstall.watch.course import CourseRecord, clip_norm
 from unstall.watch.meter import Meter
 from unstall.watch.rules import Verdict, hopeless, name_cause
@@ -122,7 +122,7 @@ class Diagnosis(Callback):
             targets = self.meter.losses.targets
             targets.kind, targets.class_weights = reference.kind, reference.weights
         for finding in self.audited:
-            if finding.fault.certain and not _is_rehearsal(trainer):
+            if finding.fault.certain and (not _is_rehearsal(trainer) or vars(trainer).get("fast_dev_run")):
                 pl_module.print(f"Before the first step: {finding.where}; {finding.change}.")
 
     def on_before_backward(self, trainer: pl.Trainer, pl_module: pl.LightningModule, loss: Tensor) -> None:
@@ -224,7 +224,9 @@ class Diagnosis(Callback):
             course = dataclasses.replace(course, zeroed=False)  # there was none to begin with
         found = [*self.audited, *find(COURSE_FAULTS, course)]
         self.findings = sorted(found, key=lambda finding: not finding.fault.certain)
-        return conclude(name_cause(signals), signals, self.findings)
+        verdict = conclude(name_cause(signals), signals, self.findings)
+        few = vars(trainer).get("overfit_batches")
+        return on_few_batches(verdict, signals, few) if few else verdict
 
     def _more_than_a_batch(self, trainer: pl.Trainer) -> bool:
         """Return whether there are more samples than in a batch, as far as the data set says."""

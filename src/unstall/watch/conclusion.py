@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import replace
 
-from unstall.causes import Finding
+from unstall.causes import Fault, Finding
 from unstall.watch.causes import EARLIEST, Cause
 from unstall.watch.rules import Verdict
 from unstall.watch.signals import Signals
@@ -69,3 +69,22 @@ def conclude(verdict: Verdict, signals: Signals, findings: Sequence[Finding]) ->
         sentence = f"The loss is no better than that of the best constant prediction ({signals.baseline:.3g})"
     unsure = replace(verdict, cause=Cause.UNSURE, confidence=0.5, runner_up=None, sentence=sentence)
     return replace(unsure, remedy="`unstall diagnose` tries what could help")
+
+
+def on_few_batches(verdict: Verdict, signals: Signals, batches: float) -> Verdict:
+    """Return what is said of a run that sees the same few batches again and again: no verdict but on a certain fault.
+
+    Args:
+        verdict: What would be said of any other run.
+        signals: What was measured.
+        batches: Lightning's `overfit_batches`: how many, or which share of them.
+    """
+    if isinstance(verdict.cause, Fault) and verdict.confidence >= CERTAIN:
+        return verdict
+    few = "one batch" if batches == 1 else f"{batches} batches" if batches > 1 else f"{batches:.0%} of the batches"
+    course = ""
+    if signals.initial_loss is not None and signals.loss is not None:
+        course = f": its loss went from {signals.initial_loss:.4g} to {signals.loss:.4g}"
+    sentence = f"Only {few}, again and again{course}; no verdict, it shows whether so few can be learned by heart"
+    unsure = replace(verdict, cause=Cause.UNSURE, confidence=0.5, runner_up=None, sentence=sentence, remedy="")
+    return replace(unsure, candidates=(), evidence=())

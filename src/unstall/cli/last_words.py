@@ -1,0 +1,57 @@
+"""What a training ends with: the result, what is to be beaten, the verdict, and what to type next."""
+
+import math
+from pathlib import Path
+
+import pytorch_lightning as pl
+from pytorch_lightning.utilities.model_helpers import is_overridden
+
+from unstall.cli.display import program
+from unstall.runs import METRICS, closing_words, read_metrics
+from unstall.watch import Cause, Diagnosis, Verdict
+
+
+def last_words(trainer: pl.Trainer, module: pl.LightningModule, data: pl.LightningDataModule | None) -> list[str]:
+    """Return the last lines of a training; of a rehearsal, that nothing is there to go on with.
+
+    Args:
+        trainer: That has fitted.
+        module: What was trained.
+        data: On what.
+    """
+    settings = vars(trainer)  # Lightning sets them without declaring them
+    if settings["fast_dev_run"]:
+        batches = int(settings["fast_dev_run"])
+        return [
+            f"fast_dev_run={batches}: all that was asked for ran; nothing is kept, and so few steps tell no verdict"
+        ]
+    folder = Path(getattr(trainer.logger, "log_dir", None) or trainer.default_root_dir)
+    rows = read_metrics(folder / METRICS)
+    watch = next((callback for callback in settings["callbacks"] if isinstance(callback, Diagnosis)), None)
+    verdict = None if watch is None else watch.verdict
+    testable = is_overridden("test_step", module) and (data is None or is_overridden("test_dataloader", data))
+    words = closing_words(
+        rows,
+        folder,
+        program(),
+        verdict=_in_short(verdict),
+        doubtful=verdict is not None and (verdict.stalled or (verdict.cause == Cause.UNSURE and bool(verdict.remedy))),
+        testable=testable,
+        references=_references(rows, watch),
+    )
+    return [*words, str(folder)]
+
+
+def _in_short(verdict: Verdict | None) -> str:
+    if verdict is None:
+        return ""
+    return "unsure" if verdict.cause == Cause.UNSURE else f"{verdict.cause.value} ({verdict.confidence:.0%} sure)"
+
+
+def _references(rows: list[dict[str, float]], watch: Diagnosis | None) -> dict[str, dict[str, float]]:
+    """What the best constant prediction comes to, as far as the labels and numbers seen in training say."""
+    known = rows[-1] if rows else {}
+    loss = known.get("prior_loss") if watch is None or watch.meter is None else watch.meter.losses.read().baseline
+    found = {"loss": loss, "accuracy": known.get("chance_accuracy")}
+    reached = {name: value for name, value in found.items() if value is not None and math.isfinite(value)}
+    return {"always the best constant": reached} if reached else {}
