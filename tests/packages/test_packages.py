@@ -1,0 +1,50 @@
+"""Real packages' modules go through every instrument, each in a file of its own beside this one.
+
+`make test-zoo` installs them and keeps the rows of docs/packages.md. Elsewhere, a package that is not installed is
+skipped.
+"""
+
+import importlib
+import json
+import warnings
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+HERE = Path(__file__).parent
+CASES = sorted(file.stem for file in HERE.glob("*.py") if not file.stem.startswith(("test_", "conftest", "driver")))
+SEEDS = (0,)
+
+
+def loaded(name: str) -> ModuleType:
+    """The case, whose imports may warn of anything."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            case = importlib.import_module(f"packages.{name}")
+            version(case.PACKAGE)
+        except (ModuleNotFoundError, PackageNotFoundError) as error:
+            if getattr(error, "name", None) == f"packages.{name}":
+                raise
+            pytest.skip(f"{name}: {error}; `make test-zoo` installs it")
+    return case
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")  # of Lightning, torch and the packages: they are as they are
+@pytest.mark.parametrize("seed", SEEDS)
+@pytest.mark.parametrize("name", CASES)
+def test_a_package(name: str, seed: int, tmp_path: Path, request: pytest.FixtureRequest) -> None:
+    case = loaded(name)
+    from packages.driver import GOOD, examine
+
+    row: dict[str, Any] = examine(case, seed, tmp_path)
+    if rows := request.config.getoption("--rows", None):
+        with rows.open("a") as stream:
+            stream.write(json.dumps(row) + "\n")
+    assert row["progress"] >= GOOD
+    for stall in "too_high", "too_low":
+        assert row[stall]["right"] or not row[stall]["stalls"], row[stall]["sentence"]
