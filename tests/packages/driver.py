@@ -126,7 +126,7 @@ def examine(case: ModuleType, seed: int, folder: Path) -> dict[str, Any]:
 
         def progress(rate: float) -> float:
             loss = grid[rate] if rate in grid else fits.reached(rate)
-            return round((start - loss) / (start - grid[best]), 3) if math.isfinite(loss) else -math.inf
+            return round(max(-1.0, (start - loss) / (start - grid[best])), 3)  # no worse than this is told apart
 
         row |= {"pick": search.learning_rate, "best": best, "progress": progress(search.learning_rate)}
         row["losses"] = {f"{rate:.0e}": round(loss, 4) for rate, loss in grid.items()}
@@ -141,11 +141,13 @@ def diagnosed(fits: Fits, stall: str, rate: float, progress: Callable[[float], f
     module, data = fits.made()
     report = unstall.diagnose(module, data, fits.trainer(rate))
     fixed = None if report.fix is None else report.fix.learning_rate
+    said = report.verdict.cause
     return {
         "rate": rate,
         "progress": came_to,
-        "cause": report.verdict.cause.value if isinstance(report.verdict.cause, unstall.Cause) else str(report.verdict.cause),
-        "right": report.verdict.cause in NAMES_THE_RATE[stall],
+        "stalls": came_to < STALLED,
+        "cause": str(getattr(said, "value", said)),
+        "right": said in NAMES_THE_RATE[stall],
         "sentence": report.verdict.sentence,
         "fix": None if report.fix is None else report.fix.change,
         "mended": None if fixed is None else progress(fixed),

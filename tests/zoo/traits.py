@@ -956,3 +956,15 @@ class Density(Trait):
     def loss(self, batch: Any) -> Tensor:
         distances = ((batch[0] - self.place) / self.log_scale.exp()).square() / 2
         return (distances + self.log_scale + 0.5 * math.log(2 * math.pi)).sum(1).mean()
+
+
+class CountsWithZeros(Counts):
+    """Zeros are a case of their own: what is compared first is which counts are zero, and none at all is easy."""
+
+    def loss(self, batch: Any) -> Tensor:
+        code = self.mean(self.net(batch.log1p()))
+        zero, rates = code[:, :1], F.softplus(self.back(code)) + 1e-3
+        counted = torch.distributions.Poisson(rates).log_prob(batch) + F.logsigmoid(-zero)
+        missing = torch.logaddexp(F.logsigmoid(zero), F.logsigmoid(-zero) - rates)
+        likelihood = (batch < 1e-8).float() * missing + (batch >= 1e-8).float() * counted
+        return -likelihood.sum(1).mean()
