@@ -17,15 +17,14 @@ class Diffusion(pl.LightningModule):
         super().__init__()
         self.save_hyperparameters()
         self.model = UNet2DModel(
-            sample_size=16,
+            sample_size=8,
             in_channels=1,
             out_channels=1,
-            block_out_channels=(16, 32),
-            down_block_types=("DownBlock2D", "AttnDownBlock2D"),
-            up_block_types=("AttnUpBlock2D", "UpBlock2D"),
+            block_out_channels=(8, 16),
+            down_block_types=("DownBlock2D", "DownBlock2D"),
+            up_block_types=("UpBlock2D", "UpBlock2D"),
             layers_per_block=1,
-            norm_num_groups=8,
-            attention_head_dim=8,
+            norm_num_groups=4,
         )
         self.scheduler = DDPMScheduler(num_train_timesteps=100)
         self.ema = EMAModel(self.model.parameters(), use_ema_warmup=True)
@@ -51,4 +50,4 @@ def module():
 
 
 def data():
-    return (DataLoader(pictures(640, 0), 32, shuffle=True),)
+    return (DataLoader(pictures(320, 0), 16, shuffle=True),)

@@ -7,6 +7,8 @@ returns what `Trainer.fit` takes. Nothing in it knows of Unstall.
 from __future__ import annotations
 
 import math
+import os
+import platform
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -21,7 +23,7 @@ from pytorch_lightning.loggers import TensorBoardLogger
 
 import unstall
 
-DECADES = [10.0**k for k in range(-6, 2)]
+DECADES = [10.0**k for k in range(-6, 1)]
 """The grid."""
 
 GOOD = 0.95
@@ -114,6 +116,7 @@ def examine(case: ModuleType, seed: int, folder: Path) -> dict[str, Any]:
             "version": version(case.PACKAGE),
             "module": type(module).__name__,
             "seed": seed,
+            "machine": f"{os.cpu_count()}-core {platform.machine()} CPU, torch {version('torch')}",
         }
         watch, losses = unstall.Diagnosis(), Losses()
         logged = TensorBoardLogger(folder, name="fit")

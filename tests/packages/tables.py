@@ -1,4 +1,4 @@
-"""pytorch-tabular: a network for a table of numbers and categories, with its own data module."""
+"""pytorch-tabular: a network for a table of numbers and categories, with its own loaders."""
 
 import numpy as np
 import pandas as pd
@@ -33,4 +33,5 @@ def module():
 
 
 def data():
-    return both()[1]
+    loaders = both()[1]
+    return loaders.train_dataloader(), loaders.val_dataloader()

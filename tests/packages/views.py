@@ -2,7 +2,6 @@
 
 import pytorch_lightning as pl
 import torch
-from lightly.data import LightlyDataset
 from lightly.loss import NTXentLoss
 from lightly.models.modules import SimCLRProjectionHead
 from lightly.transforms import SimCLRTransform
@@ -25,7 +24,7 @@ class SimCLR(pl.LightningModule):
         self.criterion = NTXentLoss(temperature=0.5)
 
     def training_step(self, batch, batch_index):
-        (first, second), _, _ = batch
+        (first, second), _ = batch
         loss = self.criterion(*(self.projection_head(self.backbone(view)) for view in (first, second)))
         self.log("train_loss_ssl", loss)
         return loss
@@ -38,6 +37,8 @@ class SimCLR(pl.LightningModule):
 class Pictures(Dataset):
     """Stripes of many colours and widths."""
 
+    transform = SimCLRTransform(input_size=16, min_scale=0.5)
+
     def __len__(self) -> int:
         return 256
 
@@ -45,8 +46,8 @@ class Pictures(Dataset):
         random = torch.Generator().manual_seed(index)
         colours = torch.rand(2, 3, generator=random)
         width = 2 + index % 7
-        stripes = (torch.arange(32) // width % 2)[:, None].expand(32, 32)
-        return Image.fromarray((colours[stripes] * 255).byte().numpy()), index % 7
+        stripes = (torch.arange(20) // width % 2)[:, None].expand(20, 20)
+        return self.transform(Image.fromarray((colours[stripes] * 255).byte().numpy())), index % 7
 
 
 def module():
@@ -54,5 +55,4 @@ def module():
 
 
 def data():
-    pictures = LightlyDataset.from_torch_dataset(Pictures(), transform=SimCLRTransform(input_size=32))
-    return (DataLoader(pictures, 32, shuffle=True, drop_last=True),)
+    return (DataLoader(Pictures(), 32, shuffle=True, drop_last=True),)
