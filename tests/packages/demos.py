@@ -26,4 +26,4 @@ def data():
     start, stride = torch.randint(WORDS, (488, 1), generator=random), torch.randint(1, 3, (488, 1), generator=random)
     text = (start + stride * torch.arange(13)) % WORDS
     rows = [(line[:-1], line[1:]) for line in text]
-    return (DataLoader(rows, 16, shuffle=True, drop_last=True),)
+    return DataLoader(rows, 16, shuffle=True, drop_last=True), None

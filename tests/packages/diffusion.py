@@ -50,4 +50,4 @@ def module():
 
 
 def data():
-    return (DataLoader(pictures(320, 0), 16, shuffle=True),)
+    return DataLoader(pictures(320, 0), 16, shuffle=True), None

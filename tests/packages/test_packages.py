@@ -35,12 +35,16 @@ def loaded(name: str) -> ModuleType:
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")  # of Lightning, torch and the packages: they are as they are
 @pytest.mark.parametrize("name", CASES)
-def test_a_package(name: str, tmp_path: Path, keep: Callable[[dict[str, Any]], None]) -> None:
+def test_a_package(
+    name: str, tmp_path: Path, keep: Callable[[dict[str, Any]], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)  # some leave files where they are run
     case = loaded(name)
     from packages.driver import examine
 
     row = examine(case, 0, tmp_path)
     keep(row)
+    assert row["steps"] > 50
     assert 1e-7 <= row["pick"] <= 1e2
     for stall in "too_high", "too_low":
         assert row[stall]["sentence"]

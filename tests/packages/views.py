@@ -55,4 +55,4 @@ def module():
 
 
 def data():
-    return (DataLoader(Pictures(), 32, shuffle=True, drop_last=True),)
+    return DataLoader(Pictures(), 32, shuffle=True, drop_last=True), None
