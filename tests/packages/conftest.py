@@ -1,7 +1,6 @@
 """Keeps what came of each package, and counts them."""
 
 import json
-import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -36,4 +35,4 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
         return
     whole = file.with_suffix(".new")
     whole.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    os.replace(whole, file)
+    whole.replace(file)

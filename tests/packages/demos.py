@@ -1,4 +1,4 @@
-"""Lightning's own demonstration of a recurrent language model, with fewer units: it carries its state from batch to batch."""
+"""Lightning's own demonstration of a recurrent language model, with fewer units: its state goes from batch to batch."""
 
 import torch
 from pytorch_lightning.demos import LightningLSTM, SimpleLSTM

@@ -1,7 +1,7 @@
 """Takes a package's module through everything, as it is: fits at many rates, the search, the diagnosis of two stalls.
 
-A case is a Python module of this folder with `PACKAGE` (the distribution's name), `EPOCHS`, `module()` and `data()`, which
-returns what `Trainer.fit` takes. Nothing in it knows of Unstall.
+A case is a Python module of this folder with `PACKAGE` (the distribution's name), `EPOCHS`, `module()` and `data()`,
+which returns what `Trainer.fit` takes. Nothing in it knows of Unstall.
 """
 
 from __future__ import annotations

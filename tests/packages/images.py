@@ -21,7 +21,9 @@ class Images(pl.LightningModule):
 
     def validation_step(self, batch, batch_idx):
         answers = self.model(batch[0])
-        self.log_dict({"val_loss": F.cross_entropy(answers, batch[1]), "val_acc": (answers.argmax(1) == batch[1]).float().mean()})
+        self.log_dict(
+            {"val_loss": F.cross_entropy(answers, batch[1]), "val_acc": (answers.argmax(1) == batch[1]).float().mean()}
+        )
 
     def configure_optimizers(self):
         optimizer = create_optimizer_v2(self, opt="adamw", lr=self.hparams.lr, weight_decay=0.05)

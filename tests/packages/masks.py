@@ -11,7 +11,9 @@ PACKAGE, EPOCHS = "segmentation-models-pytorch", 4
 class Masks(pl.LightningModule):
     def __init__(self) -> None:
         super().__init__()
-        self.model = smp.Unet("mobilenet_v2", encoder_depth=3, encoder_weights=None, in_channels=1, decoder_channels=(16, 8, 8))
+        self.model = smp.Unet(
+            "mobilenet_v2", encoder_depth=3, encoder_weights=None, in_channels=1, decoder_channels=(16, 8, 8)
+        )
         self.loss_fn = smp.losses.DiceLoss(smp.losses.BINARY_MODE, from_logits=True)
         self.outputs = []
 
@@ -49,7 +51,10 @@ def module():
 
 def discs(count: int, seed: int):
     random = torch.Generator().manual_seed(seed)
-    place, size = torch.rand(count, 2, 1, 1, generator=random) * 8 + 4, torch.rand(count, 1, 1, generator=random) * 2 + 2
+    place, size = (
+        torch.rand(count, 2, 1, 1, generator=random) * 8 + 4,
+        torch.rand(count, 1, 1, generator=random) * 2 + 2,
+    )
     rows, columns = torch.meshgrid(torch.arange(16.0), torch.arange(16.0), indexing="ij")
     inside = (rows - place[:, 0]).square() + (columns - place[:, 1]).square() < size.square()
     images = inside[:, None] + 0.5 * torch.randn(count, 1, 16, 16, generator=random)

@@ -10,7 +10,10 @@ PACKAGE, EPOCHS = "chemprop", 6
 
 def module():
     return models.MPNN(
-        nn.BondMessagePassing(d_h=64), nn.MeanAggregation(), nn.RegressionFFN(input_dim=64, hidden_dim=64), batch_norm=True
+        nn.BondMessagePassing(d_h=64),
+        nn.MeanAggregation(),
+        nn.RegressionFFN(input_dim=64, hidden_dim=64),
+        batch_norm=True,
     )
 
 

@@ -11,7 +11,13 @@ PACKAGE, EPOCHS = "neuralforecast", 100
 
 def module():
     return NHITS(
-        h=4, input_size=12, loss=MAE(), max_steps=100, windows_batch_size=64, mlp_units=3 * [[32, 32]], scaler_type="robust"
+        h=4,
+        input_size=12,
+        loss=MAE(),
+        max_steps=100,
+        windows_batch_size=64,
+        mlp_units=3 * [[32, 32]],
+        scaler_type="robust",
     )
 
 

@@ -13,7 +13,9 @@ def table() -> pd.DataFrame:
     random = np.random.default_rng(0)
     numbers, kinds = random.standard_normal((960, 3)), random.integers(3, size=960)
     wanted = ((numbers[:, 0] * (kinds - 1) + numbers[:, 1]) > 0).astype(int)
-    return pd.DataFrame({"a": numbers[:, 0], "b": numbers[:, 1], "c": numbers[:, 2], "kind": kinds.astype(str), "y": wanted})
+    return pd.DataFrame(
+        {"a": numbers[:, 0], "b": numbers[:, 1], "c": numbers[:, 2], "kind": kinds.astype(str), "y": wanted}
+    )
 
 
 def both():

@@ -4,8 +4,8 @@
         loss = lane.step([batch])
 
 To the copy it looks like `Trainer.fit`: it is told where the fit stands (`global_step`, `current_epoch`,
-`trainer.training` and the rest), which optimizer it has, and its hooks around a step and an epoch are called. Not called
-are those that validate, save or end a fit, and those of callbacks: they may act on the world outside.
+`trainer.training` and the rest), which optimizer it has, and its hooks around a step and an epoch are called. Not
+called are those that validate, save or end a fit, and those of callbacks: they may act on the world outside.
 """
 
 from __future__ import annotations

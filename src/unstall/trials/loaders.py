@@ -67,7 +67,9 @@ def loaders_of(data: Data, trainer: pl.Trainer | None) -> tuple[Iterable[Any], I
     else:
         parts = data if isinstance(data, tuple) else (data,)
         if not 1 <= len(parts) <= 2:
-            raise UsageError(f"data=a tuple of {len(parts)}: give (training, validation), each a loader or a list of them")
+            raise UsageError(
+                f"data=a tuple of {len(parts)}: give (training, validation), each a loader or a list of them"
+            )
         training, validation = (*parts, None)[:2]
     if isinstance(validation, list | tuple | dict):
         validation = CombinedLoader(validation) if validation else None
