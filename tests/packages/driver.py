@@ -134,7 +134,8 @@ def examine(case: ModuleType, seed: int, folder: Path) -> dict[str, Any]:
             return round(max(-1.0, (start - loss) / (start - grid[best])), 3)  # no worse than this is told apart
 
         row |= {"pick": search.learning_rate, "best": best, "progress": progress(search.learning_rate)}
-        row["losses"] = {f"{rate:.0e}": round(loss, 4) for rate, loss in grid.items()}
+        finite = {rate: round(loss, 4) if math.isfinite(loss) else None for rate, loss in grid.items()}
+        row["losses"] = {f"{rate:.0e}": loss for rate, loss in finite.items()}
         for stall, factor in ("too_high", HIGH), ("too_low", LOW):
             row[stall] = diagnosed(fits, stall, float(f"{factor * search.learning_rate:.1e}"), progress)
     return row
