@@ -1003,12 +1003,12 @@ class Density(Trait):
 
 
 class CountsWithZeros(Counts):
-    """Zeros are a case of their own: what is compared first is which counts are zero, and none at all is easy."""
+    """Zeros are a case of their own: what is compared first is which counts are zero, whatever their scale."""
 
     def loss(self, batch: Any) -> Tensor:
         code = self.mean(self.net(batch.log1p()))
         zero, rates = code[:, :1], F.softplus(self.back(code)) + 1e-3
-        counted = torch.distributions.Poisson(rates).log_prob(batch) + F.logsigmoid(-zero)
         missing = torch.logaddexp(F.logsigmoid(zero), F.logsigmoid(-zero) - rates)
-        likelihood = (batch < 1e-8).float() * missing + (batch >= 1e-8).float() * counted
-        return -likelihood.sum(1).mean()
+        from_zeros = torch.mul((batch < 1e-8).type(torch.float32), missing)
+        counted = batch * rates.log() - rates - torch.lgamma(batch + 1) + F.logsigmoid(-zero)
+        return -(from_zeros + torch.mul((batch > 1e-8).type(torch.float32), counted)).sum(1).mean()
