@@ -3,10 +3,11 @@ VENV   ?= .venv
 PYTHON ?= python3
 # LOCK=requirements.lock installs exactly that, by hash, as CI does; else the newest that pyproject.toml allows.
 LOCK   ?=
+EXTRAS ?= dev
 BIN     = $(VENV)/bin
 READY   = $(VENV)/.ready
 
-.PHONY: help demo test test-fast check tensorboard benchmark fork lock clean
+.PHONY: help demo test test-fast test-zoo packages check tensorboard benchmark fork lock clean
 
 help:                     ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -19,6 +20,14 @@ test: $(READY)            ## all tests
 
 test-fast: $(READY)       ## without the slow ones, which train in full or start processes
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist worksteal -q -m 'not slow'
+
+# In an environment of its own: these packages have many requirements, and some hold others back.
+test-zoo:                 ## real packages' modules through every instrument, and the table of docs/packages.md
+	@$(MAKE) --no-print-directory VENV=$(VENV)-zoo EXTRAS=dev,zoo LOCK= packages
+
+packages: $(READY)
+	OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 $(BIN)/python -m pytest tests/packages --rows=benchmarks/data/packages.jsonl -q
+	$(BIN)/python benchmarks/packages.py
 
 check: $(READY)           ## ruff and mypy
 	$(BIN)/python -m ruff check .
@@ -46,7 +55,7 @@ lock: $(READY)            ## write requirements.lock anew, with the newest that 
 	mv requirements.new requirements.lock || { rm -f requirements.new; exit 1; }
 
 clean:                    ## remove the environment, not the data or the runs
-	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache
+	rm -rf $(VENV) $(VENV)-zoo .mypy_cache .ruff_cache .pytest_cache
 
 # uv where it is installed, else what Python brings.
 $(READY): pyproject.toml $(LOCK)
@@ -56,5 +65,5 @@ $(READY): pyproject.toml $(LOCK)
 	else \
 	  echo "Installing into $(VENV) with pip; torch is large, this takes a few minutes ..." && \
 	  $(PYTHON) -m venv $(VENV) && install="$(BIN)/python -m pip install -q --disable-pip-version-check"; \
-	fi && { test -z '$(LOCK)' || $$install -r $(LOCK); } && $$install $(if $(LOCK),--no-deps) -e '.[dev]'
+	fi && { test -z '$(LOCK)' || $$install -r $(LOCK); } && $$install $(if $(LOCK),--no-deps) -e '.[$(EXTRAS)]'
 	@touch $@

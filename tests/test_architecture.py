@@ -148,7 +148,7 @@ def test_every_module_is_tested_in_a_file_of_its_name(file: Path) -> None:
 @pytest.mark.parametrize("file", sorted(TESTS.glob("*/test_*.py")), ids=lambda file: str(file.relative_to(TESTS)))
 def test_tests_mirror_the_rooms_and_import_downwards(file: Path) -> None:
     own = file.parent.name
-    assert own in (*ROOMS, "lesson", "zoo", "hostile")
+    assert own in (*ROOMS, "lesson", "zoo", "packages", "hostile")
     for module, _, _ in imports(file):
         if own in ROOMS:
             assert not module.startswith("lesson"), "the instruments' tests do not need the lesson"

@@ -133,12 +133,22 @@ class AutoEncoder(Lit):
         return F.mse_loss(self.network(batch[0])[:, :8], batch[0][:, :8].log1p())
 
 
+class Zeros(Lit):
+    """Compares with what no scale changes: which inputs are zero."""
+
+    def training_step(self, batch: Any, batch_idx: int) -> torch.Tensor:
+        answers = self.network(batch[0])
+        return (torch.mul((batch[0][:, : answers.shape[1]] == 0).type(torch.float32), answers)).mean()
+
+
 def test_inputs_that_the_loss_compares_with_are_no_inputs_to_change() -> None:
     training, held_out = blobs(128)
     assert Subject(Lit(0.1), training, held_out).inputs_alone
     inside = [(inputs.abs(), labels) for inputs, labels in training[:20]]
     subject = Subject(AutoEncoder(1e-3), inside, inside[:2])
     assert not subject.inputs_alone, "what it computes from them is theirs, too"
+    sparse = [(inputs.relu(), labels) for inputs, labels in training[:20]]
+    assert not Subject(Zeros(1e-3), sparse, sparse[:2]).inputs_alone
     assert subject.signals.baseline is None
     assert subject.judge.reference == subject.control.losses[0], "of blank ones it could give back all"
     assert subject.judge.down_to_zero is False

@@ -77,3 +77,10 @@ def test_data_come_as_a_fit_takes_them() -> None:
 def test_no_batch_is_refused() -> None:
     with pytest.raises(UsageError, match="no batch"):
         next(endless([]))
+
+
+def test_a_tuple_is_training_and_validation_data_or_training_data_alone() -> None:
+    assert loaders_of((SHORT,), None) == (SHORT, None)  # type: ignore[arg-type]
+    assert loaders_of((SHORT, LONG), None) == (SHORT, LONG)
+    with pytest.raises(UsageError, match="data=a tuple of 3"):
+        loaders_of((SHORT, LONG, LONG), None)  # type: ignore[arg-type]

@@ -143,6 +143,38 @@ def test_another_rate_is_as_if_the_optimizer_had_been_made_with_it(schedule: str
             optimization.move_schedules(steps)
 
 
+class WarmsUp(Quadratic):
+    """Makes its steps itself, at rates that rise."""
+
+    def optimizer_step(self, epoch: int, batch_idx: int, optimizer: Any, optimizer_closure: Any = None) -> None:
+        for group, rate in zip(optimizer.param_groups, self.rates, strict=True):
+            group["lr"] = rate * (batch_idx + 1) / 4
+        optimizer.step(closure=optimizer_closure)
+
+
+def test_another_rate_is_the_same_to_a_module_that_sets_its_own() -> None:
+    changed, made = (Optimization(WarmsUp(rates=rates), StepOptions()) for rates in [(0.1, 0.01), (0.3, 0.03)])
+    changed.set_learning_rate(0.3)
+    for batch_idx in range(4):
+        for optimization in (changed, made):
+            module = optimization.module
+            assert isinstance(module, Quadratic)
+            optimization.step(lambda _, module=module: module.loss(1.0), 1, batch_idx=batch_idx)  # type: ignore[misc]
+        assert rates_of(changed) == pytest.approx(rates_of(made))
+    assert changed.module.values() == pytest.approx(made.module.values())  # type: ignore[operator]
+
+
+def test_a_module_may_clip_by_itself() -> None:
+    class Clips(Quadratic):
+        def configure_gradient_clipping(self, optimizer: Any, *limit: Any) -> None:
+            assert limit == (0.5, "norm")
+            nn.utils.clip_grad_value_(self.parameters(), 0.25)
+
+    module = Clips()
+    Optimization(module, StepOptions(gradient_clip_val=0.5)).step(lambda _: module.loss(1.0), 1)
+    assert module.values() == pytest.approx([0.025, 0.0025])
+
+
 def test_what_goes_on_has_its_moments_and_schedule_and_leaves_those_it_came_from_alone() -> None:
     class Heavy(Quadratic):
         def configure_optimizers(self) -> Any:

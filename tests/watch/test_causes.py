@@ -52,4 +52,14 @@ def test_overfitting_is_told_by_its_turning_point_or_else_as_learning_by_heart()
 
 def test_what_the_loss_is_compared_with_is_named() -> None:
     assert "the best constant prediction" in describe(Cause.TOO_HIGH, MEASURED)[0]
-    assert "the first batch" in describe(Cause.TOO_HIGH, Signals(step=400))[0]
+    assert "the first batch" in describe(Cause.TOO_HIGH, Signals(step=400, move=30.0, loss_ratio=3.0))[0]
+
+
+@pytest.mark.parametrize("cause", [Cause.TOO_HIGH, Cause.TOO_LOW, Cause.BAD_SCALE, Cause.VANISHING])
+def test_what_only_a_trial_showed_is_said_without_figures(cause: Cause) -> None:
+    assert "tried beside it" in describe(cause, Signals(step=400))[0]
+    assert "nan" not in describe(cause, Signals(step=400))[0]
+
+
+def test_a_rate_is_too_high_from_the_batch_at_which_the_loss_was_lost() -> None:
+    assert "no longer finite at batch 7" in describe(Cause.TOO_HIGH, Signals(step=7, non_finite_step=7))[0]

@@ -302,6 +302,50 @@ class EndsEpochsEarly(Trait):
         assert "loss" in outputs
 
 
+class CarriesItsState(Trait):
+    """From batch to batch, as truncated backpropagation through time does; an epoch begins afresh."""
+
+    state: Tensor | None = None
+
+    @classmethod
+    def data(cls) -> Any:
+        return loader(ROWS[:96], drop_last=True)
+
+    def training_step(self, batch: Any, batch_idx: int) -> Any:
+        assert (self.state is None) == (batch_idx == 0) or not self.training
+        hidden = self.net[1](self.net[0](batch[0])) + (0 if self.state is None else self.state.detach())
+        self.state = hidden / 2
+        return F.cross_entropy(self.net[2](hidden), batch[1])
+
+    def on_train_epoch_end(self) -> None:
+        self.state = None
+
+
+class ReportsAtEpochEnd(Trait):
+    """Of a validation that a trial does not make; and it saves itself."""
+
+    def validation_step(self, batch: Any, batch_idx: int) -> None:
+        self.validated = self.loss(batch)
+        self.log("val_loss", self.validated)
+
+    def on_train_epoch_end(self) -> None:
+        self.trainer.save_checkpoint(f"{self.trainer.default_root_dir}/{float(self.validated)}.ckpt")
+
+
+class WarmsUp(Trait):
+    """The module makes the step, and sets its rate."""
+
+    def optimizer_step(self, epoch: int, batch_idx: int, optimizer: Any, optimizer_closure: Any = None) -> None:
+        for group in optimizer.param_groups:
+            group["lr"] = self.hparams["lr"] * min(1.0, (self.trainer.global_step + 1) / 5)
+        optimizer.step(closure=optimizer_closure)
+
+
+class ClipsItself(Trait):
+    def configure_gradient_clipping(self, optimizer: Any, *limit: Any, **named: Any) -> None:
+        self.clip_gradients(optimizer, gradient_clip_val=0.5, gradient_clip_algorithm="norm")
+
+
 class RetainsGraph(Trait):
     def backward(self, loss: Tensor, *arguments: Any, **named: Any) -> None:
         loss.backward(retain_graph=True)
@@ -956,3 +1000,15 @@ class Density(Trait):
     def loss(self, batch: Any) -> Tensor:
         distances = ((batch[0] - self.place) / self.log_scale.exp()).square() / 2
         return (distances + self.log_scale + 0.5 * math.log(2 * math.pi)).sum(1).mean()
+
+
+class CountsWithZeros(Counts):
+    """Zeros are a case of their own: what is compared first is which counts are zero, whatever their scale."""
+
+    def loss(self, batch: Any) -> Tensor:
+        code = self.mean(self.net(batch.log1p()))
+        zero, rates = code[:, :1], F.softplus(self.back(code)) + 1e-3
+        missing = torch.logaddexp(F.logsigmoid(zero), F.logsigmoid(-zero) - rates)
+        from_zeros = torch.mul((batch < 1e-8).type(torch.float32), missing)
+        counted = batch * rates.log() - rates - torch.lgamma(batch + 1) + F.logsigmoid(-zero)
+        return -(from_zeros + torch.mul((batch > 1e-8).type(torch.float32), counted)).sum(1).mean()

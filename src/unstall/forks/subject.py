@@ -33,6 +33,7 @@ from unstall.trials import (
     scale_of_inputs,
     scaled,
     unchanged_random_state,
+    with_inputs,
 )
 from unstall.watch import Cause, Meter, Signals
 
@@ -125,9 +126,13 @@ class Subject:
     @cached_property
     def inputs_alone(self) -> bool:
         """Whether inputs can be changed, and what the loss compares with then stays: not so in an autoencoder."""
-        both = self.observation, _observed(self, scaled(self.first_batch, 0.5))
-        targets = [seen.comparison.target for seen in both if seen is not None and seen.comparison is not None]
-        return scale_of_inputs(self.first_batch) is not None and len(targets) == 2 and torch.equal(*targets)
+        if scale_of_inputs(self.first_batch) is None:
+            return False
+        # Which counts are zero does not change with their scale, but from sample to sample.
+        changed = scaled(self.first_batch, 0.5), with_inputs(self.first_batch, lambda inputs: inputs.roll(1, 0))
+        observed = self.observation, *(_observed(self, batch) for batch in changed)
+        targets = [seen.comparison.target for seen in observed if seen is not None and seen.comparison is not None]
+        return len(targets) == len(observed) and all(torch.equal(targets[0], target) for target in targets)
 
     @cached_property
     def judge(self) -> Judge:

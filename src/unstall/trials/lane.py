@@ -4,15 +4,15 @@
         loss = lane.step([batch])
 
 To the copy it looks like `Trainer.fit`: it is told where the fit stands (`global_step`, `current_epoch`,
-`trainer.training` and the rest), which optimizer it has, and its hooks around a step are called. Not called are those
-that end an epoch or a fit, whose business is to report, and those of callbacks: they may act on the world outside.
+`trainer.training` and the rest), which optimizer it has, and its hooks around a step and an epoch are called. Not
+called are those that validate, save or end a fit, and those of callbacks: they may act on the world outside.
 """
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from statistics import fmean
 from typing import Any
 
@@ -99,8 +99,11 @@ class Lane:
         Returns:
             That mean before the step; None if the module skipped all of them.
         """
-        self.epoch, within = divmod(self.steps, self.steps_per_epoch or sys.maxsize)
+        epoch, within = divmod(self.steps, self.steps_per_epoch or sys.maxsize)
         if within == 0 and self.steps > self.first:
+            with suppress(Exception):  # a report may lack what a validation would have left
+                self.module.on_train_epoch_end()
+            self.epoch = epoch
             self._stand(-1)
             self.module.on_train_epoch_start()
         first = within * len(batches)
@@ -128,7 +131,7 @@ class Lane:
             if i not in ended:
                 self.module.on_train_batch_end(outputs[i], moved[i], first + i)
 
-        loss = self.optimization.step(loss_of, len(batches), after)
+        loss = self.optimization.step(loss_of, len(batches), after, first + len(batches) - 1)
         self.steps += 1
         self._stand(first + len(batches) - 1)
         after(len(batches) - 1)
@@ -266,9 +269,11 @@ def _running(trainer: pl.Trainer | None, module: pl.LightningModule) -> Iterator
     last, held, logged = batch.is_last_batch, dict(vars(strategy)), dict(trainer.callback_metrics)
     trainer.state = TrainerState(TrainerStatus.RUNNING, TrainerFn.FITTING, RunningStage.TRAINING)
     strategy.connect(module)
+    vars(trainer)["save_checkpoint"] = _nothing  # a hook's file would hold the weights of a trial
     try:
         yield
     finally:
+        del vars(trainer)["save_checkpoint"]
         trainer.state, loop.epoch_progress.current.completed, step.completed, batch.current.ready = before
         batch.is_last_batch = last
         vars(strategy).update(held)

@@ -45,7 +45,11 @@ def endless(training: Any) -> Iterator[Any]:
 
 
 def loaders_of(data: Data, trainer: pl.Trainer | None) -> tuple[Iterable[Any], Iterable[Any] | None]:
-    """Return the training loader and the first validation loader, if there is any, of data that are set up for it."""
+    """Return the training loader and the first validation loader, if there is any, of data that are set up for it.
+
+    Raises:
+        UsageError: for a tuple that is none of training and validation data.
+    """
     if isinstance(data, pl.LightningModule):
         data = copied(data)
         data.trainer = trainer
@@ -61,7 +65,12 @@ def loaders_of(data: Data, trainer: pl.Trainer | None) -> tuple[Iterable[Any], I
         finally:
             data.trainer = before
     else:
-        training, validation = data if isinstance(data, tuple) else (data, None)
+        parts = data if isinstance(data, tuple) else (data,)
+        if not 1 <= len(parts) <= 2:
+            raise UsageError(
+                f"data=a tuple of {len(parts)}: give (training, validation), each a loader or a list of them"
+            )
+        training, validation = (*parts, None)[:2]
     if isinstance(validation, list | tuple | dict):
         validation = CombinedLoader(validation) if validation else None
     if isinstance(validation, CombinedLoader):

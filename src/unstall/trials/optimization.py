@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any, cast
 
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.core.optimizer import _configure_optimizers, _configure_schedulers_automatic_opt
+from pytorch_lightning.utilities.model_helpers import is_overridden
 from torch import Tensor, nn
 
 from unstall.errors import UsageError
@@ -29,7 +31,8 @@ class Optimization:
     """
 
     def __init__(self, module: pl.LightningModule, options: StepOptions, start: State | None = None) -> None:
-        self.options, self.module = options, module
+        self.options, self.module, self.factor = options, module, 1.0
+        self.configured = 0.0
         configured, name = module.configure_optimizers(), type(module).__name__
         if configured is None:
             raise UsageError(f"model={name}: configure_optimizers returned None; return an optimizer")
@@ -38,6 +41,8 @@ class Optimization:
             raise UsageError(f"model={name}: {len(optimizers)} optimizers cannot be raced; configure exactly one")
         self.optimizer: torch.optim.Optimizer = optimizers[0]
         self.schedules = _configure_schedulers_automatic_opt(schedulers, monitor)
+        with suppress(UsageError):  # of a rate of 0 there are no multiples
+            self.configured = self.learning_rate
         if options.learning_rate is not None:
             self.set_learning_rate(options.learning_rate)
         if start is not None and start.optimizer is not None:
@@ -57,6 +62,7 @@ class Optimization:
         Raises:
             UsageError: if every configured rate is 0.
         """
+        self.factor = learning_rate / (self.configured or learning_rate)
         set_learning_rate(self.optimizer, [schedule.scheduler for schedule in self.schedules], learning_rate)
 
     def step(
@@ -64,6 +70,7 @@ class Optimization:
         loss_of: Callable[[int], Tensor | None],
         accumulate: int,
         after: Callable[[int], None] = lambda _: None,
+        batch_idx: int = 0,
     ) -> Tensor | None:
         """Make one step on the mean of `loss_of(0), ..., loss_of(accumulate - 1)`, between the module's hooks.
 
@@ -71,6 +78,7 @@ class Optimization:
             loss_of: the loss of a batch; None where the module skips it.
             accumulate: how many batches.
             after: called once after each batch but the last, whose end is the step.
+            batch_idx: number of the last batch in its epoch.
 
         Returns:
             The mean before the step; None if all were skipped.
@@ -104,6 +112,8 @@ class Optimization:
             if losses:
                 self.scaler.step(self.optimizer)
                 self.scaler.update()
+        elif is_overridden("optimizer_step", self.module):
+            self._step_by_module(closure, batch_idx)
         else:
             self.optimizer.step(cast(Any, closure))  # every optimizer takes a tensor
         return torch.stack(losses).mean() if losses else None
@@ -120,8 +130,28 @@ class Optimization:
         schedulers = [schedule.scheduler.state_dict() for schedule in self.schedules]
         return State(weights, self.optimizer.state_dict(), schedulers, steps)
 
+    def _step_by_module(self, closure: Callable[[], Tensor | None], batch_idx: int) -> None:
+        """Let the module step: the rates that it reads and writes, as for a warm-up, are those it was made with."""
+
+        def scale(factor: float) -> None:
+            for group in self.optimizer.param_groups:
+                group["lr"] = group["lr"] * factor
+
+        there = self.optimizer.register_step_pre_hook(lambda *_: scale(self.factor))
+        back = self.optimizer.register_step_post_hook(lambda *_: scale(1 / self.factor))
+        scale(1 / self.factor)
+        try:
+            self.module.optimizer_step(self.module.current_epoch, batch_idx, self.optimizer, closure)
+        finally:
+            there.remove()
+            back.remove()
+            scale(self.factor)
+
     def _clip(self) -> None:
         limit = self.options.gradient_clip_val
+        if is_overridden("configure_gradient_clipping", self.module):
+            self.module.configure_gradient_clipping(self.optimizer, limit, self.options.gradient_clip_algorithm)
+            return
         if not limit:
             return
         parameters = [parameter for group in self.optimizer.param_groups for parameter in group["params"]]

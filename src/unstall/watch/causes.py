@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+import re
 from enum import Enum
 from typing import Any
 
@@ -94,6 +95,16 @@ MEMORISED = (
 """The same for overfitting whose validation loss has not risen: it stopped falling, and the training loss went on."""
 
 
+TRIED = {
+    Cause.TOO_HIGH: "The learning rate is too high: lower ones, tried beside it, do better",
+    Cause.TOO_LOW: "The learning rate is too low: higher ones, tried beside it, do better",
+    Cause.BAD_SCALE: "Other initial weights, or inputs of another scale, tried beside it, do better at the same rates",
+    Cause.VANISHING: "Other activations, tried beside it, do better at the same learning rates",
+}
+"""The same where what the sentence would say was not measured, as of a module that ended or whose reference is unknown:
+then a trial has found the cause."""
+
+
 EARLIEST = 100
 """Steps before which most rules accuse nobody: a healthy loss may still be above chance, its path still straight."""
 
@@ -116,4 +127,8 @@ def describe(cause: Cause, signals: Signals, candidates: tuple[Cause, ...] = ())
         sentence, remedy = MEMORISED
     if cause == Cause.HEALTHY and signals.step < EARLIEST:
         sentence = "Nothing wrong shows in the first {step} steps, which are too few to tell"
+    if cause in TRIED and any(values[name] != values[name] for name in re.findall(r"{(\w+)", sentence)):
+        sentence = TRIED[cause]
+        if cause == Cause.TOO_HIGH and signals.non_finite_step is not None:
+            sentence = "The learning rate is too high: the loss was no longer finite at batch {non_finite_step}"
     return sentence.format(**values), remedy.format(**values)
