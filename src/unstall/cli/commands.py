@@ -2,13 +2,13 @@
 
 import re
 import sys
+import tempfile
 from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
 import yaml
-from jsonargparse import Namespace
-from pytorch_lightning.callbacks import Checkpoint, ProgressBar
+from pytorch_lightning.callbacks import ModelCheckpoint
 from pytorch_lightning.cli import ArgsType, LightningArgumentParser, LightningCLI
 from pytorch_lightning.utilities.model_helpers import is_overridden
 
@@ -17,14 +17,16 @@ from unstall.cli.classes import classes_given
 from unstall.cli.display import program
 from unstall.cli.ending import ENDING
 from unstall.cli.going_on import TakenUp, check_agreement, folder_of, take_up, take_up_for_diagnosis, with_run_configs
+from unstall.cli.loggers import build_loggers
 from unstall.cli.parser import Parser, check_config, options, usage_error_in
 from unstall.cli.project import base_configs, without_base
 from unstall.cli.received import admit, disagreement
 from unstall.cli.saved import SaveConfig, settings
-from unstall.cli.trainer import Trainer
+from unstall.cli.trainer import Trainer, without_what_is_off
 from unstall.errors import UsageError
 from unstall.runs import (
     CONFIG,
+    LAST,
     METRICS,
     Lock,
     Resumption,
@@ -54,6 +56,7 @@ class CLI(LightningCLI):
         self.checkpoint: dict[str, Any] | None = None
         self.run_name = run_name
         self.lock: Lock | None = None
+        self.run: RunLogger | None = None
         defaults = {"default_config_files": base_configs(), "allow_abbrev": False}
         try:
             super().__init__(
@@ -67,6 +70,10 @@ class CLI(LightningCLI):
                 parser_kwargs={"allow_abbrev": False, "prog": "unstall", **dict.fromkeys(self.subcommands(), defaults)},
                 args=args,
             )
+        except BaseException:
+            if self.run is not None:
+                self.run.discard()
+            raise
         finally:
             if self.lock is not None:
                 self.lock.release()
@@ -130,23 +137,35 @@ class CLI(LightningCLI):
             super()._parse_ckpt_path()
 
     def instantiate_trainer(self, **kwargs: Any) -> pl.Trainer:
-        """Log into the run's folder, unless the config brings loggers of its own or none (`false`)."""
+        """Keep the run in a folder of the program's, whichever loggers the config brings, or none (`false`)."""
+        trainer = self._get(self.config_init, "trainer")
+        logs_dir, experiment = self._get(self.config, "logs_dir"), self._get(self.config, "experiment")
+        run = RunLogger(logs_dir, experiment, self.run_name, purge_step=self.step)
         if self.subcommand == "diagnose":
             kwargs["logger"] = False  # the report goes into the run's own folder
-        elif self._get(self.config, "trainer").logger in (None, True):
-            logs_dir, experiment = self._get(self.config, "logs_dir"), self._get(self.config, "experiment")
-            kwargs["logger"] = RunLogger(logs_dir, experiment, self.run_name, purge_step=self.step)
-        trainer = self._get(self.config_init, "trainer")
+            if self._get(self.config, "verify"):
+                with tempfile.TemporaryDirectory() as folder:  # only to see now whether they can be built
+                    build_loggers(self.loggers, RunLogger(folder))
+        elif trainer.fast_dev_run:
+            kwargs["logger"] = self.loggers is not False and run  # Lightning puts a dummy in its place
+        else:
+            self.run = run
+            kwargs["logger"] = build_loggers(self.loggers, run)
         if isinstance(trainer.callbacks, list):
-            kwargs |= without_what_is_off(trainer)
-            kwargs["callbacks"] = [*kwargs["callbacks"], Resumption()]
+            kwargs["callbacks"] = [*without_what_is_off(trainer), Resumption()]
         try:
-            return super().instantiate_trainer(**kwargs)
+            built = super().instantiate_trainer(**kwargs)
         except (ValueError, TypeError, ImportError) as error:  # an accelerator, a number of devices not to be had
             raise UsageError(blamed(error, trainer)) from error
+        assert isinstance(built, Trainer)
+        built.run = self.run
+        return built
 
     def instantiate_classes(self) -> None:
         """Build trainer, model and data; what is too large for memory is the user's to mend."""
+        settings_of_trainer = self._get(self.config, "trainer")
+        # Built with the trainer, when there is a folder to give them; the config is kept as it is.
+        self.loggers, settings_of_trainer.logger = settings_of_trainer.logger, None
         try:
             super().instantiate_classes()
         except (RuntimeError, ValueError, MemoryError) as error:
@@ -154,14 +173,16 @@ class CLI(LightningCLI):
             if shortage is None:
                 raise
             raise UsageError(f"model: does not fit into memory ({shortage}); give it smaller sizes") from error
+        finally:
+            settings_of_trainer.logger = self.loggers
 
     @property
     def folder(self) -> Path:
         """The run's folder."""
         if self.subcommand == "diagnose":
             return folder_of(self.config["diagnose"].run)
-        # Not `trainer.log_dir`: that is a broadcast, and the other ranks are gone by now.
-        return Path(getattr(self.trainer.logger, "log_dir", None) or self.trainer.default_root_dir)
+        assert self.run is not None
+        return Path(self.run.log_dir)  # not `trainer.log_dir`: that is a broadcast, and the other ranks are gone by now
 
     def after_instantiate_classes(self) -> None:
         """Find what would fail, before a folder is made or a step is taken."""
@@ -172,7 +193,7 @@ class CLI(LightningCLI):
             if run is not None:
                 read_metrics(run.folder / METRICS)
             self.notes += disagreement(str(path), self.checkpoint, dict(self.model.hparams))
-        if self.trainer.loggers:
+        if self.run is not None:
             weights = sum(parameter.numel() * parameter.element_size() for parameter in self.model.parameters())
             # Two checkpoints of weights and at most two moments each, one of them being written beside the old one.
             folder = expanded(self._get(self.config, "logs_dir")) / self._get(self.config, "experiment")
@@ -195,9 +216,12 @@ class CLI(LightningCLI):
 
     def before_fit(self) -> None:
         """Make the run's folder one that can be gone on from, and say so where the process is ended."""
-        if not isinstance(self.trainer.logger, RunLogger) or vars(self.trainer)["fast_dev_run"]:
+        if self.run is None:
             return
         ENDING.fits(self.folder)
+        for callback in self.trainer.checkpoint_callbacks:
+            if isinstance(callback, ModelCheckpoint) and callback.dirpath is None:
+                callback.dirpath = str(self.folder / LAST.parent)
         if rank():
             return
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -208,7 +232,7 @@ class CLI(LightningCLI):
     def after_fit(self) -> None:
         """Say what came of it, and how to go on; a rehearsal (`fast_dev_run`) has left nothing to go on with."""
         ENDING.has_fitted()
-        if self.trainer.is_global_zero and self.trainer.loggers and not vars(self.trainer)["fast_dev_run"]:
+        if self.trainer.is_global_zero and self.run is not None:
             callbacks = vars(self.trainer)["callbacks"]  # Lightning sets them without declaring them
             watch = next((callback for callback in callbacks if isinstance(callback, Diagnosis)), None)
             stalled = watch is not None and watch.verdict is not None and watch.verdict.stalled
@@ -226,14 +250,14 @@ class CLI(LightningCLI):
 
     def after_lr_find(self) -> None:
         """Keep the config that was searched, say how to train with the result, or do it."""
-        logger = self.trainer.logger
-        if not self.trainer.is_global_zero or not isinstance(logger, RunLogger):
+        if not self.trainer.is_global_zero or self.run is None:
             return
-        folder = Path(logger.log_dir)
+        folder = self.folder
         write(folder / CONFIG, settings(self._parser("lr_find"), self.config["lr_find"]))
         again = ["fit", f"--config={folder / CONFIG}", f"--config={folder / 'lr_find.yaml'}"]
         if self.config["lr_find"].fit:
-            logger.finalize("success")
+            for logger in self.trainer.loggers:
+                logger.finalize("success")
             CLI(again, run_name=folder.name)
             return
         print(f"to train with it:  {program()} {' '.join(again)}")
@@ -258,25 +282,10 @@ class CLI(LightningCLI):
 
     def after_validate(self) -> None:
         """End with the run's folder."""
-        if self.trainer.is_global_zero and self.trainer.loggers:
+        if self.trainer.is_global_zero and self.run is not None:
             print(self.folder)
 
     after_test = after_predict = after_validate
-
-
-def without_what_is_off(trainer: Namespace) -> dict[str, Any]:
-    """Return the arguments that leave out callbacks which a flag of the trainer switches off: Lightning refuses them.
-
-    Without a logger there is no run and no folder; Lightning would keep checkpoints in the current one.
-    """
-    kept = trainer.enable_checkpointing if not trainer.fast_dev_run else False
-    placed = trainer.default_root_dir or any(getattr(part, "dirpath", None) for part in trainer.callbacks)
-    arguments: dict[str, Any] = {}
-    if trainer.logger is False and kept is None and not placed:
-        kept = arguments["enable_checkpointing"] = False
-    flags = {ProgressBar: trainer.enable_progress_bar, Checkpoint: kept}
-    off = tuple(kind for kind, flag in flags.items() if flag is False)
-    return {**arguments, "callbacks": [part for part in trainer.callbacks if not isinstance(part, off)]}
 
 
 def _last(folder: Path) -> dict[str, float]:

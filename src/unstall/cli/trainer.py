@@ -1,16 +1,16 @@
 """Lightning's trainer with the project's own commands: each method is a subcommand, its signature the options."""
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytorch_lightning as pl
 import yaml
-from jsonargparse import ArgumentParser
+from jsonargparse import ArgumentParser, Namespace
+from pytorch_lightning.callbacks import Callback, Checkpoint, ProgressBar
 from pytorch_lightning.loggers import TensorBoardLogger
 
 from unstall.cli.going_on import folder_of
 from unstall.cli.project import with_present_names
-from unstall.runs import CONFIG, LAST, find_and_load, locate
+from unstall.runs import CONFIG, LAST, RunLogger, find_and_load, locate, log_dir
 
 if TYPE_CHECKING:
     from unstall.forks import Report
@@ -22,6 +22,14 @@ class Trainer(pl.Trainer):
     report: "Report"
     config: dict[str, Any] | None = None
     """The resolved configuration, where there is one: `lr_find` looks in it for the setting of the rate."""
+
+    run: RunLogger | None = None
+    """Whose folder is the run's, whichever loggers there are; None where nothing is kept."""
+
+    @property
+    def log_dir(self) -> str | None:
+        """The run's folder. A broadcast from rank zero: to be called on every rank."""
+        return super().log_dir if self.run is None else self.strategy.broadcast(self.run.log_dir)
 
     def lr_find(
         self,
@@ -60,6 +68,7 @@ class Trainer(pl.Trainer):
             steps=steps,
             seed=global_seed(),
         )
+        folder = log_dir(self)
         if not self.is_global_zero:
             return
         Console().print(table(search))
@@ -71,7 +80,8 @@ class Trainer(pl.Trainer):
             if isinstance(logger, TensorBoardLogger):
                 show(search, logger.experiment)
                 logger.experiment.flush()
-                save(search, Path(logger.log_dir), overlay)
+        if folder is not None:
+            save(search, folder, overlay)
 
     def diagnose(
         self,
@@ -116,3 +126,11 @@ def build_model(config: dict[str, Any]) -> pl.LightningModule:
     pl.seed_everything(config["seed_everything"], workers=True)
     model: pl.LightningModule = parser.instantiate_classes(parsed).model
     return model
+
+
+def without_what_is_off(trainer: Namespace) -> list[Callback]:
+    """Return a trainer's callbacks without those that one of its flags switches off: Lightning refuses them."""
+    kept = trainer.enable_checkpointing if not trainer.fast_dev_run else False
+    flags = {ProgressBar: trainer.enable_progress_bar, Checkpoint: kept}
+    off = tuple(kind for kind, flag in flags.items() if flag is False)
+    return [callback for callback in trainer.callbacks if not isinstance(callback, off)]

@@ -17,6 +17,7 @@ from unstall.runs.folder import (
     check_writable,
     expanded,
     locate,
+    log_dir,
     newest_checkpoint,
     rank,
 )
@@ -55,6 +56,7 @@ __all__ = [
     "expanded",
     "find_and_load",
     "locate",
+    "log_dir",
     "logged_as",
     "newest_checkpoint",
     "png",
