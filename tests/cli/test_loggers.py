@@ -3,7 +3,6 @@
 import csv
 import importlib.util
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -24,13 +23,18 @@ KEPT = {"config.yaml", "metrics.csv", "diagnosis.json", "checkpoints/best.ckpt",
 
 
 @pytest.fixture
-def alone(place: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """The project's folder; nothing leaves this machine, and no run of W&B's outlives its test."""
+def alone(place: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The project's folder; nothing leaves this machine, and W&B says nothing."""
     for name, value in {"WANDB_MODE": "offline", "WANDB_SILENT": "true", "WANDB_CONSOLE": "off"}.items():
         monkeypatch.setenv(name, value)
-    yield place
+    return place
+
+
+def command(words: list[str]) -> None:
+    """Run a command as a process of its own would: at its end W&B's run is over."""
+    main(words)
     if "wandb" in sys.modules:
-        sys.modules["wandb"].teardown()
+        sys.modules["wandb"].finish()
 
 
 def needs(package: str) -> pytest.MarkDecorator:
@@ -82,22 +86,22 @@ def test_every_command_works_with_it(
     alone: Path, setting: str, theirs: str | None, capsys: pytest.CaptureFixture[str]
 ) -> None:
     logger = f"--trainer.logger={setting}"
-    main(["lr_find", "-c", "mine.yaml", "--steps=140", logger])
+    command(["lr_find", "-c", "mine.yaml", "--steps=140", logger])
     assert files_in(last_line(capsys)) >= {"lr_find.yaml", "lr_find.png", "config.yaml"}
-    main(["lr_find", "-c", "mine.yaml", "--steps=140", "--fit=true", logger])
+    command(["lr_find", "-c", "mine.yaml", "--steps=140", "--fit=true", logger])
     assert files_in(last_line(capsys)) >= {*KEPT, "lr_find.yaml"}
-    main(["fit", "-c", "mine.yaml", "--model.lr=1e-7", logger])
+    command(["fit", "-c", "mine.yaml", "--model.lr=1e-7", logger])
     run = last_line(capsys)
     assert files_in(run) >= KEPT
     assert theirs is None or list(run.glob(theirs))
-    for command in "validate", "test":
-        main([command, f"--ckpt_path={run}"])
+    for stage in "validate", "test":
+        command([stage, f"--ckpt_path={run}"])
         assert last_line(capsys) == run
-    main(["fit", f"--ckpt_path={run}", "--trainer.max_epochs=3"])
+    command(["fit", f"--ckpt_path={run}", "--trainer.max_epochs=3"])
     assert last_line(capsys) == run
-    main(["diagnose", str(run)])
+    command(["diagnose", str(run)])
     assert last_line(capsys) == run
-    main(["diagnose", str(run), "--verify=true"])
+    command(["diagnose", str(run), "--verify=true"])
     out = capsys.readouterr().out
     assert "verified: val/loss" in out
     assert len(list(Path("logs/mine").iterdir())) == 4
