@@ -171,7 +171,12 @@ class Shared(Logger):
 
     def __init__(self, folder: Path | None) -> None:
         super().__init__()
-        self.save_dir = folder and str(folder)
+        self.folder = folder
+
+    @property
+    def save_dir(self) -> str | None:
+        """Of all runs; None where they are kept elsewhere."""
+        return None if self.folder is None else str(self.folder)
 
     def log_metrics(self, *_: Any, **__: Any) -> None:
         """Take anything."""

@@ -134,6 +134,8 @@ class RunLogger(TensorBoardLogger):
         """Remove the folder that this object has made, if no training was begun in it: it holds no config then."""
         if self._made is not None and not (self._made / CONFIG).exists():
             shutil.rmtree(self._made, ignore_errors=True)
+            with contextlib.suppress(OSError):  # there are other runs of this experiment
+                self._made.parent.rmdir()
 
     @property
     def log_dir(self) -> str:
