@@ -10,14 +10,16 @@ import torch
 
 from lesson.module import LitClassifier
 
-RECIPES = re.findall(r"```python\n# (\w+)\.py\n(.*?)```", (Path(__file__).parents[1] / "docs/export.md").read_text(), re.S)
+RECIPES = re.findall(
+    r"```python\n# (\w+)\.py\n(.*?)```", (Path(__file__).parents[1] / "docs/export.md").read_text(), re.S
+)
 ONNX = [name for name in ("onnx", "onnxruntime", "onnxscript") if importlib.util.find_spec(name) is None]
 # What torch's exporters warn of themselves, each other's deprecations among it.
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")]
 
 
 def exported(name: str, trained: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[LitClassifier, torch.Tensor]:
-    """Run a recipe on a trained run, here; return the module that it loaded, and images of a batch size of their own."""
+    """Run a recipe on a trained run, here; return the module that it loaded, and a batch of images of another size."""
     checkpoint = str(trained / "checkpoints" / "best.ckpt")
     monkeypatch.setattr(sys, "argv", [f"{name}.py", checkpoint])
     exec(compile(dict(RECIPES)[name], f"{name}.py", "exec"), {})

@@ -145,6 +145,31 @@ def test_a_package_that_is_missing_is_one_line_and_leaves_nothing(
         assert not list(alone.glob("logs/*"))
 
 
+@pytest.mark.slow
+def test_a_run_is_diagnosed_where_its_logger_is_missing(
+    alone: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (alone / "leaving_logger.py").write_text(
+        "import os\n\nfrom pytorch_lightning.loggers import CSVLogger\n\n\nclass Leaving(CSVLogger):\n"
+        "    def __init__(self, save_dir: str = '.') -> None:\n"
+        "        super().__init__(save_dir)\n"
+        "        if 'GONE' in os.environ:\n            import a_package_of_nobody\n"
+    )
+    monkeypatch.syspath_prepend(str(alone))
+    main(["fit", "-c", "mine.yaml", "--model.lr=1e-7", "--trainer.logger=leaving_logger.Leaving"])
+    run = last_line(capsys)
+    assert (run / "lightning_logs" / "version_0" / "metrics.csv").is_file()
+    monkeypatch.setenv("GONE", "1")
+    for words in ["diagnose", str(run), "--verify=true"], ["test", f"--ckpt_path={run}"]:
+        with pytest.raises(SystemExit) as left:
+            main(words)
+        assert left.value.code == 2
+        assert "a_package_of_nobody" in capsys.readouterr().err
+    main(["diagnose", str(run)])
+    assert last_line(capsys) == run
+    assert (run / "fix.yaml").is_file()
+
+
 @pytest.mark.parametrize("package", ["wandb", "mlflow"])
 def test_lightning_s_own_for_a_package_that_is_missing(
     alone: Path, package: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
