@@ -199,10 +199,13 @@ def test_fast_dev_run_leaves_nothing_behind(place: Path, capsys: pytest.CaptureF
     assert [path.name for path in place.iterdir()] == ["data"]
 
 
-@pytest.mark.parametrize("more", [[], ["--trainer.enable_checkpointing=false"]])
-def test_no_logger_no_folder(place: Path, more: list[str]) -> None:
-    main([*ONE_EPOCH, "--trainer.logger=false", *more])
-    assert [path.name for path in place.iterdir()] == ["data"]
+def test_no_logger_and_no_checkpoints_leave_tables(place: Path) -> None:
+    main([*ONE_EPOCH, "--trainer.logger=false", "--trainer.enable_checkpointing=false"])
+    assert {path.name for path in only_run(place / "logs").iterdir()} == {
+        "config.yaml",
+        "metrics.csv",
+        "diagnosis.json",
+    }
 
 
 def test_help_names_the_arguments(capsys: pytest.CaptureFixture[str]) -> None:

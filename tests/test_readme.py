@@ -7,8 +7,10 @@ import sys
 from pathlib import Path
 
 import pytest
+import yaml
 
 import unstall
+from lesson.module import LitClassifier
 from unstall.cli.commands import CLI
 from unstall.cli.entry import main
 
@@ -33,6 +35,52 @@ def test_the_tree_lists_every_room_and_every_module_of_the_lesson() -> None:
     assert set(re.findall(r"^  (\w+)/ ", tree, re.MULTILINE)) == rooms
     instruments = tree.split("src/unstall/")[1]
     assert re.findall(r"^  (\w+)/ ", instruments, re.MULTILINE) == list(ROOMS)
+
+
+def lesson_figures() -> dict[str, tuple[str, ...]]:
+    """For each config its last training loss and validation accuracy, as `docs/lesson.md` has measured them."""
+    rows = re.findall(r"^\| `(\w+)` \| .*? \| (.*?) \| .*? \| (.*?) \|$", (ROOT / "docs/lesson.md").read_text(), re.M)
+    return {config: tuple(figures) for config, *figures in rows}
+
+
+@pytest.mark.parametrize("name", ["README.md", "docs/README.zh.md"])
+def test_the_lesson_s_figures_are_those_that_were_measured(name: str) -> None:
+    measured = lesson_figures()
+    text = (ROOT / name).read_text()
+    told = re.findall(r"^\| `(\w+)` \| [\d.e-]+ \| (.*?) \| (.*?) \| .*\|$", text, re.MULTILINE)
+    assert {config for config, *_ in told} == {"lr_too_high", "lr_too_low", "mnist", "linear_baseline"}
+    assert {config: tuple(figures) for config, *figures in told} == {config: measured[config] for config, *_ in told}
+    assert "2.301" in text
+
+
+def test_every_page_is_linked_to_and_its_links_lead_somewhere() -> None:
+    pages = {file.name: file.read_text() for file in ROOT.glob("docs/*.md")}
+    linked = set(re.findall(r"\]\((?:docs/)?([\w.-]+\.md)\)", "".join([README, *pages.values()])))
+    assert set(pages) <= linked
+    for name, text in pages.items():
+        for link in re.findall(r"\]\(([^)#:]+)\)", text):
+            assert (ROOT / "docs" / link).exists(), f"{name}: {link}"
+
+
+def test_keras_s_two_cells_are_the_two_configs(
+    tmp_path: Path, tiny_mnist_dir: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (code,) = re.findall(r"```python\n(# cells\.py\n.*?)```", (ROOT / "docs/from-keras.md").read_text(), re.DOTALL)
+    base, too_high = (yaml.safe_load((ROOT / f"configs/{name}.yaml").read_text()) for name in ("mnist", "lr_too_high"))
+    model, data = base["model"]["init_args"], base["data"]["init_args"]
+    assert model["network"]["init_args"] == {"widths": [784, 512, 10], "activation": "relu", "init": "glorot_uniform"}
+    assert model["optimizer"]["init_args"] == {"lr": 1e-2, "alpha": 0.9, "eps": 1e-7}
+    assert (data["batch_size"], data["val_fraction"], base["trainer"]["max_epochs"]) == (128, 0.2, 10)
+    assert too_high["model"] == {"init_args": {"optimizer": {"init_args": {"lr": 1.0}}}}
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "data").symlink_to(tiny_mnist_dir)
+    short = code.replace("max_epochs=10", "max_epochs=1, accelerator='cpu', enable_progress_bar=False")
+    found: dict[str, object] = {}
+    exec(compile(short, "cells.py", "exec"), found)
+    assert re.findall(r"^rate (\S+): validation accuracy 0\.\d+$", capsys.readouterr().out, re.M) == ["1.0", "0.01"]
+    module = found["module"]
+    assert isinstance(module, LitClassifier)
+    assert module.configure_optimizers().defaults == model["optimizer"]["init_args"]  # type: ignore[union-attr]
 
 
 def test_its_python_uses_public_names() -> None:

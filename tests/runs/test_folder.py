@@ -4,8 +4,12 @@ import multiprocessing
 import os
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
+import pytorch_lightning as pl
+from pytorch_lightning.loggers import CSVLogger
+from pytorch_lightning.loggers.logger import Logger
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from unstall.errors import UsageError
@@ -18,6 +22,7 @@ from unstall.runs.folder import (
     RunLogger,
     check_writable,
     locate,
+    log_dir,
     newest_checkpoint,
     newest_run,
     put_before_now,
@@ -183,3 +188,45 @@ def test_event_files_of_the_past_keep_their_names(tmp_path: Path) -> None:
         (tmp_path / name).touch()
     put_before_now(tmp_path)
     assert sorted(file.name for file in tmp_path.iterdir()) == names
+
+
+class Shared(Logger):
+    """A logger of those that keep all runs in one folder, as W&B's does."""
+
+    name, version = "project", "r1"
+
+    def __init__(self, folder: Path | None) -> None:
+        super().__init__()
+        self.folder = folder
+
+    @property
+    def save_dir(self) -> str | None:
+        """Of all runs; None where they are kept elsewhere."""
+        return None if self.folder is None else str(self.folder)
+
+    def log_metrics(self, *_: Any, **__: Any) -> None:
+        """Take anything."""
+
+    log_hyperparams = log_metrics
+
+
+def test_where_a_trainer_keeps_its_run(tmp_path: Path) -> None:
+    plain: dict[str, Any] = {"accelerator": "cpu", "default_root_dir": tmp_path / "root"}
+    assert log_dir(pl.Trainer(logger=RunLogger(tmp_path, "e", "r"), **plain)) == tmp_path / "e" / "r"
+    assert log_dir(pl.Trainer(logger=CSVLogger(tmp_path, "e", "r"), **plain)) == tmp_path / "e" / "r"
+    assert log_dir(pl.Trainer(logger=Shared(tmp_path), **plain)) == tmp_path / "project" / "r1"
+    assert log_dir(pl.Trainer(logger=Shared(None), **plain)) == tmp_path / "root" / "project" / "r1"
+    assert log_dir(pl.Trainer(logger=False, **plain)) is None
+    assert log_dir(pl.Trainer(logger=Shared(tmp_path), fast_dev_run=True, **plain)) is None
+
+
+def test_a_folder_is_removed_if_no_training_was_begun_in_it(tmp_path: Path) -> None:
+    given, made, begun = RunLogger(tmp_path, "e", "given"), RunLogger(tmp_path, "e"), RunLogger(tmp_path, "e")
+    for logger in given, made, begun:
+        Path(logger.log_dir).mkdir(parents=True, exist_ok=True)
+        Path(logger.log_dir, "theirs.db").touch()
+    Path(begun.log_dir, CONFIG).touch()
+    for logger in given, made, begun, RunLogger(tmp_path, "f"):
+        logger.discard()
+    assert {path.name for path in (tmp_path / "e").iterdir()} == {"given", begun.version}
+    assert not (tmp_path / "f").exists()

@@ -6,7 +6,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import pytorch_lightning as pl
 import torch
+from pytorch_lightning.utilities.model_helpers import is_overridden
 from torch.utils.data import DataLoader, IterableDataset
 
 from unstall.cli.parser import flat
@@ -22,6 +24,8 @@ LEAST = {
     "num_sanity_val_steps": -1,
 }
 """Of the trainer's settings, those in which Lightning takes a smaller number, and fails or does nothing later."""
+EVALUATIONS = {"validate": "val", "test": "test", "predict": "predict"}
+"""The commands that need no training data, and whose loader each takes."""
 LONGEST_NAME = 255
 """Bytes of one part of a path, on every file system in common use."""
 SHORTAGE = re.compile(r"tried to allocate [\d.]+ ?\w+|storage size calculation overflowed|not enough memory", re.I)
@@ -118,6 +122,31 @@ def first_batch(loader: Any, named: str) -> Any:
         return next(iter(loader))
     except StopIteration:
         raise _empty(named) from None
+
+
+def check_data(data: pl.LightningDataModule, module: pl.LightningModule, trainer: pl.Trainer, command: str) -> None:
+    """Set data up as the trainer will, and refuse loaders that are empty, and a batch that the module refuses.
+
+    Args:
+        data: To be looked at.
+        module: Whose `check_batch`, if it has one, is shown a batch of training.
+        trainer: As Lightning would call it: a data module may ask its trainer what is about to be done.
+        command: What is.
+
+    Raises:
+        UsageError: names the loader, or is what the module raises.
+    """
+    data.trainer, trainer.predicting = trainer, command == "predict"
+    data.prepare_data()
+    data.setup(command if command in EVALUATIONS else "fit")
+    named = f"{EVALUATIONS.get(command, 'train')}_dataloader"
+    if is_overridden(named, data):
+        loader = getattr(data, named)()
+        check_loader(loader, named)
+        check: Any = getattr(module, "check_batch", None)
+        if command not in EVALUATIONS and check is not None:
+            check(first_batch(loader, named))
+    data.trainer, trainer.predicting = None, False
 
 
 def blamed(error: Exception, trainer: Mapping[str, Any]) -> str:

@@ -124,11 +124,12 @@ def _is_other_class(path: str, base: str) -> bool:
     """Whether a path names another class than the base's, which may be given by its last name, or by another module."""
     if "." not in path:
         return path != base.rpartition(".")[2]
-    loaded = _loaded(path)
-    return loaded is not None and loaded is not _loaded(base)  # what cannot be loaded is for the parser to name
+    named = loaded(path)
+    return named is not None and named is not loaded(base)  # what cannot be loaded is for the parser to name
 
 
-def _loaded(path: str) -> Any:
+def loaded(path: str) -> Any:
+    """Return what a class path names; None if it cannot be imported."""
     module, _, name = path.rpartition(".")
     try:
         return getattr(importlib.import_module(module), name, None)

@@ -3,15 +3,16 @@
 import re
 import shlex
 import sys
+import tempfile
 from pathlib import Path
 from typing import Any, Literal
 
 import pytorch_lightning as pl
 import yaml
+from pytorch_lightning.callbacks import ModelCheckpoint
 from pytorch_lightning.cli import ArgsType, LightningArgumentParser, LightningCLI
-from pytorch_lightning.utilities.model_helpers import is_overridden
 
-from unstall.cli.checks import blamed, check_loader, check_name, check_settings, first_batch, shortage_in
+from unstall.cli.checks import EVALUATIONS, blamed, check_data, check_name, check_settings, shortage_in
 from unstall.cli.classes import classes_given, classes_of_base, why_not_loaded
 from unstall.cli.display import program
 from unstall.cli.documents import Document, of_diagnosis, of_evaluation, of_fit, of_search
@@ -27,6 +28,7 @@ from unstall.cli.going_on import (
     with_run_configs,
 )
 from unstall.cli.last_words import last_words
+from unstall.cli.loggers import build_loggers
 from unstall.cli.parser import Parser, check_config, options, usage_error_in
 from unstall.cli.project import base_configs, without_base
 from unstall.cli.received import admit, disagreement
@@ -35,6 +37,7 @@ from unstall.cli.trainer import Trainer, without_what_is_off
 from unstall.errors import UsageError
 from unstall.runs import (
     CONFIG,
+    LAST,
     METRICS,
     Lock,
     Resumption,
@@ -51,9 +54,6 @@ from unstall.runs import (
     write,
 )
 
-EVALUATIONS = ("validate", "test", "predict")
-LOADERS = {"validate": "val", "test": "test", "predict": "predict"}
-
 
 # Over 150 lines, because LightningCLI hands each stage of its work to a method: one class is its extension point.
 class CLI(LightningCLI):
@@ -64,6 +64,7 @@ class CLI(LightningCLI):
         self.run_name = run_name
         self.lock: Lock | None = None
         self.document: Document | None = None
+        self.run: RunLogger | None = None
         defaults = {"default_config_files": base_configs(), "allow_abbrev": False}
         try:
             super().__init__(
@@ -77,6 +78,10 @@ class CLI(LightningCLI):
                 parser_kwargs={"allow_abbrev": False, "prog": "unstall", **dict.fromkeys(self.subcommands(), defaults)},
                 args=args,
             )
+        except BaseException:
+            if self.run is not None:
+                self.run.discard()
+            raise
         finally:
             if self.lock is not None:
                 self.lock.release()
@@ -149,23 +154,35 @@ class CLI(LightningCLI):
             super()._parse_ckpt_path()
 
     def instantiate_trainer(self, **kwargs: Any) -> pl.Trainer:
-        """Log into the run's folder, unless the config brings loggers of its own or none (`false`)."""
+        """Keep the run in a folder of the program's, whichever loggers the config brings, or none (`false`)."""
+        trainer = self._get(self.config_init, "trainer")
+        logs_dir, experiment = self._get(self.config, "logs_dir"), self._get(self.config, "experiment")
+        run = RunLogger(logs_dir, experiment, self.run_name, purge_step=self.step)
         if self.subcommand == "diagnose":
             kwargs["logger"] = False  # the report goes into the run's own folder
-        elif self._get(self.config, "trainer").logger in (None, True):
-            logs_dir, experiment = self._get(self.config, "logs_dir"), self._get(self.config, "experiment")
-            kwargs["logger"] = RunLogger(logs_dir, experiment, self.run_name, purge_step=self.step)
-        trainer = self._get(self.config_init, "trainer")
+            if self._get(self.config, "verify"):
+                with tempfile.TemporaryDirectory() as folder:  # only to see now whether they can be built
+                    build_loggers(self.loggers, RunLogger(folder))
+        elif trainer.fast_dev_run:
+            kwargs["logger"] = self.loggers is not False and run  # Lightning puts a dummy in its place
+        else:
+            self.run = run
+            kwargs["logger"] = build_loggers(self.loggers, run)
         if isinstance(trainer.callbacks, list):
-            kwargs |= without_what_is_off(trainer)
-            kwargs["callbacks"] = [*kwargs["callbacks"], Resumption()]
+            kwargs["callbacks"] = [*without_what_is_off(trainer), Resumption()]
         try:
-            return super().instantiate_trainer(**kwargs)
+            built = super().instantiate_trainer(**kwargs)
         except (ValueError, TypeError, ImportError) as error:  # an accelerator, a number of devices not to be had
             raise UsageError(blamed(error, trainer)) from error
+        assert isinstance(built, Trainer)
+        built.run = self.run
+        return built
 
     def instantiate_classes(self) -> None:
         """Build trainer, model and data; what is too large for memory is the user's to mend."""
+        settings_of_trainer = self._get(self.config, "trainer")
+        # Built with the trainer, when there is a folder to give them; the config is kept as it is.
+        self.loggers, settings_of_trainer.logger = settings_of_trainer.logger, None
         try:
             super().instantiate_classes()
         except (RuntimeError, ValueError, MemoryError) as error:
@@ -173,14 +190,16 @@ class CLI(LightningCLI):
             if shortage is None:
                 raise
             raise UsageError(f"model: does not fit into memory ({shortage}); give it smaller sizes") from error
+        finally:
+            settings_of_trainer.logger = self.loggers
 
     @property
     def folder(self) -> Path:
         """The run's folder."""
         if self.subcommand == "diagnose":
             return folder_of(self.config["diagnose"].run)
-        # Not `trainer.log_dir`: that is a broadcast, and the other ranks are gone by now.
-        return Path(getattr(self.trainer.logger, "log_dir", None) or self.trainer.default_root_dir)
+        assert self.run is not None
+        return Path(self.run.log_dir)  # not `trainer.log_dir`: that is a broadcast, and the other ranks are gone by now
 
     def after_instantiate_classes(self) -> None:
         """Find what would fail, before a folder is made or a step is taken."""
@@ -191,7 +210,7 @@ class CLI(LightningCLI):
             if run is not None:
                 read_metrics(run.folder / METRICS)
             self.notes += disagreement(str(path), self.checkpoint, dict(self.model.hparams))
-        if self.trainer.loggers:
+        if self.run is not None:
             weights = sum(parameter.numel() * parameter.element_size() for parameter in self.model.parameters())
             # Two checkpoints of weights and at most two moments each, one of them being written beside the old one.
             folder = expanded(self._get(self.config, "logs_dir")) / self._get(self.config, "experiment")
@@ -200,23 +219,16 @@ class CLI(LightningCLI):
             print(f"unstall: note: {' '.join(note.split())}", file=sys.stderr)
         if self.datamodule is None:
             return
-        # As Lightning would call it: a data module may ask its trainer what is about to be done.
-        self.datamodule.trainer, self.trainer.predicting = self.trainer, self.subcommand == "predict"
-        self.datamodule.prepare_data()
-        self.datamodule.setup(self.subcommand if self.subcommand in EVALUATIONS else "fit")
-        named = f"{LOADERS.get(str(self.subcommand), 'train')}_dataloader"
-        if is_overridden(named, self.datamodule):
-            loader = getattr(self.datamodule, named)()
-            check_loader(loader, named)
-            if self.subcommand not in EVALUATIONS and hasattr(self.model, "check_batch"):
-                self.model.check_batch(first_batch(loader, named))
-        self.datamodule.trainer, self.trainer.predicting = None, False
+        check_data(self.datamodule, self.model, self.trainer, str(self.subcommand))
 
     def before_fit(self) -> None:
         """Make the run's folder one that can be gone on from, and say so where the process is ended."""
-        if not isinstance(self.trainer.logger, RunLogger) or vars(self.trainer)["fast_dev_run"]:
+        if self.run is None:
             return
         ENDING.fits(self.folder)
+        for callback in self.trainer.checkpoint_callbacks:
+            if isinstance(callback, ModelCheckpoint) and callback.dirpath is None:
+                callback.dirpath = str(self.folder / LAST.parent)
         if rank():
             return
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -227,9 +239,10 @@ class CLI(LightningCLI):
     def after_fit(self) -> None:
         """Say what came of it, and how to go on."""
         ENDING.has_fitted()
-        self.document = of_fit(self.trainer, self.folder if self.trainer.loggers else None)
-        if self.trainer.is_global_zero and self.trainer.loggers:
-            for line in last_words(self.trainer, self.model, self.datamodule):
+        folder = None if self.run is None else self.folder
+        self.document = of_fit(self.trainer, folder)
+        if self.trainer.is_global_zero:
+            for line in last_words(self.trainer, self.model, self.datamodule, folder):
                 print(line)
 
     def before_lr_find(self) -> None:
@@ -240,16 +253,16 @@ class CLI(LightningCLI):
     def after_lr_find(self) -> None:
         """Keep the config that was searched, say how to train with the result, or do it."""
         assert isinstance(self.trainer, Trainer)
-        logger = self.trainer.logger
-        if not self.trainer.is_global_zero or not isinstance(logger, RunLogger):
+        if not self.trainer.is_global_zero or self.run is None:
             self.document = of_search(self.trainer.search, self.trainer.overlay, None, [])
             return
-        folder = Path(logger.log_dir)
+        folder = self.folder
         write(folder / CONFIG, settings(self._parser("lr_find"), self.config["lr_find"]))
         again = ["fit", f"--config={folder / CONFIG}", f"--config={folder / 'lr_find.yaml'}"]
         self.document = of_search(self.trainer.search, self.trainer.overlay, folder, again)
         if self.config["lr_find"].fit:
-            logger.finalize("success")
+            for logger in self.trainer.loggers:
+                logger.finalize("success")
             self.document["fit"] = CLI(again, run_name=folder.name).document
             return
         print(f"to train with it:  {program()} {shlex.join(again)}")
@@ -275,10 +288,10 @@ class CLI(LightningCLI):
 
     def after_validate(self) -> None:
         """End with the run's folder."""
-        folder, path = self.folder if self.trainer.loggers else None, str(self._get(self.config, "ckpt_path"))
+        folder, path = None if self.run is None else self.folder, str(self._get(self.config, "ckpt_path"))
         self.document = of_evaluation(str(self.subcommand), self.trainer, folder, path)
-        if self.trainer.is_global_zero and self.trainer.loggers:
-            print(self.folder)
+        if self.trainer.is_global_zero and folder is not None:
+            print(folder)
 
     after_test = after_predict = after_validate
 

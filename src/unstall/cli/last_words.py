@@ -11,13 +11,16 @@ from unstall.runs import METRICS, closing_words, read_metrics
 from unstall.watch import Cause, Diagnosis, Verdict
 
 
-def last_words(trainer: pl.Trainer, module: pl.LightningModule, data: pl.LightningDataModule | None) -> list[str]:
+def last_words(
+    trainer: pl.Trainer, module: pl.LightningModule, data: pl.LightningDataModule | None, folder: Path | None
+) -> list[str]:
     """Return the last lines of a training; of a rehearsal, that nothing is there to go on with.
 
     Args:
         trainer: That has fitted.
         module: What was trained.
         data: On what.
+        folder: Of the run; None for a rehearsal, which has none.
     """
     settings = vars(trainer)  # Lightning sets them without declaring them
     if settings["fast_dev_run"]:
@@ -25,7 +28,7 @@ def last_words(trainer: pl.Trainer, module: pl.LightningModule, data: pl.Lightni
         return [
             f"fast_dev_run={batches}: all that was asked for ran; nothing is kept, and so few steps tell no verdict"
         ]
-    folder = Path(getattr(trainer.logger, "log_dir", None) or trainer.default_root_dir)
+    assert folder is not None
     rows = read_metrics(folder / METRICS)
     watch = next((callback for callback in settings["callbacks"] if isinstance(callback, Diagnosis)), None)
     verdict = None if watch is None else watch.verdict

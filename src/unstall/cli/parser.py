@@ -10,8 +10,10 @@ from typing import Any, NoReturn
 import yaml
 from jsonargparse import Namespace
 from pytorch_lightning.cli import LightningArgumentParser
+from pytorch_lightning.loggers import Logger
 
 from unstall.cli.classes import without_foreign_arguments
+from unstall.cli.loggers import HERE
 from unstall.cli.project import former_name_in
 from unstall.cli.reading import load
 from unstall.errors import UsageError
@@ -29,6 +31,16 @@ class Parser(LightningArgumentParser):
     def get_defaults(self, *arguments: Any, **options: Any) -> Namespace:
         """Return the defaults, without what the base config holds for classes that are replaced."""
         return without_foreign_arguments(super().get_defaults(*arguments, **options), self.classes_given)
+
+    def add_class_arguments(self, theclass: type, *arguments: Any, **options: Any) -> list[str]:
+        """Add a class's arguments; a logger need not be told where to write, its run has a folder."""
+        added: list[str] = super().add_class_arguments(theclass, *arguments, **options)
+        if isinstance(theclass, type) and issubclass(theclass, Logger):
+            for action in self._actions:
+                if action.dest == "save_dir" and action.required:
+                    action.required = False
+                    self.set_defaults(save_dir=HERE)
+        return added
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         """Raise, where argparse would print the usage of some five hundred options."""

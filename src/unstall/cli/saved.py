@@ -1,7 +1,6 @@
 """The resolved config: in the run's folder, in every checkpoint, and signed as written here."""
 
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
@@ -11,7 +10,7 @@ from pytorch_lightning.cli import LightningArgumentParser, SaveConfigCallback
 
 from unstall.cli.parser import UNLOADABLE
 from unstall.cli.signature import signed
-from unstall.runs import CONFIG, write
+from unstall.runs import CONFIG, log_dir, write
 
 
 class SaveConfig(SaveConfigCallback):
@@ -19,11 +18,11 @@ class SaveConfig(SaveConfigCallback):
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         """Write the config of a training run; the other stages belong to a run that has one."""
-        folder = trainer.log_dir
-        if stage != "fit" or folder is None or not trainer.loggers or not trainer.is_global_zero:
+        folder = log_dir(trainer)
+        if stage != "fit" or folder is None or not trainer.is_global_zero:
             return
-        Path(folder).mkdir(parents=True, exist_ok=True)
-        write(Path(folder) / CONFIG, self.text)
+        folder.mkdir(parents=True, exist_ok=True)
+        write(folder / CONFIG, self.text)
 
     def on_save_checkpoint(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]

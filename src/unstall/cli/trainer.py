@@ -1,17 +1,16 @@
 """Lightning's trainer with the project's own commands: each method is a subcommand, its signature the options."""
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytorch_lightning as pl
 import yaml
 from jsonargparse import ArgumentParser, Namespace
-from pytorch_lightning.callbacks import Checkpoint, ProgressBar
+from pytorch_lightning.callbacks import Callback, Checkpoint, ProgressBar
 from pytorch_lightning.loggers import TensorBoardLogger
 
 from unstall.cli.going_on import folder_of
 from unstall.cli.project import with_present_names
-from unstall.runs import CONFIG, LAST, find_and_load, locate
+from unstall.runs import CONFIG, LAST, RunLogger, find_and_load, locate, log_dir
 
 if TYPE_CHECKING:
     from unstall.find import LearningRateSearch
@@ -27,6 +26,14 @@ class Trainer(pl.Trainer):
     """The settings that train with the rate that was found."""
     config: dict[str, Any] | None = None
     """The resolved configuration, where there is one: `lr_find` looks in it for the setting of the rate."""
+
+    run: RunLogger | None = None
+    """Whose folder is the run's, whichever loggers there are; None where nothing is kept."""
+
+    @property
+    def log_dir(self) -> str | None:
+        """The run's folder. A broadcast from rank zero: to be called on every rank."""
+        return super().log_dir if self.run is None else self.strategy.broadcast(self.run.log_dir)
 
     def lr_find(
         self,
@@ -69,6 +76,7 @@ class Trainer(pl.Trainer):
             seed=global_seed(),
         )
         self.search, self.overlay = search, None
+        folder = log_dir(self)
         if not self.is_global_zero:
             return search
         Console().print(table(search))
@@ -79,7 +87,8 @@ class Trainer(pl.Trainer):
             if isinstance(logger, TensorBoardLogger):
                 show(search, logger.experiment)
                 logger.experiment.flush()
-                save(search, Path(logger.log_dir), self.overlay)
+        if folder is not None:
+            save(search, folder, self.overlay)
         return search
 
     def diagnose(
@@ -131,16 +140,9 @@ def build_model(config: dict[str, Any]) -> pl.LightningModule:
     return model
 
 
-def without_what_is_off(trainer: Namespace) -> dict[str, Any]:
-    """Return the arguments that leave out callbacks which a flag of the trainer switches off: Lightning refuses them.
-
-    Without a logger there is no run and no folder; Lightning would keep checkpoints in the current one.
-    """
+def without_what_is_off(trainer: Namespace) -> list[Callback]:
+    """Return a trainer's callbacks without those that one of its flags switches off: Lightning refuses them."""
     kept = trainer.enable_checkpointing if not trainer.fast_dev_run else False
-    placed = trainer.default_root_dir or any(getattr(part, "dirpath", None) for part in trainer.callbacks)
-    arguments: dict[str, Any] = {}
-    if trainer.logger is False and kept is None and not placed:
-        kept = arguments["enable_checkpointing"] = False
     flags = {ProgressBar: trainer.enable_progress_bar, Checkpoint: kept}
     off = tuple(kind for kind, flag in flags.items() if flag is False)
-    return {**arguments, "callbacks": [part for part in trainer.callbacks if not isinstance(part, off)]}
+    return [callback for callback in trainer.callbacks if not isinstance(callback, off)]

@@ -3,7 +3,6 @@
 import io
 import warnings
 from contextlib import redirect_stdout
-from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
@@ -13,7 +12,7 @@ from pytorch_lightning.callbacks import Callback
 from pytorch_lightning.loggers import TensorBoardLogger
 
 from unstall.runs.files import write
-from unstall.runs.folder import CONFIG, RunLogger, tensorboard_of
+from unstall.runs.folder import CONFIG, RunLogger, log_dir, tensorboard_of
 from unstall.runs.history import _over_samples
 from unstall.runs.hyperparameters import HPARAMS, hyperparameters_of
 from unstall.runs.metrics import logged_as, stage_of
@@ -34,11 +33,10 @@ class Curves(Callback):
         # The base config's `log_every_n_steps` may be more than a short epoch has: then once an epoch.
         self._interval = max(1, min(_log_every_n_steps(trainer), trainer.num_training_batches))
         hyperparameters = hyperparameters_of(trainer, pl_module)
-        logger = tensorboard_of(trainer)
-        if logger is None or not trainer.is_global_zero:
+        logger, folder = tensorboard_of(trainer), log_dir(trainer)
+        if logger is None or folder is None or not trainer.is_global_zero:
             return
         logger.hparams.update(hyperparameters)
-        folder = Path(logger.log_dir)
         write(folder / HPARAMS, yaml.safe_dump(hyperparameters, sort_keys=False))
         if (folder / CONFIG).is_file():
             logger.experiment.add_text("config", f"```yaml\n{(folder / CONFIG).read_text()}\n```")

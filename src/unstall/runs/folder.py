@@ -13,7 +13,8 @@ from typing import Any
 import pytorch_lightning as pl
 from lightning_fabric.loggers.logger import rank_zero_experiment
 from lightning_utilities.core.rank_zero import rank_zero_only
-from pytorch_lightning.loggers import TensorBoardLogger
+from pytorch_lightning.loggers import CSVLogger, TensorBoardLogger
+from pytorch_lightning.loggers.logger import DummyLogger
 
 from unstall.errors import UsageError
 
@@ -28,6 +29,10 @@ BEST = Path("checkpoints/best.ckpt")
 
 
 LAST = Path("checkpoints/last.ckpt")
+
+
+OWN_FOLDER = (TensorBoardLogger, CSVLogger)
+"""The loggers that have a folder for each run, as Lightning knows them."""
 
 
 @dataclass(frozen=True)
@@ -113,18 +118,27 @@ class RunLogger(TensorBoardLogger):
     """
 
     def __init__(
-        self, save_dir: str | Path, name: str, version: str | None = None, purge_step: int | None = None
+        self, save_dir: str | Path, name: str = "run", version: str | None = None, purge_step: int | None = None
     ) -> None:
         purge: dict[str, Any] = {} if purge_step is None else {"purge_step": purge_step}
         super().__init__(expanded(save_dir), name=name, version=version, default_hp_metric=False, **purge)
         self._drawn: dict[str, int] = {}
+        self._made: Path | None = None
 
     @property
     def version(self) -> str:
         """The run's name; the first call makes its folder."""
         if self._version is None:
             self._version = reserve(Path(self.root_dir))
+            self._made = None if rank() else Path(self.root_dir, self._version)
         return str(self._version)
+
+    def discard(self) -> None:
+        """Remove the folder that this object has made, if no training was begun in it: it holds no config then."""
+        if self._made is not None and not (self._made / CONFIG).exists():
+            shutil.rmtree(self._made, ignore_errors=True)
+            with contextlib.suppress(OSError):  # there are other runs of this experiment
+                self._made.parent.rmdir()
 
     @property
     def log_dir(self) -> str:
@@ -239,9 +253,22 @@ def such_as(example: Path | None) -> str:
     return "; there is none yet: unstall fit makes one" if example is None else f", such as {example}"
 
 
-def log_dir(trainer: pl.Trainer) -> Path:
-    """The folder of a trainer's run. A broadcast from rank zero: to be called on every rank."""
-    return Path(trainer.log_dir or trainer.default_root_dir)
+def log_dir(trainer: pl.Trainer) -> Path | None:
+    """The folder of a trainer's run; None where it keeps none. A broadcast from rank zero: to be called on every rank.
+
+    It is where the loggers write, or rather the first of them: of one that shares its folder among runs, the part in
+    which Lightning puts the run's checkpoints. The command line's trainer has a run of its own, with any loggers or
+    without. A rehearsal (`fast_dev_run`, a search) keeps nothing.
+    """
+    loggers = trainer.loggers
+    if any(isinstance(logger, DummyLogger) for logger in loggers):
+        return None
+    if getattr(trainer, "run", None) is not None or isinstance(next(iter(loggers), None), OWN_FOLDER):
+        return Path(str(trainer.log_dir))
+    if not loggers:
+        return None
+    place = Path(loggers[0].save_dir or trainer.default_root_dir, str(loggers[0].name), str(loggers[0].version))
+    return Path(trainer.strategy.broadcast(place))
 
 
 def tensorboard_of(trainer: pl.Trainer) -> TensorBoardLogger | None:

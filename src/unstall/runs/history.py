@@ -46,8 +46,9 @@ class History(Callback):
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Take up the rows of a run that goes on, up to the epoch it goes on from."""
-        file = log_dir(trainer) / METRICS
-        self.rows = [row for row in read_metrics(file) if row["epoch"] < trainer.current_epoch]
+        folder = log_dir(trainer)
+        rows = [] if folder is None else read_metrics(folder / METRICS)
+        self.rows = [row for row in rows if row["epoch"] < trainer.current_epoch]
         for row in self.rows:
             # TensorBoard forgets what lies beyond the step that a run resumes at, and here counts samples as steps.
             if row.get("samples_seen", -1) >= trainer.global_step:
@@ -92,7 +93,7 @@ class History(Callback):
             if isinstance(logger, TensorBoardLogger):
                 logger.log_metrics(levels, step=trainer.global_step - 1)
         folder = log_dir(trainer)
-        if trainer.is_global_zero and trainer.loggers and not getattr(trainer, "fast_dev_run", False):
+        if trainer.is_global_zero and folder is not None:
             write_metrics(folder / METRICS, self.rows)
 
     def _draw_over_samples(self, trainer: pl.Trainer, row: dict[str, float]) -> None:

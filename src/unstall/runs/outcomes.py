@@ -2,6 +2,7 @@
 
 import csv
 import io
+from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
@@ -59,7 +60,7 @@ class Mistakes(Callback):
         assert isinstance(gathered, Tensor)
         counts = gathered.reshape(-1, *self.confusion.shape).sum(0).cpu()
         folder = log_dir(trainer)
-        if not trainer.is_global_zero or not trainer.loggers:
+        if not trainer.is_global_zero or folder is None:
             return
         classes = getattr(datamodule_of(trainer), "classes", None) or [str(index) for index in range(len(counts))]
         pictures = {"confusion_matrix": figures.confusion_matrix(counts, classes)}
@@ -94,5 +95,6 @@ class Predictions(BasePredictionWriter):
         writer.writerow(["item", "label", *(f"probability_{name}" for name in classes)])
         for name, row in zip(names, probabilities, strict=True):
             writer.writerow([name, classes[int(row.argmax())], *(f"{value:.6f}" for value in row.tolist())])
+        folder = log_dir(trainer) or Path(trainer.default_root_dir)
         rank = f"-{trainer.global_rank}" if trainer.world_size > 1 else ""
-        write(log_dir(trainer) / f"predictions{rank}.csv", text.getvalue())
+        write(folder / f"predictions{rank}.csv", text.getvalue())

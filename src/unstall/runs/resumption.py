@@ -64,5 +64,6 @@ class Resumption(Callback):
         batches = trainer.fit_loop.epoch_loop.batch_progress
         whole = batches.current.ready == batches.current.completed > 0 and not batches.is_last_batch
         asked = isinstance(exception, SIGTERMException) or trainer.received_sigterm
-        if asked and whole and trainer.loggers and trainer.checkpoint_callbacks and not trainer.sanity_checking:
-            trainer.save_checkpoint(log_dir(trainer) / LAST)
+        folder = log_dir(trainer) if asked else None
+        if whole and folder is not None and trainer.checkpoint_callbacks and not trainer.sanity_checking:
+            trainer.save_checkpoint(folder / LAST)

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from unstall.audit import Observation, observe
 from unstall.causes import COURSE_FAULTS, FAULTS, Fault, Finding, find
 from unstall.errors import UsageError
-from unstall.runs import as_json, logged_as, write_json
+from unstall.runs import as_json, log_dir, logged_as, write_json
 from unstall.trials import find_targets
 from unstall.watch.causes import Cause
 from unstall.watch.conclusion import conclude, on_few_batches
@@ -257,10 +257,10 @@ def _announce(pl_module: pl.LightningModule, verdict: Verdict) -> None:
 
 
 def _keep(trainer: pl.Trainer, verdict: Verdict, signals: Signals, findings: Sequence[Finding]) -> None:
-    folder = trainer.log_dir  # a broadcast: on every rank
-    if not trainer.is_global_zero or folder is None or not trainer.loggers:
+    folder = log_dir(trainer)  # a broadcast: on every rank
+    if not trainer.is_global_zero or folder is None:
         return
-    write_verdict(Path(folder), verdict, signals, findings)
+    write_verdict(folder, verdict, signals, findings)
     lines = [f"- {e.signal}: {e.value:.4g} (threshold {e.threshold:.4g})" for e in verdict.evidence]
     text = "\n".join([f"**{verdict.sentence}.** {verdict.remedy}", "", *lines])
     for logger in trainer.loggers:
