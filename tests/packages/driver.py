@@ -24,7 +24,7 @@ from pytorch_lightning.loggers import TensorBoardLogger
 import unstall
 
 DECADES = [10.0**k for k in range(-6, 1)]
-"""The grid; it goes on where the highest is the best."""
+"""The grid; it goes on to beyond the pick and the best."""
 
 GOOD = 0.95
 """Share of the progress of the grid's best rate, from where the lowest leaves the loss, that is as good."""
@@ -125,7 +125,7 @@ def examine(case: ModuleType, seed: int, folder: Path) -> dict[str, Any]:
 
         search = unstall.find_learning_rate(module, data, fits.trainer())
         grid = {rate: fits.reached(rate) for rate in DECADES}
-        while min(grid, key=lambda rate: grid[rate]) == max(grid):
+        while max(grid) < 5 * search.learning_rate or min(grid, key=lambda rate: grid[rate]) == max(grid):
             grid[10 * max(grid)] = fits.reached(10 * max(grid))
         start, best = grid[DECADES[0]], min(grid, key=lambda rate: grid[rate])
 
