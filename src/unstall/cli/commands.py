@@ -135,7 +135,9 @@ class CLI(LightningCLI):
             kwargs["logger"] = False  # the report goes into the run's own folder
         elif self._get(self.config, "trainer").logger in (None, True):
             logs_dir, experiment = self._get(self.config, "logs_dir"), self._get(self.config, "experiment")
-            kwargs["logger"] = RunLogger(logs_dir, experiment, self.run_name, purge_step=self.step)
+            # Validated again, a run's curves of training stay as they are.
+            prefix = "validate" if self.subcommand == "validate" else ""
+            kwargs["logger"] = RunLogger(logs_dir, experiment, self.run_name, purge_step=self.step, prefix=prefix)
         trainer = self._get(self.config_init, "trainer")
         if isinstance(trainer.callbacks, list):
             kwargs |= without_what_is_off(trainer)
