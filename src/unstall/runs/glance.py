@@ -65,8 +65,8 @@ def points_of(row: Mapping[str, float], learning_rate: float | None = None) -> d
         if prior and curve.endswith("_over_prior"):
             value = min(value / prior, MOST) if math.isfinite(value) else MOST
         points[curve] = value
-    if learning_rate is not None:
-        points[f"{GLANCE}/6_learning_rate"] = learning_rate
+    if learning_rate:
+        points[f"{GLANCE}/6_log10_learning_rate"] = math.log10(learning_rate)
     return points
 
 

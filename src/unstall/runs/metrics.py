@@ -24,8 +24,8 @@ def stage_of(name: str) -> str | None:
 
 
 def quantity_of(name: str) -> str | None:
-    """Return `loss` or `accuracy` if a metric is one: by its last word, or by its group, as in `loss/train_mse`."""
-    said = words_of(name)[-1], name.lower().partition("/")[0]
+    """Return `loss` or `accuracy` if a metric is one: by its last word, or a stage's by its group, `loss/train_mse`."""
+    said = [words_of(name)[-1], *([name.lower().partition("/")[0]] if stage_of(name) else [])]
     return next((quantity for word in said for quantity, aliases in QUANTITIES.items() if word in aliases), None)
 
 
