@@ -1,6 +1,6 @@
 """TensorBoard as a reader sees it: `docs/tensorboard-*.png`, by a browser without a window.
 
-`python benchmarks/screenshots.py [LOGS]`, after `unstall demo`; needs Chromium or Chrome, its driver, and the extra `dev`.
+`python benchmarks/screenshots.py [LOGS]` after `unstall demo`; it needs Chromium or Chrome, its driver, and selenium.
 """
 
 import contextlib
