@@ -80,8 +80,8 @@ def browser() -> Iterator[webdriver.Chrome]:
     """A browser without a window, and without the user's settings."""
     options = webdriver.ChromeOptions()
     options.binary_location = str(next(filter(None, map(shutil.which, BROWSERS))))
-    quiet = ("disable-gpu", "disable-quic", "no-first-run", "disable-background-networking")
-    quiet += ("disable-component-update", "disable-sync")
+    off = ("gpu", "quic", "background-networking", "component-update", "sync")
+    quiet = ["no-first-run", *(f"disable-{name}" for name in off)]
     with tempfile.TemporaryDirectory() as profile:
         for word in ("headless", "no-sandbox", *quiet, f"user-data-dir={profile}"):
             options.add_argument(f"--{word}")

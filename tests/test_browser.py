@@ -12,7 +12,8 @@ pytestmark = pytest.mark.slow
 CURVES = """
 return inside(document, 'tf-custom-scalar-multi-line-chart-card').map(chart => [
     chart.title,
-    Object.fromEntries(Object.values(chart._nameToDataSeries).map(curve => [curve.name, (curve.scalarData || []).length])),
+    Object.fromEntries(Object.values(chart._nameToDataSeries).map(
+        curve => [curve.name, (curve.scalarData || []).length])),
     inside(chart.shadowRoot || chart, 'path').filter(path => path.getAttribute('class') == 'line')
         .map(path => path.getAttribute('d')).filter(line => line && line.includes('L')).length,
 ])
