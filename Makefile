@@ -34,8 +34,10 @@ check: $(READY)           ## ruff and mypy
 	$(BIN)/python -m ruff format --check .
 	$(BIN)/python -m mypy
 
+PORT ?= 6006
 tensorboard: $(READY)     ## look at all runs in logs/
-	$(BIN)/python -m tensorboard.main --logdir logs
+	@echo 'Open http://localhost:$(PORT)/?smoothing=0#custom_scalars&_smoothingWeight=0'
+	$(BIN)/python -m tensorboard.main --logdir logs --port $(PORT)
 
 benchmark: $(READY)       ## how fast it is, beside what people would use instead
 	$(BIN)/python -m pip install -q --disable-pip-version-check -e '.[benchmark]' || true

@@ -87,7 +87,7 @@ def test_validation_is_exactly_that_of_one_process(together: tuple[Path, Path]) 
     unstall(place, "validate", f"--ckpt_path={run}/checkpoints/last.ckpt", "--trainer.devices=1")
     events = EventAccumulator(str(run)).Reload()
     for name in ("val/loss", "val/accuracy"):
-        assert events.Scalars(name)[-1].value == pytest.approx(float(rows[-1][name]), rel=1e-4)
+        assert events.Scalars(f"validate-{name}")[-1].value == pytest.approx(float(rows[-1][name]), rel=1e-4)
 
 
 def test_two_processes_test_and_predict_each_sample_once(together: tuple[Path, Path]) -> None:

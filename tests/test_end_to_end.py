@@ -87,7 +87,8 @@ def test_validate_repeats_the_best_epochs_numbers(run: Path, capsys: pytest.Capt
     with (run / "metrics.csv").open() as stream:
         best = min(csv.DictReader(stream), key=lambda row: float(row["val/loss"]))
     events = EventAccumulator(str(run)).Reload()
-    assert events.Scalars("val/loss")[-1].value == pytest.approx(float(best["val/loss"]), rel=1e-4)
+    assert len(events.Scalars("val/loss")) == len((run / "metrics.csv").read_text().splitlines()) - 1
+    assert events.Scalars("validate-val/loss")[-1].value == pytest.approx(float(best["val/loss"]), rel=1e-4)
 
 
 def test_predictions_are_those_of_the_loaded_module(run: Path) -> None:

@@ -27,7 +27,7 @@ def test_it_is_evaluated_to_the_numbers_that_it_had(run: Path) -> None:
     main(["validate", f"--ckpt_path={run}", *OPTIONS])
     with (run / "metrics.csv").open() as stream:
         losses = [float(row["val/loss"]) for row in csv.DictReader(stream)]
-    found = EventAccumulator(str(run)).Reload().Scalars("val/loss")[-1].value
+    found = EventAccumulator(str(run)).Reload().Scalars("validate-val/loss")[-1].value
     assert found == pytest.approx(min(losses), rel=1e-5)
 
 

@@ -67,8 +67,16 @@ def test_each_epoch_is_a_row_that_tensorboard_repeats(events: EventAccumulator, 
     for name in ("train/loss", "train/accuracy", "val/loss", "val/accuracy"):
         values = [float(row[name]) for row in rows]
         assert list(scalars(events, name).values()) == pytest.approx(values)
-        over_samples = scalars(events, f"samples_seen/{name.replace('/', '_')}")
-        assert over_samples == pytest.approx(dict(zip((480, 960, 1440), values, strict=True)))
+        assert list(scalars(events, name)) == [7, 15, 23]  # the test has added nothing
+    prior = float(rows[-1]["prior_loss"])
+    for number, name in enumerate(("train/loss", "val/loss", "train/accuracy", "val/accuracy"), start=1):
+        over = prior if name.endswith("loss") else 1
+        curve = f"at_a_glance/{number}_{name.replace('/', '_')}{'_over_prior' if over == prior else ''}"
+        values = [min(2, float(row[name]) / over) for row in rows]
+        assert scalars(events, curve) == pytest.approx(dict(enumerate(values, start=1)))
+    rates = scalars(events, "at_a_glance/6_log10_learning_rate")
+    assert rates == pytest.approx(dict.fromkeys((1, 2, 3), math.log10(0.05)))
+    assert "epoch" not in events.Tags()["scalars"]
 
 
 def test_validation_metrics_belong_to_the_last_checkpoint(trained: Path, rows: list[dict[str, str]]) -> None:
@@ -130,9 +138,9 @@ def test_layout_graph_config_and_figures_are_there(trained: Path, events: EventA
     assert "Linear" in str(events.Graph())
     layout = layout_pb2.Layout.FromString(events.Tensors("custom_scalars__config__")[0].tensor_proto.string_val[0])
     drawn = [tag for category in layout.category for chart in category.chart for tag in chart.multiline.tag]
-    assert {"train/loss", "val/loss", "reference/prior_loss"} <= set(drawn)
-    assert set(drawn) <= set(tags["scalars"])  # no chart without its curve
-    (text,) = events.Tensors("config/text_summary")
+    assert {"train/loss$", "val/loss$", "reference/prior_loss$"} <= set(drawn)
+    assert {tag.removesuffix("$") for tag in drawn} <= set(tags["scalars"])  # no chart without its curve
+    (text,) = events.Tensors("resolved_config/text_summary")
     assert (trained / "config.yaml").read_text() in text.tensor_proto.string_val[0].decode()
     assert "test/confusion_matrix" in tags["images"]
     content = events.summary_metadata["_hparams_/experiment"].plugin_data.content

@@ -248,13 +248,15 @@ def test_other_names_for_losses_do_as_well(
 
     events = EventAccumulator(str(run), size_guidance={"tensors": 0}).Reload()
     curves = set(events.Tags()["scalars"])
-    assert f"samples_seen/val_loss{ending.replace('/', '_')}" in curves
+    assert {"at_a_glance/1_train_loss_over_prior", "at_a_glance/2_val_loss_over_prior"} <= curves
     layout = layout_pb2.Layout.FromString(events.Tensors("custom_scalars__config__")[0].tensor_proto.string_val[0])
     drawn = {tag for category in layout.category for chart in category.chart for tag in chart.multiline.tag}
-    assert {"train_loss", f"val_loss{ending}"} <= drawn
+    assert {"train_loss_epoch$", f"val_loss{ending}$"} <= drawn
+    assert {tag.removesuffix("$") for tag in drawn} <= curves
     content = events.summary_metadata["_hparams_/experiment"].plugin_data.content
     compared = plugin_data_pb2.HParamsPluginData.FromString(content).experiment.metric_infos
-    assert [info.name.tag for info in compared] == [f"val_acc{ending}", f"val_loss{ending}", "train_loss"]
+    assert [info.name.tag for info in compared][:3] == [f"val_acc{ending}", f"val_loss{ending}", "train_loss_epoch"]
+    assert {info.name.tag for info in compared} <= curves
 
     main(["fit", f"--ckpt_path={run}", "--trainer.max_epochs=6"])
     losses = [row[f"val_loss{ending}"] for row in read_metrics(run / "metrics.csv")]

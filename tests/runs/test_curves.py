@@ -1,6 +1,7 @@
 """Curves, and that drawing them changes nothing."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import pytorch_lightning as pl
@@ -8,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from pytorch_lightning.loggers import TensorBoardLogger
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tensorboard.plugins.custom_scalar import layout_pb2
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
@@ -95,12 +97,63 @@ def test_a_module_without_forward_has_no_graph_and_nothing_is_said_of_it(
 
 
 def test_layout_pairs_training_and_validation_and_leaves_out_what_is_not_logged() -> None:
-    names = {"train/loss": "train_loss", "val/loss": "val_loss", "val/accuracy": "val_acc"}
-    over_steps, over_samples = layout(names).values()
-    assert over_steps["loss"] == ["Multiline", ["train_loss", "val_loss", "reference/prior_loss"]]
-    assert over_steps["accuracy"] == ["Multiline", ["val_acc", "reference/chance_accuracy"]]
-    assert over_samples["loss"] == ["Multiline", ["samples_seen/train_loss", "samples_seen/val_loss"]]
-    assert layout({"val/loss": "val_loss"})["training and validation"].keys() == {"loss"}
+    over_epochs = ["at_a_glance/2_val_loss_over_prior", "at_a_glance/1_train_loss_over_prior"]
+    glance, over_steps = layout(["train_loss", "val_loss", "val_acc"], over_epochs, ["prior_loss"]).values()
+    assert list(glance.items()) == [
+        ("training loss over the class prior's (at most 2)", ["Multiline", [f"{over_epochs[1]}$"]]),
+        ("validation loss over the class prior's (at most 2)", ["Multiline", [f"{over_epochs[0]}$"]]),
+    ]
+    assert over_steps["loss"] == ["Multiline", ["train_loss$", "val_loss$", "reference/prior_loss$"]]
+    assert over_steps["accuracy"] == ["Multiline", ["val_acc$"]]
+    (charts,) = layout(["val_loss/dataloader_idx_0"], []).values()
+    assert charts == {"loss": ["Multiline", ["val_loss/dataloader_idx_0$"]]}
+    assert layout([], []) == {}
+
+
+class Steps(pl.LightningModule):
+    """Its loss is ten times the number of the batch, and its rate is halved after each step."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(3, 1)
+
+    def training_step(self, batch: list[torch.Tensor], batch_idx: int) -> torch.Tensor:
+        loss: torch.Tensor = 0 * self.layer(batch[0]).sum() + 10.0 * batch_idx
+        self.log("train_loss", loss, on_epoch=True)
+        return loss
+
+    def configure_optimizers(self) -> Any:
+        optimizer = torch.optim.SGD(self.parameters(), lr=0.8)
+        schedule = torch.optim.lr_scheduler.StepLR(optimizer, 1, gamma=0.5)
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+
+@pytest.mark.filterwarnings("ignore:.*does not have many workers")
+def test_under_accumulation_each_step_is_drawn_once_with_its_rate_and_loss(tmp_path: Path) -> None:
+    trainer = pl.Trainer(
+        max_epochs=1,
+        accumulate_grad_batches=2,
+        log_every_n_steps=1,
+        callbacks=[History(), Curves()],
+        logger=TensorBoardLogger(str(tmp_path), name="x"),
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        enable_checkpointing=False,
+        accelerator="cpu",
+    )
+    trainer.fit(Steps(), DataLoader(TensorDataset(torch.ones(24, 3), torch.ones(24)), 4))
+    events = EventAccumulator(str(trainer.log_dir), size_guidance={"tensors": 0}).Reload()
+    curves = {tag: [(e.step, e.value) for e in events.Scalars(tag)] for tag in events.Tags()["scalars"]}
+    assert curves["learning_rate"] == [(0, pytest.approx(0.8)), (1, pytest.approx(0.4)), (2, pytest.approx(0.2))]
+    assert curves["step/train_loss"] == [(0, 10.0), (1, 30.0), (2, 50.0)]  # of each step's last batch
+    for tag, points in curves.items():
+        assert tag == "epoch" or len(points) == len({step for step, _ in points}), tag  # that one is Lightning's
+    # Lightning writes `train_loss_epoch` where a module logs `train_loss` by step and by epoch.
+    content = events.Tensors("custom_scalars__config__")[0].tensor_proto.string_val[0]
+    layout_drawn = layout_pb2.Layout.FromString(content)
+    tags = [tag for category in layout_drawn.category for chart in category.chart for tag in chart.multiline.tag]
+    assert "train_loss_epoch$" in tags
+    assert {tag.removesuffix("$") for tag in tags} <= curves.keys()
 
 
 class AtTheCheckpoint(pl.Callback):

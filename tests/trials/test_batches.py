@@ -1,5 +1,4 @@
 from collections import OrderedDict
-from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import pytest
@@ -7,15 +6,14 @@ import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pack_sequence
 
+from unstall.data import find_targets
 from unstall.trials.batches import (
     blank,
     can_be_one,
     classes_in,
     concatenated,
-    find_targets,
     first_samples,
     same_structure,
-    samples_in,
     scale_of_inputs,
     scaled,
     take_samples,
@@ -27,50 +25,11 @@ class Pair(NamedTuple):
     labels: Tensor
 
 
-@dataclass
-class Record:
-    inputs: Tensor
-    labels: Tensor | None
-
-
 class Graphs:
     """Rows are nodes."""
 
     def __init__(self, count: int) -> None:
         self.nodes, self.num_graphs = torch.zeros(3 * count, 2), count
-
-
-@pytest.mark.parametrize(
-    ("batch", "found"),
-    [
-        ((torch.zeros(3, 2), torch.ones(3)), True),
-        ({"input_ids": torch.zeros(3), "labels": torch.ones(3)}, True),
-        (torch.zeros(3), False),
-        ((torch.zeros(3), torch.zeros(3), torch.zeros(3)), False),
-    ],
-)
-def test_targets_are_found_where_they_usually_are(batch: object, found: bool) -> None:
-    targets = find_targets(batch)
-    assert (targets is not None and torch.equal(targets, torch.ones(3))) == found
-
-
-@pytest.mark.parametrize(
-    ("batch", "samples"),
-    [
-        (torch.zeros(3, 2), 3),
-        ((torch.zeros(3, 2), torch.zeros(3)), 3),
-        ({"image": torch.zeros(5, 2)}, 5),
-        ([{"image": torch.zeros(5, 2)}], 5),
-        (torch.tensor(1.0), 1),
-        ("text", 1),
-        ((Graphs(4), None, torch.zeros(4)), 4),
-        ((object(), torch.zeros(7)), 7),
-        (pack_sequence([torch.zeros(3), torch.zeros(2)]), 2),
-        (Record(torch.zeros(6, 2), None), 6),
-    ],
-)
-def test_samples_are_counted_in_any_structure(batch: object, samples: int) -> None:
-    assert samples_in(batch) == samples
 
 
 def test_batches_are_taken_until_there_are_enough_samples() -> None:

@@ -138,7 +138,8 @@ def test_tensorboard_holds_the_signals_and_the_verdict(tmp_path: Path) -> None:
     fit(tmp_path, Lit(3.0, "RMSprop"), Diagnosis())
     events = EventAccumulator(str(tmp_path / "t/run")).Reload()
     scalars = set(events.Tags()["scalars"])
-    assert {"diagnosis/blow_up", "diagnosis/dead_at_start", "diagnosis/initial_ratio"} <= scalars
+    assert {"verdict/blow_up", "verdict/dead_at_start", "verdict/initial_ratio"} <= scalars
+    assert "at_a_glance/7_log10_weights_moved" in scalars
     (text,) = (events.Tensors(tag) for tag in events.Tags()["tensors"] if tag.startswith("diagnosis"))
     assert "restart with one ten times lower" in text[0].tensor_proto.string_val[0].decode()
 

@@ -6,7 +6,15 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from unstall.watch.signals import Signals, entropy, over, random_walk_efficiency, straightness, turning_point
+from unstall.watch.signals import (
+    Signals,
+    at_a_glance,
+    entropy,
+    over,
+    random_walk_efficiency,
+    straightness,
+    turning_point,
+)
 
 
 def test_baseline_is_the_loss_of_always_predicting_the_class_shares() -> None:
@@ -58,3 +66,9 @@ def test_what_cannot_be_compared_was_not_measured() -> None:
     assert Signals(training_loss=0.5, validation_loss=1.0).validation_ratio == 2
     assert Signals(training_loss=0.0, validation_loss=1.0).validation_ratio is None
     assert Signals(training_loss=0.5).validation_ratio is None
+
+
+def test_what_is_seen_at_a_glance_is_finite() -> None:
+    assert at_a_glance(Signals(move=100.0, straightness=0.5)) == {"7_log10_weights_moved": 2.0, "8_straightness": 0.5}
+    assert at_a_glance(Signals(move=0.0)) == {"7_log10_weights_moved": -9.0}
+    assert at_a_glance(Signals(move=math.nan)) == at_a_glance(Signals()) == {}

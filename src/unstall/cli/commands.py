@@ -157,7 +157,8 @@ class CLI(LightningCLI):
         """Keep the run in a folder of the program's, whichever loggers the config brings, or none (`false`)."""
         trainer = self._get(self.config_init, "trainer")
         logs_dir, experiment = self._get(self.config, "logs_dir"), self._get(self.config, "experiment")
-        run = RunLogger(logs_dir, experiment, self.run_name, purge_step=self.step)
+        aside = "validate" if self.subcommand == "validate" else ""  # the curves of its training stay as they are
+        run = RunLogger(logs_dir, experiment, self.run_name, purge_step=self.step, prefix=aside)
         if self.subcommand == "diagnose":
             kwargs["logger"] = False  # the report goes into the run's own folder
             if self._get(self.config, "verify"):
@@ -206,8 +207,7 @@ class CLI(LightningCLI):
         path = self._get(self.config, "ckpt_path") or self._get(self.config, "run")
         if self.checkpoint is not None:
             check_architecture(Path(path), self.checkpoint, self.model)
-            run = locate(path).run
-            if run is not None:
+            if (run := locate(path).run) is not None:
                 read_metrics(run.folder / METRICS)
             self.notes += disagreement(str(path), self.checkpoint, dict(self.model.hparams))
         if self.run is not None:

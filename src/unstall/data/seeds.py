@@ -40,7 +40,11 @@ class RandomState(Callback):
     def state_dict(self) -> dict[str, Any]:
         """The state of all generators in plain values, for a run that goes on within an epoch."""
         name, keys, *rest = np.random.get_state()  # noqa: NPY002 - what people's transforms draw from
-        return {"torch": torch.get_rng_state(), "python": random.getstate(), "numpy": [name, list(map(int, keys)), *rest]}
+        return {
+            "torch": torch.get_rng_state(),
+            "python": random.getstate(),
+            "numpy": [name, list(map(int, keys)), *rest],
+        }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Keep it until training starts."""

@@ -24,6 +24,7 @@ from unstall.runs.folder import (
     rank,
     such_as,
 )
+from unstall.runs.glance import GLANCE, draw_over_epochs
 from unstall.runs.history import METRICS, History, read_metrics
 from unstall.runs.hyperparameters import HPARAMS, PLACES
 from unstall.runs.lock import Lock
@@ -36,6 +37,7 @@ from unstall.runs.resumption import Resumption
 __all__ = [
     "BEST",
     "CONFIG",
+    "GLANCE",
     "HPARAMS",
     "LAST",
     "METRICS",
@@ -56,6 +58,7 @@ __all__ = [
     "check_architecture",
     "check_writable",
     "closing_words",
+    "draw_over_epochs",
     "epochs_in",
     "expanded",
     "find_and_load",

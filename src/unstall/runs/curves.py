@@ -1,7 +1,9 @@
 """What TensorBoard shows beside the metrics of a run."""
 
 import io
+import re
 import warnings
+from collections.abc import Container, Mapping, Sequence
 from contextlib import redirect_stdout
 from typing import Any
 
@@ -13,7 +15,8 @@ from pytorch_lightning.loggers import TensorBoardLogger
 
 from unstall.runs.files import write
 from unstall.runs.folder import CONFIG, RunLogger, log_dir, tensorboard_of
-from unstall.runs.history import _over_samples
+from unstall.runs.glance import GLANCE, points_of, title_of
+from unstall.runs.history import History
 from unstall.runs.hyperparameters import HPARAMS, hyperparameters_of
 from unstall.runs.metrics import logged_as, stage_of
 
@@ -26,6 +29,7 @@ class Curves(Callback):
     def __init__(self) -> None:
         self._hyperparameters: dict[str, Any] | None = None
         self._drawn: dict[str, Any] = {}
+        self._stepped = False
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Write what is known before the first step."""
@@ -39,7 +43,7 @@ class Curves(Callback):
         logger.hparams.update(hyperparameters)
         write(folder / HPARAMS, yaml.safe_dump(hyperparameters, sort_keys=False))
         if (folder / CONFIG).is_file():
-            logger.experiment.add_text("config", f"```yaml\n{(folder / CONFIG).read_text()}\n```")
+            logger.experiment.add_text("resolved_config", f"```yaml\n{(folder / CONFIG).read_text()}\n```")
         self._hyperparameters = hyperparameters
 
     def on_train_batch_start(
@@ -66,33 +70,34 @@ class Curves(Callback):
     def on_before_optimizer_step(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, optimizer: torch.optim.Optimizer
     ) -> None:
-        """Log the norm of the whole gradient, after any clipping."""
+        """Log the norm of the whole gradient, after any clipping, and the rate of the step."""
         if trainer.global_step % self._interval == 0:
             gradients = [p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
             norm = torch.nn.utils.get_total_norm(gradients)
-            _log(trainer, {"step/gradient_norm": float(norm)}, trainer.global_step)
+            rate = float(trainer.optimizers[0].param_groups[0]["lr"])
+            _log(trainer, {"step/gradient_norm": float(norm), "learning_rate": rate}, trainer.global_step)
+            self._stepped = True
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Log the loss of this batch and the rate of its step."""
-        if (trainer.global_step - 1) % self._interval:
-            return
-        metrics = {"learning_rate": float(trainer.optimizers[0].param_groups[0]["lr"])} if trainer.optimizers else {}
-        if isinstance(outputs, dict) and "loss" in outputs:
-            metrics["step/train_loss"] = float(outputs["loss"])
-        _log(trainer, metrics, trainer.global_step - 1)
+        """Log the loss of this batch, if its step is drawn."""
+        if self._stepped and isinstance(outputs, dict) and "loss" in outputs:
+            # Lightning hands out the loss divided by the batches that are accumulated.
+            loss = float(outputs["loss"]) * trainer.accumulate_grad_batches
+            _log(trainer, {"step/train_loss": loss}, trainer.global_step - 1)
+        self._stepped = False
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Write to the disk what the epoch before has logged last."""
+        """Write to the disk what the epoch before has logged last; after the first, the layout of what there is."""
+        self._lay_out(trainer)
         _flush(trainer)
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Draw the epoch's means, and write all to the disk, before the checkpoint that a killed run goes on from.
 
-        Lightning logs them after it; after the first epoch, when the metrics have names, write what refers to them.
+        Lightning logs them after it.
         """
-        self._lay_out(trainer)
         logger = tensorboard_of(trainer)
         if isinstance(logger, RunLogger) and pl_module.automatic_optimization and "step" not in trainer.logged_metrics:
             means = {name: value for name, value in trainer.logged_metrics.items() if stage_of(name) == "train"}
@@ -104,42 +109,64 @@ class Curves(Callback):
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Write to the disk what the last epoch has logged last."""
+        self._lay_out(trainer, ended=True)
         _flush(trainer)
 
     def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
         """Write it also for a run that ends before that."""
-        self._lay_out(trainer)
+        self._lay_out(trainer, ended=True)
 
-    def _lay_out(self, trainer: pl.Trainer) -> None:
+    def _lay_out(self, trainer: pl.Trainer, ended: bool = False) -> None:
         logger = tensorboard_of(trainer)
         if logger is None or self._hyperparameters is None:
             return
-        names = {metric: logged_as(metric, trainer.callback_metrics) for metric in self.METRICS}
-        found = {metric: name for metric, name in names.items() if name} or dict(zip(names, names, strict=True))
+        names = [name for name in trainer.logged_metrics if stage_of(name)]
+        validated = any(stage_of(name) == "val" for name in names) or not sum(trainer.num_val_batches)
+        if not ended and not (names and validated):
+            return  # there are more to come, as with `check_val_every_n_epoch`
+        compared = [name for metric in self.METRICS if (name := logged_as(metric, names))]
 
         from torch.utils.tensorboard.summary import hparams
 
-        logger.experiment.add_custom_scalars(layout(found))
+        row = _last_row(trainer)
+        drawn = logger.drawn if isinstance(logger, RunLogger) else points_of(row)
+        over_epochs = [curve for curve in drawn if curve.startswith(f"{GLANCE}/")]
+        logger.experiment.add_custom_scalars(layout(names, over_epochs, row))
         # The values of these metrics are the last points of their curves: none is written here.
-        for summary in hparams(self._hyperparameters, dict.fromkeys(found.values(), 0.0)):  # type: ignore[no-untyped-call]
+        metrics = dict.fromkeys([*compared, *names] or self.METRICS, 0.0)
+        for summary in hparams(self._hyperparameters, metrics):  # type: ignore[no-untyped-call]
             logger.experiment._get_file_writer().add_summary(summary)
         self._hyperparameters = None
 
 
-def layout(names: dict[str, str]) -> dict[str, dict[str, list[Any]]]:
-    """Return TensorBoard's custom scalars: training and validation on the same axes.
+def layout(
+    names: Sequence[str], over_epochs: Sequence[str], references: Container[str] = ()
+) -> dict[str, dict[str, list[Any]]]:
+    """Return TensorBoard's custom scalars: a run at a glance, then training and validation on the same axes.
 
     Args:
-        names: What the module calls `train/loss`, `val/loss`, `train/accuracy` and `val/accuracy`, if it logs them.
+        names: The metrics of training and validation that were logged.
+        over_epochs: The curves at a glance that were drawn.
+        references: Which of `prior_loss` and `chance_accuracy` are known.
     """
     over_steps: dict[str, list[Any]] = {}
-    over_samples: dict[str, list[Any]] = {}
     for quantity, reference in ("loss", "prior_loss"), ("accuracy", "chance_accuracy"):
-        curves = [names[metric] for metric in (f"train/{quantity}", f"val/{quantity}") if metric in names]
+        curves = [name for stage in ("train", "val") if (name := logged_as(f"{stage}/{quantity}", names))]
         if curves:
-            over_steps[quantity] = ["Multiline", [*curves, f"reference/{reference}"]]
-            over_samples[quantity] = ["Multiline", [_over_samples(name) for name in curves]]
-    return {"training and validation": over_steps, "the same over samples seen": over_samples}
+            over_steps[quantity] = _chart([*curves, *([f"reference/{reference}"] if reference in references else [])])
+    glance = {title_of(curve): _chart([curve]) for curve in sorted(over_epochs)}
+    charts = {"at a glance, over epochs": glance, "training and validation, over steps": over_steps}
+    return {category: charts for category, charts in charts.items() if charts}
+
+
+def _chart(curves: Sequence[str]) -> list[Any]:
+    return ["Multiline", [f"{re.escape(name)}$" for name in curves]]  # what is given are expressions
+
+
+def _last_row(trainer: pl.Trainer) -> Mapping[str, float]:
+    callbacks = vars(trainer)["callbacks"]  # Lightning sets them without declaring them
+    history = next((callback for callback in callbacks if isinstance(callback, History)), None)
+    return history.rows[-1] if history is not None and history.rows else {}
 
 
 def _log(trainer: pl.Trainer, metrics: dict[str, float], step: int) -> None:

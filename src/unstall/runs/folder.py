@@ -5,7 +5,7 @@ import os
 import shutil
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -107,7 +107,8 @@ def _shown(folder: Path) -> Path:
 class RunLogger(TensorBoardLogger):
     """A TensorBoard logger whose version is a run name: sorted by time, never used twice.
 
-    It draws no point twice: what is logged again at the same step is left out.
+    It draws no point twice: what is logged again at the same step is left out. So is the number of the epoch, which
+    Lightning adds to whatever it logs, of a test too: the curves `at_a_glance/` are over epochs.
 
     Args:
         save_dir: The folder of all experiments, ``logs``.
@@ -115,15 +116,28 @@ class RunLogger(TensorBoardLogger):
         version: The name of an existing run to go on with; none makes a new one when it is first needed.
         purge_step: Going on with a run: TensorBoard forgets what was logged from this optimizer step on, because
             it is about to be logged again.
+        prefix: What the names of all metrics begin with, and a `-`.
     """
 
     def __init__(
-        self, save_dir: str | Path, name: str = "run", version: str | None = None, purge_step: int | None = None
+        self,
+        save_dir: str | Path,
+        name: str = "run",
+        version: str | None = None,
+        purge_step: int | None = None,
+        prefix: str = "",
     ) -> None:
-        purge: dict[str, Any] = {} if purge_step is None else {"purge_step": purge_step}
-        super().__init__(expanded(save_dir), name=name, version=version, default_hp_metric=False, **purge)
+        more: dict[str, Any] = (
+            {"prefix": prefix} if purge_step is None else {"prefix": prefix, "purge_step": purge_step}
+        )
+        super().__init__(expanded(save_dir), name=name, version=version, default_hp_metric=False, **more)
         self._drawn: dict[str, int] = {}
         self._made: Path | None = None
+
+    @property
+    def drawn(self) -> Collection[str]:
+        """The names of all that was logged with its step."""
+        return self._drawn.keys()
 
     @property
     def version(self) -> str:
@@ -156,6 +170,7 @@ class RunLogger(TensorBoardLogger):
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
         """Draw points, but for those that were drawn last at the same step."""
         new = {name: value for name, value in metrics.items() if step is None or self._drawn.get(name) != step}
+        new.pop("epoch", None)
         if step is not None:
             self._drawn |= dict.fromkeys(new, step)
         super().log_metrics(new, step)

@@ -1,4 +1,4 @@
-"""A row per epoch: `metrics.csv`, and the same over the samples seen."""
+"""A row per epoch: `metrics.csv`, and the same at a glance."""
 
 import csv
 import io
@@ -12,19 +12,20 @@ from pytorch_lightning.callbacks import Callback
 from pytorch_lightning.loggers import TensorBoardLogger
 from torch import Tensor
 
+from unstall.data import find_targets, samples_in
 from unstall.errors import UsageError
 from unstall.runs.files import write
 from unstall.runs.folder import log_dir
+from unstall.runs.glance import draw_over_epochs, forget_epochs, points_of
 from unstall.runs.hyperparameters import hyperparameters_of
-from unstall.runs.metrics import stage_of
 
 METRICS = "metrics.csv"
 
 
 class History(Callback):
-    """Keeps one row per epoch in ``metrics.csv``, and draws the same numbers over the samples seen in TensorBoard.
+    """Keeps one row per epoch in ``metrics.csv``, and draws the same numbers over the epochs in TensorBoard.
 
-    Runs with different batch sizes take different numbers of steps for the same work; under ``samples_seen/`` their
+    Runs with different batch sizes take different numbers of steps for the same work; under ``at_a_glance/`` their
     curves can be compared. ``prior_loss`` (the entropy of the training labels, nats) and ``chance_accuracy`` (the
     share of the commonest label) are what a network that looks at no input can reach.
     """
@@ -34,6 +35,7 @@ class History(Callback):
         self.class_counts = torch.zeros(0, dtype=torch.long)
         self.rows: list[dict[str, float]] = []
         self._measured: dict[str, Any] = {}
+        self._learning_rate: Any = None
 
     def state_dict(self) -> dict[str, Any]:
         """Plain values, so that the checkpoint loads with ``weights_only=True``."""
@@ -49,21 +51,25 @@ class History(Callback):
         folder = log_dir(trainer)
         rows = [] if folder is None else read_metrics(folder / METRICS)
         self.rows = [row for row in rows if row["epoch"] < trainer.current_epoch]
-        for row in self.rows:
-            # TensorBoard forgets what lies beyond the step that a run resumes at, and here counts samples as steps.
-            if row.get("samples_seen", -1) >= trainer.global_step:
-                self._draw_over_samples(trainer, row)
+        self._learning_rate = None
+        forget_epochs(trainer)
+
+    def on_before_optimizer_step(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, optimizer: torch.optim.Optimizer
+    ) -> None:
+        """Note the rate of the step: after the epoch's last one, a schedule has moved on."""
+        self._learning_rate = trainer.optimizers[0].param_groups[0]["lr"]
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Count the samples, and in the first epoch the classes."""
-        targets = batch[1] if isinstance(batch, (tuple, list)) and len(batch) == 2 else None
-        if not isinstance(targets, Tensor) or not targets.ndim:
-            return
-        self.samples_seen += len(targets) * trainer.world_size
-        if trainer.current_epoch == 0 and targets.ndim == 1 and not targets.is_floating_point():
-            counts = torch.bincount(targets.detach(), minlength=len(self.class_counts))
+        self.samples_seen += samples_in(batch) * trainer.world_size
+        targets = find_targets(batch)
+        if targets is not None and trainer.current_epoch == 0 and targets.ndim == 1 and _are_whole(targets):
+            labels = targets.detach().long()
+            # By custom, a negative one is a sample that the loss leaves out.
+            counts = torch.bincount(labels[labels >= 0], minlength=len(self.class_counts))
             counts[: len(self.class_counts)] += self.class_counts.to(counts.device)
             self.class_counts = counts
 
@@ -87,7 +93,8 @@ class History(Callback):
         row |= {name: float(value) for name, value in measured.items() if value is not self._measured.get(name)}
         self._measured = measured
         self.rows.append(row)
-        self._draw_over_samples(trainer, row)
+        rate = None if self._learning_rate is None else float(self._learning_rate)
+        draw_over_epochs(trainer, points_of(row, rate))
         levels = {f"reference/{name}": row[name] for name in ("prior_loss", "chance_accuracy") if name in row}
         for logger in trainer.loggers:
             if isinstance(logger, TensorBoardLogger):
@@ -95,12 +102,6 @@ class History(Callback):
         folder = log_dir(trainer)
         if trainer.is_global_zero and folder is not None:
             write_metrics(folder / METRICS, self.rows)
-
-    def _draw_over_samples(self, trainer: pl.Trainer, row: dict[str, float]) -> None:
-        over_samples = {_over_samples(name): value for name, value in row.items() if stage_of(name)}
-        for logger in trainer.loggers:
-            if isinstance(logger, TensorBoardLogger):
-                logger.log_metrics(over_samples, step=int(row["samples_seen"]))
 
 
 def read_metrics(file: Path) -> list[dict[str, float]]:
@@ -134,5 +135,5 @@ def write_metrics(file: Path, rows: list[dict[str, float]]) -> None:
     write(file, text.getvalue())
 
 
-def _over_samples(name: str) -> str:
-    return f"samples_seen/{name.replace('/', '_')}"
+def _are_whole(targets: Tensor) -> bool:
+    return not targets.is_floating_point() and not targets.is_complex()

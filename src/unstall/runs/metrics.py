@@ -24,8 +24,9 @@ def stage_of(name: str) -> str | None:
 
 
 def quantity_of(name: str) -> str | None:
-    """Return `loss` or `accuracy` if a metric is one, by its last word."""
-    return next((quantity for quantity, aliases in QUANTITIES.items() if words_of(name)[-1] in aliases), None)
+    """Return `loss` or `accuracy` if a metric is one: by its last word, or a stage's by its group, `loss/train_mse`."""
+    said = [words_of(name)[-1], *([name.lower().partition("/")[0]] if stage_of(name) else [])]
+    return next((quantity for word in said for quantity, aliases in QUANTITIES.items() if word in aliases), None)
 
 
 def logged_as(metric: str, names: Iterable[str]) -> str | None:

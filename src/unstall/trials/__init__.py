@@ -4,14 +4,13 @@ In: a module, its data, the trainer that would fit it. Out: what became of each 
 question: *what would have happened if?*
 """
 
+from unstall.data import find_targets, samples_in
 from unstall.trials.batches import (
     blank,
     can_be_one,
     concatenated,
-    find_targets,
     first_samples,
     inputs_of,
-    samples_in,
     scale_of_inputs,
     scaled,
     select,

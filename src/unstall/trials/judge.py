@@ -6,8 +6,9 @@ from dataclasses import dataclass
 
 import torch
 
+from unstall.data import find_targets
 from unstall.runs import quantity_of
-from unstall.trials.batches import classes_in, find_targets
+from unstall.trials.batches import classes_in
 from unstall.trials.variants import Outcome
 
 HELPS, MATTERS = 0.8, 0.05

@@ -16,14 +16,14 @@ from torch import Tensor, nn
 from unstall.audit import Observation, observe
 from unstall.causes import COURSE_FAULTS, FAULTS, Fault, Finding, find
 from unstall.errors import UsageError
-from unstall.runs import as_json, log_dir, logged_as, write_json
+from unstall.runs import GLANCE, as_json, draw_over_epochs, log_dir, logged_as, write_json
 from unstall.trials import find_targets
 from unstall.watch.causes import Cause
 from unstall.watch.conclusion import conclude, on_few_batches
 from unstall.watch.course import CourseRecord, clip_norm
 from unstall.watch.meter import Meter
 from unstall.watch.rules import Verdict, hopeless, name_cause
-from unstall.watch.signals import Signals
+from unstall.watch.signals import Signals, at_a_glance
 
 LARGEST = 2**31
 """Bytes of weights and buffers of which a copy is made before the first step; a larger module is not observed."""
@@ -34,7 +34,7 @@ EARLY_READINGS = 25, 50
 
 # Over 150 lines, because the hooks of a callback are its methods.
 class Diagnosis(Callback):
-    """Says why a run stalls, while it trains: under `diagnosis/` in TensorBoard, and in `diagnosis.json`.
+    """Says why a run stalls, while it trains: under `verdict/` in TensorBoard, and in `diagnosis.json`.
 
     Works for any LightningModule with automatic optimization, and without a logger. Before the first step a copy of the
     module makes one on the first batch, and what is put together wrong is said at once. From then on it costs no
@@ -65,7 +65,7 @@ class Diagnosis(Callback):
         self._announced: Cause | Fault | None = None
         self._batches = 0
         self._stepped = self._looked = False
-        self._ended = -1
+        self._ended = self._drawn = -1
 
     def state_dict(self) -> dict[str, Any]:
         """Return plain numbers and tensors: the checkpoint loads with `weights_only=True`."""
@@ -78,7 +78,7 @@ class Diagnosis(Callback):
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Note the initial weights."""
         self.verdict = self._suspicion = self._announced = None
-        self._batches, self._stepped, self._looked, self._ended = 0, False, False, -1
+        self._batches, self._stepped, self._looked, self._ended, self._drawn = 0, False, False, -1, -1
         self.observation, self.audited, self.findings = None, [], []
         if self.meter is not None:
             self.meter.watch.stop()
@@ -169,6 +169,9 @@ class Diagnosis(Callback):
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """In the last epoch, give the verdict before its checkpoint: a process that is killed then has written it."""
+        if self.meter is not None and not _is_rehearsal(trainer):
+            curves = at_a_glance(self._read(trainer))
+            draw_over_epochs(trainer, {f"{GLANCE}/{name}": value for name, value in curves.items()})
         if _is_last_epoch(trainer):
             self._end(trainer, pl_module)
 
@@ -195,9 +198,10 @@ class Diagnosis(Callback):
     def _judge(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         signals = self._read(trainer)
         verdict = self._conclude(trainer, signals)
-        if not _is_rehearsal(trainer):
+        if not _is_rehearsal(trainer) and self._drawn != trainer.global_step:  # a step may be of many batches
+            self._drawn = trainer.global_step
             values = {
-                f"diagnosis/{name}": float(value)
+                f"verdict/{name}": float(value)
                 for name, value in dataclasses.asdict(signals).items()
                 if name != "step" and value is not None and math.isfinite(value)
             }

@@ -69,6 +69,19 @@ class Signals:
         return self.validation_loss / self.training_loss if known else None  # type: ignore[operator]
 
 
+def at_a_glance(signals: Signals) -> dict[str, float]:
+    """Return what tells a rate that is too high from one that is too low, by the names of its curves over epochs.
+
+    How far the weights have moved, as a power of ten of their initial norm, and how straight.
+    """
+    curves = {}
+    if signals.move is not None and math.isfinite(signals.move):
+        curves["7_log10_weights_moved"] = math.log10(max(signals.move, 1e-9))
+    if signals.straightness is not None and math.isfinite(signals.straightness):
+        curves["8_straightness"] = signals.straightness
+    return curves
+
+
 def over(numerator: float, denominator: float | None) -> float | None:
     """Return the quotient; None, which is "not measured", where there is nothing to divide by."""
     return numerator / denominator if denominator else None
