@@ -21,6 +21,8 @@ from unstall.cli.parser import Parser, check_config, options, usage_error_in
 from unstall.cli.project import base_configs, without_base
 from unstall.cli.received import admit, disagreement
 from unstall.cli.saved import SaveConfig, settings
+from unstall.cli.sweeping import FOLDER as SWEEP
+from unstall.cli.sweeping import Trials, words_of_fit
 from unstall.cli.trainer import Trainer
 from unstall.errors import UsageError
 from unstall.runs import (
@@ -42,6 +44,7 @@ from unstall.runs import (
 )
 from unstall.watch import Diagnosis
 
+INSTRUMENTS = ("lr_find", "diagnose", "sweep")
 EVALUATIONS = ("validate", "test", "predict")
 LOADERS = {"validate": "val", "test": "test", "predict": "predict"}
 
@@ -74,7 +77,7 @@ class CLI(LightningCLI):
     @staticmethod
     def subcommands() -> dict[str, set[str]]:
         """Lightning's four, and the trainer's own."""
-        return {**LightningCLI.subcommands(), "lr_find": {"model", "datamodule"}, "diagnose": {"model", "datamodule"}}
+        return {**LightningCLI.subcommands(), **dict.fromkeys(INSTRUMENTS, {"model", "datamodule"})}
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Where runs go."""
@@ -86,7 +89,7 @@ class CLI(LightningCLI):
         """Parse; with `--ckpt_path`, on top of the config that the checkpoint was made with."""
         args = sys.argv[1:] if args is None else args
         assert isinstance(args, list)
-        args = [re.sub("^-c(?=[^=])", "--config=", word) for word in args]  # -cmine.yaml
+        self.words = args = [re.sub("^-c(?=[^=])", "--config=", word) for word in args]  # -cmine.yaml
         for config in options(args, "--config", "-c"):
             check_config(config)
         path = next(reversed(options(args, "--ckpt_path")), None)
@@ -135,7 +138,8 @@ class CLI(LightningCLI):
             kwargs["logger"] = False  # the report goes into the run's own folder
         elif self._get(self.config, "trainer").logger in (None, True):
             logs_dir, experiment = self._get(self.config, "logs_dir"), self._get(self.config, "experiment")
-            kwargs["logger"] = RunLogger(logs_dir, experiment, self.run_name, purge_step=self.step)
+            name = SWEEP if self.subcommand == "sweep" else self.run_name
+            kwargs["logger"] = RunLogger(logs_dir, experiment, name, purge_step=self.step)
         trainer = self._get(self.config_init, "trainer")
         if isinstance(trainer.callbacks, list):
             kwargs |= without_what_is_off(trainer)
@@ -219,6 +223,12 @@ class CLI(LightningCLI):
                 print(line)
             print(self.folder)
 
+    def before_sweep(self) -> None:
+        """Hand over how a trial is made of words."""
+        assert isinstance(self.trainer, Trainer)
+        config = yaml.safe_load(settings(self._parser("sweep"), self.config["sweep"]))
+        self.trainer.trials = Trials(words_of_fit(self.words), config, self.parser.parse_args)
+
     def before_lr_find(self) -> None:
         """Hand over the configuration, in which the setting of the rate is looked for."""
         assert isinstance(self.trainer, Trainer)
@@ -261,7 +271,7 @@ class CLI(LightningCLI):
         if self.trainer.is_global_zero and self.trainer.loggers:
             print(self.folder)
 
-    after_test = after_predict = after_validate
+    after_test = after_predict = after_sweep = after_validate
 
 
 def without_what_is_off(trainer: Namespace) -> dict[str, Any]:
