@@ -77,7 +77,7 @@ class CLI(LightningCLI):
     @staticmethod
     def subcommands() -> dict[str, set[str]]:
         """Lightning's four, and the trainer's own."""
-        return {**LightningCLI.subcommands(), **dict.fromkeys(INSTRUMENTS, {"model", "datamodule"})}
+        return {**LightningCLI.subcommands(), **{name: {"model", "datamodule"} for name in INSTRUMENTS}}
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Where runs go."""

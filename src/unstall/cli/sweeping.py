@@ -2,30 +2,25 @@
 
 from __future__ import annotations
 
-import contextlib
-import multiprocessing
-import os
 from collections.abc import Callable
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytorch_lightning as pl
-import torch
 import yaml
-from pytorch_lightning.accelerators import CPUAccelerator
 from pytorch_lightning.callbacks import ModelCheckpoint
 
 from unstall.cli.display import program
 from unstall.cli.parser import flat, without
+from unstall.cli.parser import options as options_of
 from unstall.cli.reading import load
+from unstall.cli.workers import search, usual_workers
 from unstall.errors import UsageError
 from unstall.runs import CONFIG, PLACES, RunLogger, png, quantity_of, write
 
 if TYPE_CHECKING:
-    from multiprocessing.process import BaseProcess
-
-    from unstall.sweep import Plan, Shared, Watch
+    from unstall.sweep import Plan
 
 FOLDER = "sweep"
 """Beside the runs of an experiment: what the sweep knows of them."""
@@ -112,7 +107,9 @@ def plan_of(options: Options, trainer: pl.Trainer, config: dict[str, Any], folde
             raise UsageError(f"{name}={number}: give at least 1")
     grid = options.method == "grid"
     if grid and options.trials is not None:
-        raise UsageError(f"trials={options.trials}: a grid has as many as its space; leave it out, or choose a --method")
+        raise UsageError(
+            f"trials={options.trials}: a grid has as many as its space; leave it out, or choose a --method"
+        )
     Space(options.space, grid)
     metric, maximize = goal(options, trainer)
     trials = None if grid else options.trials or USUAL_TRIALS
@@ -157,120 +154,10 @@ def goal(options: Options, trainer: pl.Trainer) -> tuple[str, bool]:
     usual = {"loss": "min", "accuracy": "max"}.get(quantity_of(options.metric) or "")
     found = options.mode or dict(monitors).get(options.metric) or usual
     if found is None:
-        raise UsageError(f"mode: is {options.metric} to be as low or as high as possible? give --mode=min or --mode=max")
+        raise UsageError(
+            f"mode: is {options.metric} to be as low or as high as possible? give --mode=min or --mode=max"
+        )
     return options.metric, found == "max"
-
-
-def train(words: list[str], settings: dict[str, Any], watch: Watch) -> None:
-    """Make one trial: `fit` with these settings, in a run's folder of its own, in silence.
-
-    Args:
-        words: Of `fit`.
-        settings: By dotted name.
-        watch: The callback that reports.
-    """
-    from unstall.cli.commands import CLI
-    from unstall.sweep import words as as_words
-
-    class Trial(CLI):
-        def instantiate_trainer(self, **kwargs: Any) -> pl.Trainer:
-            self.config_init.fit.trainer.enable_progress_bar = False  # not in the run's config
-            trainer = super().instantiate_trainer(**kwargs)
-            vars(trainer)["callbacks"].append(watch)
-            return trainer
-
-        def before_fit(self) -> None:
-            super().before_fit()
-            watch.trial.set_user_attr("run", str(self.folder))
-
-    with Path(os.devnull).open("w") as nowhere, contextlib.redirect_stdout(nowhere):
-        Trial([*words, *as_words(settings)])
-
-
-def make_trials(plan: Plan, words: list[str], wanted: Any = None) -> None:
-    """Make trials of a study until none is left.
-
-    Raises:
-        UsageError: if the database is gone, or if no trial can be judged.
-    """
-    from optuna.exceptions import StorageInternalError
-
-    from unstall.sweep import open_study, work
-
-    shared = open_study(plan)
-    try:
-        work(shared, lambda settings, watch: train(words, settings, watch), wanted or (lambda: True))
-    except StorageInternalError as error:
-        cause = " ".join(str(error.__cause__ or error).split())[:200]
-        raise UsageError(f"storage: is gone, {cause}; what is finished is kept, the same command goes on") from error
-
-
-def _process(plan: Plan, words: list[str], threads: int) -> None:
-    """What a process of its own does."""
-    from unstall.cli.ending import ENDING, unbroken_streams
-    from unstall.cli.entry import fail, prepare
-
-    parent = multiprocessing.parent_process()
-    assert parent is not None
-    torch.set_num_threads(threads)
-    with Path(os.devnull).open("w") as nowhere, unbroken_streams(), ENDING.awaited(["sweep"]):
-        prepare()
-        try:
-            with contextlib.redirect_stderr(nowhere):
-                make_trials(plan, words, parent.is_alive)
-        except UsageError as error:
-            fail(str(error))
-        except OSError as error:
-            fail(f"{error.filename or 'the disk'}: {error.strerror}; make room, the same command goes on")
-
-
-def search(plan: Plan, words: list[str], workers: int, shared: Shared) -> None:
-    """Make all trials, in this process or in several, and show how far they are.
-
-    Raises:
-        UsageError: see `make_trials`.
-        SystemExit: with 2, after a process has said what is wrong.
-    """
-    from rich.console import Console
-
-    from unstall.sweep import progress
-
-    with progress(shared, Console(stderr=True)):
-        if workers == 1:
-            make_trials(plan, words)
-            return
-        context = multiprocessing.get_context("spawn")
-        threads = max(1, cores() // workers)
-        processes: list[BaseProcess] = [
-            context.Process(target=_process, args=(plan, words, threads), daemon=True) for _ in range(workers)
-        ]
-        try:
-            for process in processes:
-                process.start()
-            for process in processes:
-                process.join()
-        finally:
-            for process in processes:
-                if process.is_alive():
-                    process.terminate()
-            for process in processes:
-                if process.pid is not None:
-                    process.join()
-    codes = [process.exitcode for process in processes]
-    if 2 in codes:
-        raise SystemExit(2)
-    if all(codes):
-        raise UsageError(f"workers={workers}: all were ended (exit codes {codes}); the same command goes on")
-
-
-def cores() -> int:
-    """Return how many cores this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def usual_workers(trainer: pl.Trainer) -> int:
-    """Return how many processes fill the cores; one where something else does the work."""
-    return max(1, cores() // torch.get_num_threads()) if isinstance(trainer.accelerator, CPUAccelerator) else 1
 
 
 def sweep(options: Options, trainer: pl.Trainer, trials: Trials) -> None:
@@ -301,7 +188,8 @@ def sweep(options: Options, trainer: pl.Trainer, trials: Trials) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     shared = open_study(plan)
     shared.fill()
-    search(plan, words, options.workers or usual_workers(trainer), shared)
+    if shared.is_running():
+        search(plan, words, options.workers or usual_workers(trainer), shared)
     Console().print(table(shared))
     picture = draw(shared)
     if picture is not None:
@@ -318,6 +206,6 @@ def sweep(options: Options, trainer: pl.Trainer, trials: Trials) -> None:
         best = overlay(yaml.safe_load((run / CONFIG).read_text()), settings)
         heading = f"# Found by unstall sweep: {plan.metric} {trial.value:.4g}, in {run}.\n"
         write(folder / BEST, heading + yaml.safe_dump(best, sort_keys=False))
-        configs = [word for word in words[1:] if word.startswith(("-c=", "--config=")) and "\n" not in word]
-        print(f"to train with it:   {program()} fit {' '.join([*configs, f'--config={folder / BEST}'])}")
-
+        files = [word for word in options_of(words, "-c", "--config") if Path(word).is_file()]
+        configs = [f"-c {file}" for file in (*files, folder / BEST)]
+        print(f"to train with it:   {program()} fit {' '.join(configs)}")

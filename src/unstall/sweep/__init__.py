@@ -7,16 +7,16 @@ best settings, a map of what depends on what. The question: *which settings toge
 from unstall.sweep.picture import draw
 from unstall.sweep.report import best_settings, overlay, progress, table
 from unstall.sweep.space import Space, words
-from unstall.sweep.study import METHODS, PRUNERS, Plan, open_study
-from unstall.sweep.trial import Unmeasured, Watch
+from unstall.sweep.study import METHODS, PRUNERS, Plan, Shared, open_study
+from unstall.sweep.trial import Watch
 from unstall.sweep.worker import work
 
 __all__ = [
     "METHODS",
     "PRUNERS",
     "Plan",
+    "Shared",
     "Space",
-    "Unmeasured",
     "Watch",
     "best_settings",
     "draw",

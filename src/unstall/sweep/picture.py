@@ -58,7 +58,7 @@ def draw(shared: Shared) -> Figure | None:
     for place, (part, first, second, own, shares) in zip(axes, maps, strict=False):
         # The numbers of a range lie along the bottom.
         names = (first, second) if _is_numeric(part[first]) or not _is_numeric(part[second]) else (second, first)
-        _map(place, (part[names[0]], part[names[1]]), names, own, colours, palette, marks)
+        _map(place, (shared.space.domains[names[0]], shared.space.domains[names[1]]), names, own, colours, palette, marks)
         labels = [f"{name}{f' ({shares[name]:.0%} of the outcome)' if name in shares else ''}" for name in names]
         place.set_xlabel(labels[0])
         place.set_ylabel(labels[1])
@@ -99,29 +99,26 @@ def _map(
     marks: dict[str, str],
 ) -> None:
     """Draw the trials at their places: a square where both settings are lists, a point elsewhere."""
-    lists = all(isinstance(domain, Choices) for domain in domains)
     worst_first = sorted(trials, key=lambda trial: _goodness(trial, palette))
     places: dict[tuple[float, float], FrozenTrial] = {}
     for trial in worst_first:  # of several at one place, the best is seen
         x, y = (_position(domain, trial.params[name]) for domain, name in zip(domains, names, strict=True))
         places[x, y] = trial
-    for axis, domain in zip("xy", domains, strict=True):
-        if isinstance(domain, Choices):
-            ticks, limits = range(len(domain.values)), (-0.5, len(domain.values) - 0.5)
-            axes.set(**{f"{axis}ticks": ticks, f"{axis}lim": limits})
-            turned = {"rotation": 45, "ha": "right"} if axis == "x" and len(ticks) > 6 else {}
-            axes.set(**{f"{axis}ticklabels": [shown(label) for label in domain.values]})
-            axes.tick_params(axis=axis, labelsize=8)
-            for label in axes.get_xticklabels() if turned else ():
-                label.set(**turned)
-        elif domain.log:
-            axes.set(**{f"{axis}scale": "log"})
+    across, up = domains
+    if isinstance(across, Choices):
+        turned: dict[str, Any] = {"rotation": 45, "ha": "right", "rotation_mode": "anchor"} if _is_wide(across) else {}
+        axes.set_xticks(range(len(across.values)), [shown(label) for label in across.values], fontsize=8, **turned)
+        axes.set_xlim(-0.5, len(across.values) - 0.5)
+    elif across.log:
+        axes.set_xscale("log")
+    if isinstance(up, Choices):
+        axes.set_yticks(range(len(up.values)), [shown(label) for label in up.values], fontsize=8)
+        axes.set_ylim(-0.5, len(up.values) - 0.5)
+    elif up.log:
+        axes.set_yscale("log")
     values = {place: value for place, trial in places.items() if (value := _outcome(trial)) is not None}
-    if lists:
-        cells = [
-            [values.get((x, y), math.nan) for x in range(len(domains[0].values))]  # type: ignore[union-attr]
-            for y in range(len(domains[1].values))  # type: ignore[union-attr]
-        ]
+    if isinstance(across, Choices) and isinstance(up, Choices):
+        cells = [[values.get((x, y), math.nan) for x in range(len(across.values))] for y in range(len(up.values))]
         axes.set_facecolor("0.85")
         axes.imshow(cells, cmap=palette, norm=colours, aspect="auto", origin="lower")
     elif values:
@@ -146,6 +143,10 @@ def _goodness(trial: FrozenTrial, palette: str) -> float:
 
 def _position(domain: Range | Choices, value: Any) -> float:
     return float(list(domain.values).index(value)) if isinstance(domain, Choices) else float(value)
+
+
+def _is_wide(domain: Choices) -> bool:
+    return sum(len(shown(label)) for label in domain.values) > 40
 
 
 def _is_numeric(domain: Range | Choices) -> bool:

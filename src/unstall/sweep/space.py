@@ -64,7 +64,10 @@ class Choices:
         named: dict[Any, Any] = {}
         for value in values:
             plain = value is None or isinstance(value, bool | int | float)
-            named[value if plain else _label(value)] = value
+            label = value if plain else _label(value)
+            if label in named and named[label] != value:  # mine.Adam and torch.optim.Adam
+                label = value if isinstance(value, str) else json.dumps(value)
+            named[label] = value
         return cls(named)
 
 
@@ -97,16 +100,23 @@ class Space:
         for name, domain in (item for part in self.parts for item in part.items()):
             known = self.domains.get(name)
             if isinstance(known, Choices) and isinstance(domain, Choices):
-                domain = Choices(known.values | domain.values)
+                domain = Choices.of([*known.values.values(), *domain.values.values()])
             self.domains[name] = domain
 
     def grid(self) -> list[dict[str, Any]]:
         """Return every combination of labels, part by part, each once."""
         points: list[dict[str, Any]] = []
         for part in self.parts:
-            labels = [list(domain.values) for domain in part.values() if isinstance(domain, Choices)]
+            labels = [self._labels(name, domain) for name, domain in part.items()]
             points += [dict(zip(part, combination, strict=True)) for combination in itertools.product(*labels)]
         return [point for index, point in enumerate(points) if point not in points[:index]]
+
+    def _labels(self, name: str, domain: Range | Choices) -> list[Any]:
+        """The labels, among those of all parts, of what one part lists."""
+        everywhere = self.domains[name]
+        assert isinstance(domain, Choices)
+        assert isinstance(everywhere, Choices)
+        return [label for label, value in everywhere.values.items() if value in domain.values.values()]
 
     def suggest(self, trial: Trial, names: Sequence[str] = ()) -> dict[str, Any]:
         """Have Optuna choose a value for some of the settings; for all if none is named."""

@@ -138,7 +138,7 @@ class Shared:
 
     def _identity(self, number: int) -> int:
         study = self.storage.get_study_id_from_name(self.plan.name)
-        return self.storage.get_trial_id_from_study_id_trial_number(study, number)
+        return int(self.storage.get_trial_id_from_study_id_trial_number(study, number))
 
     def _is_double(self, trial: FrozenTrial) -> bool:
         """Whether an earlier one has its place: two processes may have filled the study at the same moment."""
@@ -175,14 +175,8 @@ def open_study(plan: Plan) -> Shared:
             storage=storage, study_name=plan.name, direction=direction, load_if_exists=True, pruner=pruner(plan)
         ),
     )
-    present = {
-        "space": plan.space,
-        "base": plan.base,
-        "method": plan.method,
-        "metric": plan.metric,
-        "maximize": plan.maximize,
-        "pruner": plan.pruner,
-    }
+    own = {name: getattr(plan, name) for name in ("space", "method", "metric", "maximize", "pruner")}
+    present = plan.base | own
     known = study.user_attrs.get(PLAN)
     if known is None:
         study.set_user_attr(PLAN, present)
@@ -265,7 +259,7 @@ def without_password(url: str) -> str:
     from sqlalchemy.exc import ArgumentError
 
     try:
-        return make_url(url).render_as_string(hide_password=True)
+        return str(make_url(url).render_as_string(hide_password=True))
     except ArgumentError:
         return url
 

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from optuna.trial import Trial
 
 
-class Unmeasured(UsageError):
+class UnmeasuredError(UsageError):
     """No trial can be judged: what is to be optimized is not logged."""
 
 
@@ -30,7 +30,7 @@ class Watch(Callback):
         by_diagnosis: Whether a verdict that is certain and hopeless ends the trial.
 
     Raises:
-        Unmeasured: if the metric is not logged.
+        UnmeasuredError: if the metric is not logged.
     """
 
     def __init__(self, trial: Trial, metric: str, maximize: bool, by_diagnosis: bool) -> None:
@@ -54,7 +54,7 @@ class Watch(Callback):
         name = logged_as(self.metric, trainer.callback_metrics)
         if name is None:
             logged = ", ".join(trainer.callback_metrics) or "nothing"
-            raise Unmeasured(f"metric={self.metric}: is not logged, but {logged}; give one of these with --metric")
+            raise UnmeasuredError(f"metric={self.metric}: is not logged, but {logged}; give one of these with --metric")
         value = float(trainer.callback_metrics[name])
         if not math.isfinite(value):
             return

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from typing import Any
 
 from unstall.sweep.study import ERROR, PLACE, Shared
-from unstall.sweep.trial import Unmeasured, Watch
+from unstall.sweep.trial import UnmeasuredError, Watch
 
 Train = Callable[[dict[str, Any], Watch], None]
 """Trains with some settings and a callback."""
@@ -22,7 +22,7 @@ def work(shared: Shared, train: Train, wanted: Callable[[], bool] = lambda: True
         wanted: Whether to go on; asked before each trial.
 
     Raises:
-        Unmeasured: if no trial can be judged.
+        UnmeasuredError: if no trial can be judged.
         OSError: if no run can be kept, as on a full disk.
         optuna.exceptions.StorageInternalError: if the database is gone.
     """
@@ -31,12 +31,12 @@ def work(shared: Shared, train: Train, wanted: Callable[[], bool] = lambda: True
 
     places = shared.plan.places()
     while wanted():
-        shared.fill()
         trial = shared.take()
         if trial is None:
+            shared.fill()
             if not shared.is_running():
                 return
-            time.sleep(1)
+            time.sleep(1)  # others are at the last ones, and may be ended
             continue
         plan = shared.plan
         watch = Watch(trial, plan.metric, plan.maximize, by_diagnosis=plan.pruner == "diagnosis")
@@ -47,7 +47,7 @@ def work(shared: Shared, train: Train, wanted: Callable[[], bool] = lambda: True
             watch.note()
             pruned = watch.given_up is not None
             state, value = (TrialState.PRUNED, None) if pruned else (TrialState.COMPLETE, watch.best)
-        except (OSError, StorageInternalError, Unmeasured):
+        except (OSError, StorageInternalError, UnmeasuredError):
             raise
         except Exception as error:  # what these settings make a user's own code raise
             trial.set_user_attr(ERROR, f"{type(error).__name__}: {' '.join(str(error).split())}"[:500])
