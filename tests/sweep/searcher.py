@@ -1,11 +1,13 @@
 """Processes of a study: `python searcher.py URL RECORD SECONDS TRIALS PROCESSES`, with a training that only waits.
 
-They are forked from one, which has imported what is slow to import. Each trial adds two lines to the record: that it begins, and that it is done.
+They are forked from one, which has imported what is slow to import. Each trial adds two lines to the record: that it
+begins, and that it is done.
 """
 
 import os
 import sys
 import time
+import traceback
 from pathlib import Path
 from typing import Any
 
@@ -61,9 +63,12 @@ def main(*words: str) -> int:
             try:
                 search(*words[:-1])
                 code = 0
+            except BaseException:
+                traceback.print_exc()
             finally:
                 os._exit(code)
-    return int(any([os.wait()[1] for _ in range(int(words[-1]))]))
+    codes = [os.wait()[1] for _ in range(int(words[-1]))]
+    return int(any(codes))
 
 
 if __name__ == "__main__":

@@ -5,8 +5,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sweep.searcher import plan
 
+from sweep.searcher import plan
 from unstall.runs import png
 from unstall.sweep.picture import draw, importances
 from unstall.sweep.report import made

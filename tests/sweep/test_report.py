@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 from rich.console import Console
-from sweep.searcher import plan
 
+from sweep.searcher import plan
 from unstall.sweep.report import best_settings, overlay, progress, ranked, table
 from unstall.sweep.study import ERROR, Shared, open_study
 from unstall.sweep.trial import Watch

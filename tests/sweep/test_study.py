@@ -6,8 +6,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from sweep.searcher import plan
 
+from sweep.searcher import plan
 from unstall.errors import UsageError
 from unstall.sweep.study import ERROR, PLACE, Shared, counts, open_study, sampler
 

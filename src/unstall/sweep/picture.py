@@ -58,7 +58,9 @@ def draw(shared: Shared) -> Figure | None:
     for place, (part, first, second, own, shares) in zip(axes, maps, strict=False):
         # The numbers of a range lie along the bottom.
         names = (first, second) if _is_numeric(part[first]) or not _is_numeric(part[second]) else (second, first)
-        _map(place, (shared.space.domains[names[0]], shared.space.domains[names[1]]), names, own, colours, palette, marks)
+        _map(
+            place, (shared.space.domains[names[0]], shared.space.domains[names[1]]), names, own, colours, palette, marks
+        )
         labels = [f"{name}{f' ({shares[name]:.0%} of the outcome)' if name in shares else ''}" for name in names]
         place.set_xlabel(labels[0])
         place.set_ylabel(labels[1])

@@ -217,20 +217,44 @@ def _storage(url: str) -> RDBStorage:
     if url.startswith("postgresql://"):
         url = url.replace("postgresql://", "postgresql+psycopg://", 1)
     engine: dict[str, Any] = {"connect_args": {"timeout": PATIENCE}} if local else {"pool_pre_ping": True}
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), contextlib.ExitStack() as stack:
         warnings.simplefilter("ignore")  # Optuna calls heartbeats experimental
+        if local:
+            # sqlite3 begins a transaction at its first change: two processes would read the same trial as waiting, and
+            # both take it. docs.sqlalchemy.org/en/20/dialects/sqlite.html, "Serializable isolation". For every engine
+            # at first, as the storage makes its tables before it can be seen.
+            stack.enter_context(_listening(sqlalchemy.engine.Engine))
         storage = RDBStorage(url, engine_kwargs=engine, heartbeat_interval=BEAT, grace_period=SILENCE)
     if local:
-        # sqlite3 begins a transaction at its first change: two processes would read the same trial as waiting, and
-        # both take it. https://docs.sqlalchemy.org/en/20/dialects/sqlite.html, "Serializable isolation".
-        sqlalchemy.event.listen(storage.engine, "connect", _without_own_transactions)
-        sqlalchemy.event.listen(storage.engine, "begin", lambda it: it.exec_driver_sql("BEGIN IMMEDIATE"))
-        storage.engine.dispose()
+        _listen(storage.engine)
     return storage
+
+
+def _listen(engine: Any) -> None:
+    import sqlalchemy
+
+    sqlalchemy.event.listen(engine, "connect", _without_own_transactions)
+    sqlalchemy.event.listen(engine, "begin", _begin)
+
+
+@contextlib.contextmanager
+def _listening(engine: Any) -> Iterator[None]:
+    import sqlalchemy
+
+    _listen(engine)
+    try:
+        yield
+    finally:
+        sqlalchemy.event.remove(engine, "connect", _without_own_transactions)
+        sqlalchemy.event.remove(engine, "begin", _begin)
 
 
 def _without_own_transactions(connection: Any, record: Any) -> None:
     connection.isolation_level = None
+
+
+def _begin(connection: Any) -> None:
+    connection.exec_driver_sql("BEGIN IMMEDIATE")
 
 
 def _reached(url: str, attempt: Callable[[], T]) -> T:
