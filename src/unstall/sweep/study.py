@@ -168,7 +168,8 @@ def open_study(plan: Plan) -> Shared:
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     logging.getLogger("alembic").setLevel(logging.ERROR)
     storage = _reached(plan.storage, lambda: _storage(plan.storage))
-    direction = "maximize" if plan.maximize else "minimize"
+    directions = optuna.study.StudyDirection
+    direction = directions.MAXIMIZE if plan.maximize else directions.MINIMIZE
     study = _reached(
         plan.storage,
         lambda: optuna.create_study(
