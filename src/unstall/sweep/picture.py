@@ -56,11 +56,9 @@ def draw(shared: Shared) -> Figure | None:
     marks = {cause: MARKS[index % len(MARKS)] for index, cause in enumerate(causes)}
     palette = "viridis" if shared.plan.maximize else "viridis_r"
     for place, (part, first, second, own, shares) in zip(axes, maps, strict=False):
-        # The numbers of a range lie along the bottom.
-        names = (first, second) if _is_numeric(part[first]) or not _is_numeric(part[second]) else (second, first)
-        _map(
-            place, (shared.space.domains[names[0]], shared.space.domains[names[1]]), names, own, colours, palette, marks
-        )
+        names = (first, second) if list(part).index(first) < list(part).index(second) else (second, first)
+        domains = shared.space.domains[names[0]], shared.space.domains[names[1]]
+        _map(place, domains, names, own, colours, palette, marks)
         labels = [f"{name}{f' ({shares[name]:.0%} of the outcome)' if name in shares else ''}" for name in names]
         place.set_xlabel(labels[0])
         place.set_ylabel(labels[1])
@@ -149,11 +147,6 @@ def _position(domain: Range | Choices, value: Any) -> float:
 
 def _is_wide(domain: Choices) -> bool:
     return sum(len(shown(label)) for label in domain.values) > 40
-
-
-def _is_numeric(domain: Range | Choices) -> bool:
-    labels = domain.values if isinstance(domain, Choices) else [domain.low]
-    return all(isinstance(label, int | float) and not isinstance(label, bool) for label in labels)
 
 
 def _extent(outcomes: list[float], maximize: bool) -> tuple[float, float]:

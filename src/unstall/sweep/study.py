@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import random
 import threading
 import time
 import warnings
@@ -31,6 +32,8 @@ BEAT, SILENCE = 5, 30
 """Seconds between two signs of life of a trial, and without any until it is repeated elsewhere."""
 PATIENCE = 60
 """Seconds for which a database may be busy with others."""
+MEANWHILE = ("locked", "already exists", "unique constraint")
+"""What a database says while another process makes the same tables."""
 PLACE, ERROR, PLAN = "place", "error", "plan"
 
 T = TypeVar("T")
@@ -218,36 +221,17 @@ def _storage(url: str) -> RDBStorage:
     if url.startswith("postgresql://"):
         url = url.replace("postgresql://", "postgresql+psycopg://", 1)
     engine: dict[str, Any] = {"connect_args": {"timeout": PATIENCE}} if local else {"pool_pre_ping": True}
-    with warnings.catch_warnings(), contextlib.ExitStack() as stack:
+    with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Optuna calls heartbeats experimental
-        if local:
-            # sqlite3 begins a transaction at its first change: two processes would read the same trial as waiting, and
-            # both take it. docs.sqlalchemy.org/en/20/dialects/sqlite.html, "Serializable isolation". For every engine
-            # at first, as the storage makes its tables before it can be seen.
-            stack.enter_context(_listening(sqlalchemy.engine.Engine))
         storage = RDBStorage(url, engine_kwargs=engine, heartbeat_interval=BEAT, grace_period=SILENCE)
     if local:
-        _listen(storage.engine)
+        # sqlite3 begins a transaction at its first change: two processes would read the same trial as waiting, and
+        # both take it. https://docs.sqlalchemy.org/en/20/dialects/sqlite.html, "Serializable isolation". Not earlier:
+        # Optuna opens a second connection within a transaction while it looks at its tables.
+        sqlalchemy.event.listen(storage.engine, "connect", _without_own_transactions)
+        sqlalchemy.event.listen(storage.engine, "begin", _begin)
+        storage.engine.dispose()
     return storage
-
-
-def _listen(engine: Any) -> None:
-    import sqlalchemy
-
-    sqlalchemy.event.listen(engine, "connect", _without_own_transactions)
-    sqlalchemy.event.listen(engine, "begin", _begin)
-
-
-@contextlib.contextmanager
-def _listening(engine: Any) -> Iterator[None]:
-    import sqlalchemy
-
-    _listen(engine)
-    try:
-        yield
-    finally:
-        sqlalchemy.event.remove(engine, "connect", _without_own_transactions)
-        sqlalchemy.event.remove(engine, "begin", _begin)
 
 
 def _without_own_transactions(connection: Any, record: Any) -> None:
@@ -261,21 +245,22 @@ def _begin(connection: Any) -> None:
 def _reached(url: str, attempt: Callable[[], T]) -> T:
     """Return what an attempt at a database returns; another process may be making the same tables at this moment."""
     from optuna.exceptions import StorageInternalError
-    from sqlalchemy.exc import ArgumentError, SQLAlchemyError
+    from sqlalchemy.exc import SQLAlchemyError
 
-    for left in (2, 1, 0):
+    end = time.monotonic() + PATIENCE
+    while True:
         try:
             return attempt()
         except (SQLAlchemyError, StorageInternalError, ImportError, RuntimeError, ValueError) as error:
-            if not left or isinstance(error, ImportError | ArgumentError):
-                cause = getattr(error, "orig", None) or error.__cause__ or error
-                lines = str(cause).strip().splitlines() or [type(cause).__name__]
-                raise UsageError(
-                    f"storage={without_password(url)}: cannot be used, {lines[0]}; see that it is there and may be "
-                    "written, or give another --storage"
-                ) from None
-        time.sleep(0.5)
-    raise AssertionError("the last attempt returns or raises")
+            cause = getattr(error, "orig", None) or getattr(error.__cause__, "orig", None) or error
+            if any(word in str(cause).lower() for word in MEANWHILE) and time.monotonic() < end:
+                time.sleep(random.uniform(0.1, 1))
+                continue
+            lines = str(cause).strip().splitlines() or [type(cause).__name__]
+            raise UsageError(
+                f"storage={without_password(url)}: cannot be used, {lines[0]}; see that it is there and may be "
+                "written, or give another --storage"
+            ) from None
 
 
 def without_password(url: str) -> str:
