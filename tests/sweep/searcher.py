@@ -36,9 +36,10 @@ def plan(url: str, method: str = "random", trials: int | None = 4, space: Any = 
     )
 
 
-def search(url: str, record: str, seconds: str, trials: str) -> None:
+def search(url: str, record: str, seconds: str, trials: str, processes: str) -> None:
     """Make trials until none is left."""
-    study.BEAT, study.SILENCE = 1, 3
+    # Of eight on a busy machine one may be silent for a while; where one is killed, nobody should wait for long.
+    study.BEAT, study.SILENCE = 1, 60 if int(processes) == 8 else 3
 
     def note(word: str, number: int, settings: dict[str, Any]) -> None:
         with Path(record).open("a") as stream:
@@ -61,7 +62,7 @@ def main(*words: str) -> int:
         if os.fork() == 0:
             code = 1
             try:
-                search(*words[:-1])
+                search(*words)
                 code = 0
             except BaseException:
                 traceback.print_exc()

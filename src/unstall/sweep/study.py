@@ -247,11 +247,12 @@ def _reached(url: str, attempt: Callable[[], T]) -> T:
     from optuna.exceptions import StorageInternalError
     from sqlalchemy.exc import SQLAlchemyError
 
+    reasons = (SQLAlchemyError, StorageInternalError, ImportError, RuntimeError, ValueError)
     end = time.monotonic() + PATIENCE
     while True:
         try:
             return attempt()
-        except (SQLAlchemyError, StorageInternalError, ImportError, RuntimeError, ValueError) as error:
+        except reasons as error:  # noqa: PERF203 # it waits for others
             cause = getattr(error, "orig", None) or getattr(error.__cause__, "orig", None) or error
             if any(word in str(cause).lower() for word in MEANWHILE) and time.monotonic() < end:
                 time.sleep(random.uniform(0.1, 1))

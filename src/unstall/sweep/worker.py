@@ -26,7 +26,7 @@ def work(shared: Shared, train: Train, wanted: Callable[[], bool] = lambda: True
         OSError: if no run can be kept, as on a full disk.
         optuna.exceptions.StorageInternalError: if the database is gone.
     """
-    from optuna.exceptions import StorageInternalError
+    from optuna.exceptions import StorageInternalError, UpdateFinishedTrialError
     from optuna.trial import TrialState
 
     places = shared.plan.places()
@@ -47,6 +47,8 @@ def work(shared: Shared, train: Train, wanted: Callable[[], bool] = lambda: True
             watch.note()
             pruned = watch.given_up is not None
             state, value = (TrialState.PRUNED, None) if pruned else (TrialState.COMPLETE, watch.best)
+        except UpdateFinishedTrialError:
+            continue  # it was silent for so long that another process repeats it
         except (OSError, StorageInternalError, UnmeasuredError):
             raise
         except Exception as error:  # what these settings make a user's own code raise
