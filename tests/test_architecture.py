@@ -13,7 +13,7 @@ import unstall
 
 ROOT = Path(__file__).parents[1]
 SOURCE, TESTS = ROOT / "src", ROOT / "tests"
-ROOMS = ("cli", "forks", "find", "watch", "causes", "audit", "trials", "runs", "data", "errors")
+ROOMS = ("cli", "sweep", "forks", "find", "watch", "causes", "audit", "trials", "runs", "data", "errors")
 """An import points down this list."""
 FILES = sorted(SOURCE.rglob("*.py"))
 MODULES = [file for file in FILES if not file.stem.startswith("__")]

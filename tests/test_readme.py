@@ -17,7 +17,7 @@ from unstall.cli.entry import main
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
 DOCS = [file.read_text() for file in (*ROOT.glob("docs/*.md"), ROOT / "benchmarks" / "README.md")]
-ROOMS = ("cli", "forks", "find", "watch", "causes", "audit", "trials", "runs", "data")
+ROOMS = ("cli", "sweep", "forks", "find", "watch", "causes", "audit", "trials", "runs", "data")
 
 
 def block(name: str) -> str:

@@ -12,6 +12,7 @@ COMMANDS = {
     "test": "evaluate a trained run on the test data",
     "predict": "write a trained run's predictions",
     "lr_find": "find the learning rate that trains best; --fit=true goes on with it",
+    "sweep": "search over any settings, and draw what depends on what",
     "diagnose": "say why a run stalled, and try what mends it",
 }
 """Those of `unstall.cli.CLI`, to which a test holds them."""

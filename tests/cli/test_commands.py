@@ -126,7 +126,7 @@ def test_without_a_model_the_setting_is_named(place: Path, capsys: pytest.Captur
 
 
 def test_commands_are_lightnings_and_the_trainers() -> None:
-    assert set(CLI.subcommands()) == {"fit", "validate", "test", "predict", "lr_find", "diagnose"}
+    assert set(CLI.subcommands()) == {"fit", "validate", "test", "predict", "lr_find", "diagnose", "sweep"}
 
 
 AVERAGED = """

@@ -40,6 +40,8 @@ def check_settings(config: Mapping[str, Any]) -> None:
     Raises:
         UsageError: names the setting, its value and what to give.
     """
+    if not 0 <= config["seed_everything"] < 2**32:  # NumPy's range
+        raise UsageError(f"seed_everything={config['seed_everything']}: give a whole number from 0 to {2**32 - 1}")
     for name in ("logs_dir", "experiment"):
         if not config[name]:
             raise UsageError(f"{name}={config[name]}: is empty; give a name, such as --{name}=mine")

@@ -4,6 +4,7 @@ import re
 import shlex
 import sys
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -12,27 +13,20 @@ import yaml
 from pytorch_lightning.callbacks import ModelCheckpoint
 from pytorch_lightning.cli import ArgsType, LightningArgumentParser, LightningCLI
 
-from unstall.cli.checks import EVALUATIONS, blamed, check_data, check_name, check_settings, shortage_in
+from unstall.cli.checks import blamed, check_data, check_settings, shortage_in
 from unstall.cli.classes import classes_given, classes_of_base, why_not_loaded
 from unstall.cli.display import program
 from unstall.cli.documents import Document, of_diagnosis, of_evaluation, of_fit, of_search
 from unstall.cli.ending import ENDING
-from unstall.cli.going_on import (
-    TakenUp,
-    check_agreement,
-    folder_of,
-    logs_in,
-    take_up,
-    take_up_for_diagnosis,
-    with_newest_runs,
-    with_run_configs,
-)
+from unstall.cli.going_on import check_agreement, folder_of, go_on, with_run_configs
 from unstall.cli.last_words import last_words
 from unstall.cli.loggers import build_loggers
 from unstall.cli.parser import Parser, check_config, options, usage_error_in
 from unstall.cli.project import base_configs, without_base
 from unstall.cli.received import admit, disagreement
 from unstall.cli.saved import SaveConfig, settings
+from unstall.cli.sweeping import FOLDER as SWEEP
+from unstall.cli.sweeping import Trials, words_of_fit
 from unstall.cli.trainer import Trainer, without_what_is_off
 from unstall.errors import UsageError
 from unstall.runs import (
@@ -45,14 +39,14 @@ from unstall.runs import (
     check_architecture,
     check_writable,
     expanded,
+    last_metrics,
     locate,
-    newest_checkpoint,
     rank,
     read_metrics,
-    stage_of,
-    such_as,
     write,
 )
+
+INSTRUMENTS = ("lr_find", "diagnose", "sweep")
 
 
 # Over 150 lines, because LightningCLI hands each stage of its work to a method: one class is its extension point.
@@ -89,7 +83,7 @@ class CLI(LightningCLI):
     @staticmethod
     def subcommands() -> dict[str, set[str]]:
         """Lightning's four, and the trainer's own."""
-        return {**LightningCLI.subcommands(), "lr_find": {"model", "datamodule"}, "diagnose": {"model", "datamodule"}}
+        return {**LightningCLI.subcommands(), **{name: {"model", "datamodule"} for name in INSTRUMENTS}}
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Where runs go."""
@@ -103,23 +97,11 @@ class CLI(LightningCLI):
         """Parse; with `--ckpt_path`, on top of the config that the checkpoint was made with."""
         args = sys.argv[1:] if args is None else args
         assert isinstance(args, list)
-        args = [re.sub("^-c(?=[^=])", "--config=", word) for word in args]  # -cmine.yaml
+        self.words = args = [re.sub("^-c(?=[^=])", "--config=", word) for word in args]  # -cmine.yaml
         for config in options(args, "--config", "-c"):
             check_config(config)
-        for word in (*options(args, "--ckpt_path", "--run"), *(args[1:2] if args[:1] == ["diagnose"] else ())):
-            check_name("ckpt_path", word)
-        args, newest = with_newest_runs(args)
-        path = next(reversed(options(args, "--ckpt_path")), None)
-        if path is None and args[:1] and args[0] in EVALUATIONS and not {"--help", "-h", "--print_config"} & set(args):
-            raise UsageError(
-                f"ckpt_path: {args[0]} needs a checkpoint, a trained run or its experiment; give --ckpt_path"
-                f"{such_as(newest_checkpoint(logs_in(args)))}"
-            )
-        taken = TakenUp(args, run_name=self.run_name)
-        if args[:1] == ["diagnose"] and not {"--help", "-h"} & set(args):
-            taken = take_up_for_diagnosis(args)
-        elif path is not None:
-            taken = take_up(args, path)
+        args, path, taken, newest = go_on(args)
+        taken = replace(taken, run_name=taken.run_name or self.run_name)
         self.lock = taken.lock  # held from here on, and let go of whatever comes
         taken, self.notes = admit(args, with_run_configs(taken))
         self.notes = [*newest, *self.notes]
@@ -141,8 +123,6 @@ class CLI(LightningCLI):
             raise UsageError(failure) from None
         stage = self.config.subcommand
         config = self.config[stage]
-        if not 0 <= config.seed_everything < 2**32:  # NumPy's range
-            raise UsageError(f"seed_everything={config.seed_everything}: give a whole number from 0 to {2**32 - 1}")
         check_settings(config.as_dict())
         if self.checkpoint is not None:
             resolved = settings(self._parser(stage), config)
@@ -158,7 +138,8 @@ class CLI(LightningCLI):
         trainer = self._get(self.config_init, "trainer")
         logs_dir, experiment = self._get(self.config, "logs_dir"), self._get(self.config, "experiment")
         aside = "validate" if self.subcommand == "validate" else ""  # the curves of its training stay as they are
-        run = RunLogger(logs_dir, experiment, self.run_name, purge_step=self.step, prefix=aside)
+        name = SWEEP if self.subcommand == "sweep" else self.run_name
+        run = RunLogger(logs_dir, experiment, name, purge_step=self.step, prefix=aside)
         if self.subcommand == "diagnose":
             kwargs["logger"] = False  # the report goes into the run's own folder
             if self._get(self.config, "verify"):
@@ -245,6 +226,16 @@ class CLI(LightningCLI):
             for line in last_words(self.trainer, self.model, self.datamodule, folder):
                 print(line)
 
+    def before_sweep(self) -> None:
+        """Hand over how a trial is made of words."""
+        assert isinstance(self.trainer, Trainer)
+        config = yaml.safe_load(settings(self._parser("sweep"), self.config["sweep"]))
+        self.trainer.trials = Trials(words_of_fit(self.words), config, self.parser.parse_args)
+
+    def after_sweep(self) -> None:
+        """End with the sweep's folder."""
+        print(self.folder)
+
     def before_lr_find(self) -> None:
         """Hand over the configuration, in which the setting of the rate is looked for."""
         assert isinstance(self.trainer, Trainer)
@@ -278,7 +269,7 @@ class CLI(LightningCLI):
         if self.config["diagnose"].verify and found.fix is not None and found.fix.overlay is not None:
             trust = ["--trust"] if self.config["diagnose"].trust else []
             again = CLI(["fit", f"--config={folder / CONFIG}", f"--config={folder / FIX}", *trust])
-            before, after = _last(folder), _last(again.folder)
+            before, after = last_metrics(folder / METRICS), last_metrics(again.folder / METRICS)
             verified = {"original": before, "fixed": after, "run": str(again.folder)}
             write_report(folder, found, read_signals(folder), verified)
             for name in sorted(before.keys() & after.keys()):
@@ -294,7 +285,3 @@ class CLI(LightningCLI):
             print(folder)
 
     after_test = after_predict = after_validate
-
-
-def _last(folder: Path) -> dict[str, float]:
-    return {name: value for row in read_metrics(folder / METRICS) for name, value in row.items() if stage_of(name)}

@@ -84,7 +84,9 @@ class Ending:
         """
         if rank() == 0:
             words, how = self.words, "to start again"
-            if self.run is not None:
+            if words[:1] == ["sweep"]:
+                how = "what is finished is kept; to go on"
+            elif self.run is not None:
                 how = f"{self.run} is kept; to go on"
                 words = words if options(words, "--ckpt_path") else ["fit", f"--ckpt_path={self.run}"]
             with contextlib.suppress(OSError):

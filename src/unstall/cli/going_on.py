@@ -7,7 +7,7 @@ from typing import Any
 
 import yaml
 
-from unstall.cli.checks import check_checkpoint
+from unstall.cli.checks import EVALUATIONS, check_checkpoint, check_name
 from unstall.cli.parser import flat, options, without
 from unstall.cli.project import base_configs, with_present_names
 from unstall.errors import UsageError
@@ -21,6 +21,7 @@ from unstall.runs import (
     expanded,
     find_and_load,
     locate,
+    newest_checkpoint,
     newest_run,
     rank,
     such_as,
@@ -84,6 +85,36 @@ def logs_in(args: list[str]) -> Path:
     found = [yaml.safe_load(Path(file).read_text()) for file in base_configs()]
     base = next((str(config["logs_dir"]) for config in reversed(found) if config and "logs_dir" in config), "logs")
     return expanded(next(reversed(options(args, "--logs_dir")), base))
+
+
+def go_on(args: list[str]) -> tuple[list[str], str | None, TakenUp, list[str]]:
+    """Find what a command line goes on from.
+
+    Args:
+        args: The words, as they were typed.
+
+    Returns:
+        The words, in which an experiment is its newest run; the run or checkpoint among them, if any; the words as they
+        stand on it; and what to tell of it.
+
+    Raises:
+        UsageError: if there is no such run or checkpoint, or none where one is needed.
+    """
+    for word in (*options(args, "--ckpt_path", "--run"), *(args[1:2] if args[:1] == ["diagnose"] else ())):
+        check_name("ckpt_path", word)
+    args, newest = with_newest_runs(args)
+    path = next(reversed(options(args, "--ckpt_path")), None)
+    if path is None and args[:1] and args[0] in EVALUATIONS and not {"--help", "-h", "--print_config"} & set(args):
+        raise UsageError(
+            f"ckpt_path: {args[0]} needs a checkpoint, a trained run or its experiment; give --ckpt_path"
+            f"{such_as(newest_checkpoint(logs_in(args)))}"
+        )
+    taken = TakenUp(args)
+    if args[:1] == ["diagnose"] and not {"--help", "-h"} & set(args):
+        taken = take_up_for_diagnosis(args)
+    elif path is not None:
+        taken = take_up(args, path)
+    return args, path, taken, newest
 
 
 def take_up(args: list[str], path: str) -> TakenUp:

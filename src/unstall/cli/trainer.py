@@ -13,6 +13,7 @@ from unstall.cli.project import with_present_names
 from unstall.runs import CONFIG, LAST, RunLogger, find_and_load, locate, log_dir
 
 if TYPE_CHECKING:
+    from unstall.cli.sweeping import Trials
     from unstall.find import LearningRateSearch
     from unstall.forks import Report
 
@@ -26,6 +27,8 @@ class Trainer(pl.Trainer):
     """The settings that train with the rate that was found."""
     config: dict[str, Any] | None = None
     """The resolved configuration, where there is one: `lr_find` looks in it for the setting of the rate."""
+    trials: "Trials | None" = None
+    """How a sweep makes its trials."""
 
     run: RunLogger | None = None
     """Whose folder is the run's, whichever loggers there are; None where nothing is kept."""
@@ -128,6 +131,46 @@ class Trainer(pl.Trainer):
             checkpoint=checkpoint,
         )
         return self.report
+
+    def sweep(
+        self,
+        model: pl.LightningModule,
+        space: dict | list[dict],  # type: ignore[type-arg] # of any type: jsonargparse would build the classes in it
+        datamodule: pl.LightningDataModule | None = None,
+        method: str = "tpe",
+        trials: int | None = None,
+        metric: str | None = None,
+        mode: str | None = None,
+        prune: str = "diagnosis",
+        workers: int | None = None,
+        storage: str | None = None,
+    ) -> None:
+        """Search over any settings: many runs of ``fit``, what depends on what as a picture, and the best as a config.
+
+        The same command started again goes on where it was; started twice, or on several machines, they share the work.
+
+        Args:
+            model: The model to train.
+            space: For each setting's name ``{low, high, log, points}`` or a list of values.
+            datamodule: Its data.
+            method: ``tpe``, ``random``, ``grid``, or ``hyperband``, which is TPE with most trials ended early.
+            trials: How many; 30 if left out. A grid has as many as its space.
+            metric: What is optimized; what the best checkpoint is chosen by, if left out.
+            mode: Whether ``min`` or ``max`` of it is best; of a loss or an accuracy that is known.
+            prune: Which trials end early: those that their ``diagnosis`` gives up for certain, those below the
+                ``median`` of the others, or ``none``.
+            workers: Processes side by side; as many as fill the cores, if left out.
+            storage: The URL of the database that all of them share, such as ``postgresql://...``; a file in the
+                experiment's folder, if left out.
+
+        Raises:
+            UsageError: for a space that cannot be searched, or a database that cannot be used.
+        """
+        from unstall.cli.sweeping import Options, sweep
+
+        assert self.trials is not None, "a sweep starts from words: unstall.run(['sweep', ...])"
+        options = Options(space, method, trials, metric, mode, prune, workers, storage)
+        sweep(options, self, self.trials)
 
 
 def build_model(config: dict[str, Any]) -> pl.LightningModule:

@@ -39,7 +39,7 @@ class RandomState(Callback):
 
     def state_dict(self) -> dict[str, Any]:
         """The state of all generators in plain values, for a run that goes on within an epoch."""
-        name, keys, *rest = np.random.get_state()  # noqa: NPY002 - what people's transforms draw from
+        name, keys, *rest = np.random.get_state()
         return {
             "torch": torch.get_rng_state(),
             "python": random.getstate(),
@@ -92,7 +92,7 @@ class RandomState(Callback):
         seed = _seed_of(trainer, *b"data")
         torch.manual_seed(seed)
         random.seed(seed)
-        np.random.seed(seed)  # noqa: NPY002
+        np.random.seed(seed)
         loaders = trainer.fit_loop._combined_loader
         assert loaders is not None
         generators, self._ours = self._ours, []
@@ -110,7 +110,7 @@ class RandomState(Callback):
         version, state, gauss = self._kept["python"]
         random.setstate((version, tuple(state), gauss))
         name, keys, *rest = self._kept["numpy"]
-        np.random.set_state((name, np.array(keys, dtype=np.uint32), *rest))  # noqa: NPY002
+        np.random.set_state((name, np.array(keys, dtype=np.uint32), *rest))
 
     def _sized(self, trainer: pl.Trainer) -> bool:
         return sized_len(trainer.fit_loop._combined_loader) is not None  # Lightning reads ahead in one that is not

@@ -25,7 +25,7 @@ from unstall.runs.folder import (
     such_as,
 )
 from unstall.runs.glance import GLANCE, draw_over_epochs
-from unstall.runs.history import METRICS, History, read_metrics
+from unstall.runs.history import METRICS, History, last_metrics, read_metrics
 from unstall.runs.hyperparameters import HPARAMS, PLACES
 from unstall.runs.lock import Lock
 from unstall.runs.means import Mean
@@ -63,6 +63,7 @@ __all__ = [
     "expanded",
     "find_and_load",
     "in_words",
+    "last_metrics",
     "locate",
     "log_dir",
     "logged_as",

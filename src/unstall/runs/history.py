@@ -18,6 +18,7 @@ from unstall.runs.files import write
 from unstall.runs.folder import log_dir
 from unstall.runs.glance import draw_over_epochs, forget_epochs, points_of
 from unstall.runs.hyperparameters import hyperparameters_of
+from unstall.runs.metrics import stage_of
 
 METRICS = "metrics.csv"
 
@@ -124,6 +125,11 @@ def read_metrics(file: Path) -> list[dict[str, float]]:
     if not all("epoch" in row for row in numbers):
         raise UsageError(f"{file}: damaged, a row has no epoch; delete it, or put a sound one in its place")
     return numbers
+
+
+def last_metrics(file: Path) -> dict[str, float]:
+    """Return what was logged last under each of a run's names of metrics, from its ``metrics.csv``."""
+    return {name: value for row in read_metrics(file) for name, value in row.items() if stage_of(name)}
 
 
 def write_metrics(file: Path, rows: list[dict[str, float]]) -> None:

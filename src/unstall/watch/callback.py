@@ -56,6 +56,7 @@ class Diagnosis(Callback):
         self.monitor, self.every_n_steps, self.stop_hopeless = monitor, every_n_steps, stop_hopeless
         self.meter: Meter | None = None
         self.verdict: Verdict | None = None
+        self.stopped = False
         self._state: dict[str, Any] | None = None
         self.course: CourseRecord | None = None
         self.observation: Observation | None = None
@@ -78,6 +79,7 @@ class Diagnosis(Callback):
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Note the initial weights."""
         self.verdict = self._suspicion = self._announced = None
+        self.stopped = False
         self._batches, self._stepped, self._looked, self._ended, self._drawn = 0, False, False, -1, -1
         self.observation, self.audited, self.findings = None, [], []
         if self.meter is not None:
@@ -217,7 +219,7 @@ class Diagnosis(Callback):
         if self.stop_hopeless:
             stop = certain and hopeless(signals, verdict, trainer.estimated_stepping_batches - trainer.global_step)
             if trainer.strategy.reduce_boolean_decision(stop, all=False):
-                trainer.should_stop = True
+                self.stopped = trainer.should_stop = True
 
     def _conclude(self, trainer: pl.Trainer, signals: Signals, ended: bool = False) -> Verdict:
         assert self.meter is not None

@@ -1,0 +1,284 @@
+"""A study: what is to be tried, what is known of it, in a database that any number of processes share.
+
+Its trials wait in the database from the beginning, one for each *place*; a process takes the next. So no trial is made
+twice, whoever asks, and what was left undone by a process that is gone can be told from what was done.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import random
+import threading
+import time
+import warnings
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from unstall.errors import UsageError
+from unstall.sweep.space import Space
+
+if TYPE_CHECKING:
+    from optuna import Study
+    from optuna.pruners import BasePruner
+    from optuna.samplers import BaseSampler
+    from optuna.storages import RDBStorage
+    from optuna.trial import FrozenTrial, Trial
+
+METHODS = ("tpe", "random", "grid", "hyperband")
+PRUNERS = ("diagnosis", "median", "none")
+BEAT, SILENCE = 5, 30
+"""Seconds between two signs of life of a trial, and without any until it is repeated elsewhere."""
+PATIENCE = 60
+"""Seconds for which a database may be busy with others."""
+MEANWHILE = ("locked", "already exists", "unique constraint")
+"""What a database says while another process makes the same tables."""
+PLACE, ERROR, PLAN = "place", "error", "plan"
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a study is.
+
+    Args:
+        name: Of the study, in its database.
+        storage: The database's URL.
+        space: As YAML has it.
+        base: All other settings: what the trials have in common.
+        method: One of `METHODS`.
+        trials: How many; None for a grid, which is as large as it is.
+        metric: What is optimized.
+        maximize: Whether more of it is better.
+        pruner: One of `PRUNERS`.
+        epochs: Of a trial, at most; None if that is not known.
+        seed: Of what is chosen by chance.
+    """
+
+    name: str
+    storage: str
+    space: Any
+    base: dict[str, Any]
+    method: str
+    trials: int | None
+    metric: str
+    maximize: bool
+    pruner: str
+    epochs: int | None
+    seed: int
+
+    def places(self) -> list[dict[str, Any]]:
+        """Return, for each trial, what is known of its settings beforehand."""
+        if self.method == "grid":
+            return Space(self.space, grid=True).grid()
+        return [{} for _ in range(self.trials or 0)]
+
+
+class Shared:
+    """A study in its database. Made by `open_study`."""
+
+    def __init__(self, plan: Plan, study: Study, storage: RDBStorage) -> None:
+        self.plan, self.study, self.storage = plan, study, storage
+        self.space = Space(plan.space, grid=plan.method == "grid")
+
+    def fill(self) -> None:
+        """Let a trial wait for every place that has none, or whose process is gone."""
+        from optuna.storages import fail_stale_trials
+
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # Optuna calls heartbeats experimental
+            fail_stale_trials(self.study)
+        trials = self.study.get_trials(deepcopy=False)
+        held = {trial.user_attrs[PLACE] for trial in trials if counts(trial)}
+        begun = {trial.user_attrs[PLACE]: trial.params for trial in trials if trial.params}
+        for place, params in enumerate(self.plan.places()):
+            if place not in held:
+                self.study.enqueue_trial(begun.get(place, params), user_attrs={PLACE: place})
+
+    def take(self) -> Trial | None:
+        """Take a trial that waits, as nobody else can; None if there is none."""
+        from optuna.exceptions import UpdateFinishedTrialError
+        from optuna.trial import Trial, TrialState
+
+        for waiting in self.study.get_trials(deepcopy=False, states=(TrialState.WAITING,)):
+            identity = self._identity(waiting.number)
+            with contextlib.suppress(UpdateFinishedTrialError):
+                if not self.storage.set_trial_state_values(identity, state=TrialState.RUNNING):
+                    continue
+                self.storage.record_heartbeat(identity)
+                self.study.sampler = sampler(self.plan, waiting.user_attrs[PLACE])
+                trial = Trial(self.study, identity)
+                if not self._is_double(waiting):
+                    return trial
+                self.study.tell(trial, state=TrialState.FAIL)
+        return None
+
+    def is_running(self) -> bool:
+        """Whether any trial is being made, or waits."""
+        from optuna.trial import TrialState
+
+        return bool(self.study.get_trials(deepcopy=False, states=(TrialState.RUNNING, TrialState.WAITING)))
+
+    @contextlib.contextmanager
+    def alive(self, trial: Trial) -> Iterator[None]:
+        """Give signs of life while a trial is made."""
+        over, identity = threading.Event(), self._identity(trial.number)
+
+        def beat() -> None:
+            while not over.wait(BEAT):
+                with contextlib.suppress(Exception):  # the database is away for a moment: the next one tells
+                    self.storage.record_heartbeat(identity)
+
+        thread = threading.Thread(target=beat, daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            over.set()
+            thread.join()
+
+    def _identity(self, number: int) -> int:
+        study = self.storage.get_study_id_from_name(self.plan.name)
+        return int(self.storage.get_trial_id_from_study_id_trial_number(study, number))
+
+    def _is_double(self, trial: FrozenTrial) -> bool:
+        """Whether an earlier one has its place: two processes may have filled the study at the same moment."""
+        others = self.study.get_trials(deepcopy=False)
+        place = trial.user_attrs[PLACE]
+        return any(
+            counts(other) and other.number < trial.number and other.user_attrs[PLACE] == place for other in others
+        )
+
+
+def counts(trial: FrozenTrial) -> bool:
+    """Whether a trial keeps its place: all but those that were broken off, which are repeated."""
+    return trial.state.name != "FAIL" or ERROR in trial.user_attrs
+
+
+def open_study(plan: Plan) -> Shared:
+    """Open a study, or begin it.
+
+    Raises:
+        UsageError: if Optuna is not installed, the database cannot be reached or read, or holds another study of this
+            name: the settings that differ are named.
+    """
+    try:
+        import optuna
+    except ImportError:
+        raise UsageError("sweep: needs Optuna; install it: pip install 'unstall[sweep]'") from None
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    logging.getLogger("alembic").setLevel(logging.ERROR)
+    storage = _reached(plan.storage, lambda: _storage(plan.storage))
+    directions = optuna.study.StudyDirection
+    direction = directions.MAXIMIZE if plan.maximize else directions.MINIMIZE
+    study = _reached(
+        plan.storage,
+        lambda: optuna.create_study(
+            storage=storage, study_name=plan.name, direction=direction, load_if_exists=True, pruner=pruner(plan)
+        ),
+    )
+    own = {name: getattr(plan, name) for name in ("space", "method", "metric", "maximize", "pruner")}
+    present = plan.base | own
+    known = study.user_attrs.get(PLAN)
+    if known is None:
+        study.set_user_attr(PLAN, present)
+    elif known != present:
+        raise UsageError(
+            f"experiment={plan.name}: its study in {plan.storage} is another one, {_difference(known, present)}; "
+            "give another --experiment, or the same settings"
+        )
+    return Shared(plan, study, storage)
+
+
+def sampler(plan: Plan, place: int) -> BaseSampler:
+    """Return what chooses the settings of one trial: the same whichever process makes it."""
+    import optuna
+
+    seed = plan.seed * 100_003 + place
+    if plan.method in ("grid", "random"):
+        return optuna.samplers.RandomSampler(seed=seed % 2**32)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # Optuna calls the option experimental
+        return optuna.samplers.TPESampler(seed=seed % 2**32, constant_liar=True)
+
+
+def pruner(plan: Plan) -> BasePruner:
+    """Return what ends a trial early by its validations, beside its diagnosis."""
+    import optuna
+
+    if plan.method == "hyperband":
+        return optuna.pruners.HyperbandPruner(max_resource=plan.epochs or "auto")
+    return optuna.pruners.MedianPruner() if plan.pruner == "median" else optuna.pruners.NopPruner()
+
+
+def _storage(url: str) -> RDBStorage:
+    import sqlalchemy
+    from optuna.storages import RDBStorage
+
+    local = url.startswith("sqlite")
+    if url.startswith("postgresql://"):
+        url = url.replace("postgresql://", "postgresql+psycopg://", 1)
+    engine: dict[str, Any] = {"connect_args": {"timeout": PATIENCE}} if local else {"pool_pre_ping": True}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # Optuna calls heartbeats experimental
+        storage = RDBStorage(url, engine_kwargs=engine, heartbeat_interval=BEAT, grace_period=SILENCE)
+    if local:
+        # sqlite3 begins a transaction at its first change: two processes would read the same trial as waiting, and
+        # both take it. https://docs.sqlalchemy.org/en/20/dialects/sqlite.html, "Serializable isolation". Not earlier:
+        # Optuna opens a second connection within a transaction while it looks at its tables.
+        sqlalchemy.event.listen(storage.engine, "connect", _without_own_transactions)
+        sqlalchemy.event.listen(storage.engine, "begin", _begin)
+        storage.engine.dispose()
+    return storage
+
+
+def _without_own_transactions(connection: Any, record: Any) -> None:
+    connection.isolation_level = None
+
+
+def _begin(connection: Any) -> None:
+    connection.exec_driver_sql("BEGIN IMMEDIATE")
+
+
+def _reached(url: str, attempt: Callable[[], T]) -> T:
+    """Return what an attempt at a database returns; another process may be making the same tables at this moment."""
+    from optuna.exceptions import StorageInternalError
+    from sqlalchemy.exc import SQLAlchemyError
+
+    reasons = (SQLAlchemyError, StorageInternalError, ImportError, RuntimeError, ValueError)
+    end = time.monotonic() + PATIENCE
+    while True:
+        try:
+            return attempt()
+        except reasons as error:  # noqa: PERF203 # it waits for others
+            cause = getattr(error, "orig", None) or getattr(error.__cause__, "orig", None) or error
+            if any(word in str(cause).lower() for word in MEANWHILE) and time.monotonic() < end:
+                time.sleep(random.uniform(0.1, 1))
+                continue
+            lines = str(cause).strip().splitlines() or [type(cause).__name__]
+            raise UsageError(
+                f"storage={without_password(url)}: cannot be used, {lines[0]}; see that it is there and may be "
+                "written, or give another --storage"
+            ) from None
+
+
+def without_password(url: str) -> str:
+    """Return a URL as it may be shown."""
+    from sqlalchemy.engine import make_url
+    from sqlalchemy.exc import ArgumentError
+
+    try:
+        return str(make_url(url).render_as_string(hide_password=True))
+    except ArgumentError:
+        return url
+
+
+def _difference(known: Any, present: Any, name: str = "") -> str:
+    """Say where two nested settings differ, the first three of them."""
+    if isinstance(known, dict) and isinstance(present, dict):
+        keys = [key for key in {**known, **present} if known.get(key) != present.get(key)]
+        found = [_difference(known.get(key), present.get(key), f"{name}.{key}" if name else str(key)) for key in keys]
+        return ", ".join(found[:3])
+    return f"{name} was {known} and is {present}"
