@@ -18,7 +18,13 @@ from unstall.cli.checks import (
 )
 from unstall.errors import UsageError
 
-GOOD: dict[str, Any] = {"logs_dir": "logs", "experiment": "e", "trainer": {"max_epochs": -1}, "model": {"lr": 1e38}}
+GOOD: dict[str, Any] = {
+    "logs_dir": "logs",
+    "experiment": "e",
+    "seed_everything": 2**32 - 1,
+    "trainer": {"max_epochs": -1},
+    "model": {"lr": 1e38},
+}
 
 
 def test_what_can_be_run_passes() -> None:
@@ -29,6 +35,7 @@ def test_what_can_be_run_passes() -> None:
 @pytest.mark.parametrize(
     ("change", "named"),
     [
+        ({"seed_everything": 2**32}, "seed_everything=4294967296"),
         ({"experiment": None}, "experiment=None"),
         ({"experiment": "a/" + "b" * 256}, "experiment=bbb"),
         ({"logs_dir": "a\0b"}, "logs_dir='a"),

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from unstall.forks import Report
 
 
+# Over 150 lines, because LightningCLI makes the commands of its trainer's methods, and their options of the signatures.
 class Trainer(pl.Trainer):
     """A ``pytorch_lightning.Trainer`` that also finds learning rates and diagnoses runs."""
 
