@@ -234,7 +234,7 @@ class Notes(Logger):
     def log_hyperparams(self, *_: Any, **__: Any) -> None: ...
 
     def log_metrics(self, metrics: Any, step: int | None = None) -> None:
-        own = {name: value for name, value in metrics.items() if not name.startswith("diagnosis/")}
+        own = {name: value for name, value in metrics.items() if not name.startswith(("verdict/", "at_a_glance/"))}
         if own:
             self.metrics.append((own, step))
 
