@@ -27,7 +27,7 @@ test-zoo:                 ## real packages' modules through every instrument, an
 
 packages: $(READY)
 	OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 $(BIN)/python -m pytest tests/packages --rows=benchmarks/data/packages.jsonl -q
-	$(BIN)/python benchmarks/packages.py
+	$(BIN)/python benchmarks/package_table.py
 
 check: $(READY)           ## ruff and mypy
 	$(BIN)/python -m ruff check .

@@ -11,7 +11,7 @@ ROOT = Path(__file__).parents[2]
 
 def test_the_table_is_what_the_rows_say(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
-    spec = importlib.util.spec_from_file_location("table_of_packages", ROOT / "benchmarks" / "packages.py")
+    spec = importlib.util.spec_from_file_location("table_of_packages", ROOT / "benchmarks" / "package_table.py")
     assert spec is not None
     assert spec.loader is not None
     script = importlib.util.module_from_spec(spec)

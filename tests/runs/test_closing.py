@@ -17,8 +17,8 @@ def test_closing_words_name_the_best_epoch_and_the_command(tmp_path: Path) -> No
 
 
 def test_a_run_without_a_validation_loss_ends_with_its_last_epoch() -> None:
-    rows = [{"epoch": 0, "step": 5, "seed": 0, "loss/val_mse": 3.0}, {"epoch": 1, "step": 10, "loss/val_mse": 2.0}]
-    assert closing_words(rows, Path("r"), "unstall", testable=False) == ["last epoch, 2: loss/val_mse 2.000"]
+    rows = [{"epoch": 0, "step": 5, "seed": 0, "val/mse": 3.0}, {"epoch": 1, "step": 10, "val/mse": 2.0}]
+    assert closing_words(rows, Path("r"), "unstall", testable=False) == ["last epoch, 2: val mse 2.000"]
 
 
 def test_what_is_to_be_beaten_and_the_verdict_are_said_and_commands_can_be_pasted() -> None:

@@ -1,6 +1,6 @@
 """The table of docs/packages.md: what the instruments make of real packages' modules.
 
-python benchmarks/packages.py    # from benchmarks/data/packages.jsonl, which `make test-zoo` writes
+python benchmarks/package_table.py    # from benchmarks/data/packages.jsonl, which `make test-zoo` writes
 """
 
 import json
@@ -51,7 +51,9 @@ def lines(rows: list[dict[str, Any]]) -> list[str]:
 
 def main() -> None:
     """Write the table into the page."""
-    replace_tables(PAGE, "packages.py", "packages", lines([json.loads(line) for line in ROWS.read_text().splitlines()]))
+    replace_tables(
+        PAGE, "package_table.py", "packages", lines([json.loads(line) for line in ROWS.read_text().splitlines()])
+    )
 
 
 if __name__ == "__main__":
