@@ -45,7 +45,7 @@ def test_a_run_that_was_made_here_needs_nothing(run: Path) -> None:
 
 @pytest.mark.parametrize("words", [["--model=mine.Classifier"], ["--model", "mine.Classifier"], ["-c", "mine.yaml"]])
 def test_what_is_typed_may_be_named(words: list[str], run: Path) -> None:
-    admitted(run, *words)
+    assert set(words) <= set(admitted(run, *words))
 
 
 def test_what_the_project_lists_or_starts_from_may_be_named(run: Path, place: Path) -> None:

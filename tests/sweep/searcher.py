@@ -51,9 +51,9 @@ def search(url: str, record: str, seconds: str, trials: str, processes: str) -> 
         watch.best = settings["a.lr"] + settings["b"]
         note("done", watch.trial.number, settings)
 
-    shared = open_study(plan(url, trials=int(trials)))
-    shared.fill()
-    work(shared, train)
+    with open_study(plan(url, trials=int(trials))) as shared:
+        shared.fill()
+        work(shared, train)
 
 
 def main(*words: str) -> int:

@@ -49,8 +49,8 @@ def wait_for(record: Path, word: str, count: int, seconds: float = 300) -> list[
 
 
 def finished(url: str, trials: int) -> list[Any]:
-    study = open_study(plan(url, trials=trials)).study
-    return [trial for trial in study.get_trials() if trial.state.name == "COMPLETE"]
+    with open_study(plan(url, trials=trials)) as shared:
+        return [trial for trial in shared.study.get_trials() if trial.state.name == "COMPLETE"]
 
 
 def test_errors_are_noted_and_the_others_are_made(tmp_path: Path) -> None:

@@ -20,7 +20,7 @@ from unstall.errors import UsageError
 from unstall.runs import CONFIG, PLACES, RunLogger, png, quantity_of, write
 
 if TYPE_CHECKING:
-    from unstall.sweep import Plan
+    from unstall.sweep import Plan, Shared
 
 FOLDER = "sweep"
 """Beside the runs of an experiment: what the sweep knows of them."""
@@ -171,10 +171,8 @@ def sweep(options: Options, trainer: pl.Trainer, trials: Trials) -> None:
     Raises:
         UsageError: for a space that cannot be searched, or a database that cannot be used.
     """
-    from rich.console import Console
-
     from unstall.data import global_seed
-    from unstall.sweep import Space, best_settings, draw, open_study, overlay, table
+    from unstall.sweep import Space, open_study
     from unstall.sweep import words as as_words
 
     logger = trainer.logger
@@ -186,10 +184,19 @@ def sweep(options: Options, trainer: pl.Trainer, trials: Trials) -> None:
     for _, settings in Space(plan.space, plan.method == "grid").probes():
         trials.check([*words, *as_words(settings)])
     folder.mkdir(parents=True, exist_ok=True)
-    shared = open_study(plan)
-    shared.fill()
-    if shared.is_running():
-        search(plan, words, options.workers or usual_workers(trainer), shared)
+    with open_study(plan) as shared:
+        shared.fill()
+        if shared.is_running():
+            search(plan, words, options.workers or usual_workers(trainer), shared)
+        _conclude(shared, folder, words, logger)
+
+
+def _conclude(shared: Shared, folder: Path, words: list[str], logger: RunLogger) -> None:
+    """Say what was found, draw it, and write the best trial's settings."""
+    from rich.console import Console
+
+    from unstall.sweep import best_settings, draw, overlay, table
+
     Console().print(table(shared))
     picture = draw(shared)
     if picture is not None:
@@ -204,7 +211,7 @@ def sweep(options: Options, trainer: pl.Trainer, trials: Trials) -> None:
     run = Path(trial.user_attrs["run"])
     if (run / CONFIG).is_file():  # not where another machine keeps it
         best = overlay(yaml.safe_load((run / CONFIG).read_text()), settings)
-        heading = f"# Found by unstall sweep: {plan.metric} {trial.value:.4g}, in {run}.\n"
+        heading = f"# Found by unstall sweep: {shared.plan.metric} {trial.value:.4g}, in {run}.\n"
         write(folder / BEST, heading + yaml.safe_dump(best, sort_keys=False))
         files = [word for word in options_of(words, "-c", "--config") if Path(word).is_file()]
         configs = [f"-c {file}" for file in (*files, folder / BEST)]

@@ -60,9 +60,9 @@ def make_trials(plan: Plan, words: list[str], wanted: Callable[[], bool] = lambd
 
     from unstall.sweep import open_study, work
 
-    shared = open_study(plan)
     try:
-        work(shared, lambda settings, watch: train(words, settings, watch), wanted)
+        with open_study(plan) as shared:
+            work(shared, lambda settings, watch: train(words, settings, watch), wanted)
     except StorageInternalError as error:
         cause = " ".join(str(error.__cause__ or error).split())[:200]
         raise UsageError(f"storage: is gone, {cause}; what is finished is kept, the same command goes on") from error

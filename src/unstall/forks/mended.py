@@ -185,10 +185,10 @@ def try_findings(
     if output is None or rates or output.fault in TRIED_FAULTS:
         return best
     for companions in COMPANIONS:
-        standing = before if best is None else best[1].after
-        together = mend_together(("output", *companions), subject, task) if _quality(standing) < ROOM else None
+        so_far = _quality(before if best is None else best[1].after)
+        together = mend_together(("output", *companions), subject, task) if so_far < ROOM else None
         fork = None if together is None else try_mended(subject, together, task, before, output.fault, steps)
-        if fork is not None and fork.helps and _quality(fork.after) > _quality(standing) + GAIN:
+        if fork is not None and fork.helps and _quality(fork.after) > so_far + GAIN:
             best = output, fork
     return best
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import threading
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +10,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
+from unstall.sweep.meanwhile import meanwhile
 from unstall.sweep.study import ERROR, Shared, counts
 
 if TYPE_CHECKING:
@@ -89,27 +89,23 @@ def progress(shared: Shared, console: Console, seconds: float = 2) -> Iterator[N
     """Show how many trials are made, by whichever process, and the best so far, until the end of the context."""
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
     bar = Progress(*columns, TimeElapsedColumn(), TimeRemainingColumn(), console=console)
-    task, over = bar.add_task("no result yet", total=len(shared.plan.places())), threading.Event()
+    task = bar.add_task("no result yet", total=len(shared.plan.places()))
 
     def update() -> None:
+        best = best_settings(shared)
+        if best is not None:
+            settings = ", ".join(f"{name.rpartition('.')[2]} {shown(v)}" for name, v in best[0].params.items())
+            bar.update(task, description=f"{shared.plan.metric} {best[0].value:.4f}: {settings}")
+        bar.update(task, completed=len(made(shared)))
+
+    def update_if_possible() -> None:
         with contextlib.suppress(Exception):  # the database is busy for once
-            best = best_settings(shared)
-            if best is not None:
-                settings = ", ".join(f"{name.rpartition('.')[2]} {shown(v)}" for name, v in best[0].params.items())
-                bar.update(task, description=f"{shared.plan.metric} {best[0].value:.4f}: {settings}")
-            bar.update(task, completed=len(made(shared)))
-
-    def watch() -> None:
-        while not over.wait(seconds):
             update()
 
-    thread = threading.Thread(target=watch, daemon=True)
     with bar:
-        update()
-        thread.start()
+        update_if_possible()
         try:
-            yield
+            with meanwhile(update, seconds):
+                yield
         finally:
-            over.set()
-            thread.join()
-            update()
+            update_if_possible()

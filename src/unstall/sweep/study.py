@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import logging
 import random
-import threading
 import time
 import warnings
 from collections.abc import Callable, Iterator
@@ -17,6 +16,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from unstall.errors import UsageError
+from unstall.sweep.meanwhile import meanwhile
 from unstall.sweep.space import Space
 
 if TYPE_CHECKING:
@@ -77,11 +77,19 @@ class Plan:
 
 
 class Shared:
-    """A study in its database. Made by `open_study`."""
+    """A study in its database, as a context that ends with leaving it. Made by `open_study`."""
 
     def __init__(self, plan: Plan, study: Study, storage: RDBStorage) -> None:
         self.plan, self.study, self.storage = plan, study, storage
         self.space = Space(plan.space, grid=plan.method == "grid")
+
+    def __enter__(self) -> Shared:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Leave the database: a server counts its connections."""
+        self.storage.remove_session()
+        self.storage.engine.dispose()
 
     def fill(self) -> None:
         """Let a trial wait for every place that has none, or whose process is gone."""
@@ -124,20 +132,9 @@ class Shared:
     @contextlib.contextmanager
     def alive(self, trial: Trial) -> Iterator[None]:
         """Give signs of life while a trial is made."""
-        over, identity = threading.Event(), self._identity(trial.number)
-
-        def beat() -> None:
-            while not over.wait(BEAT):
-                with contextlib.suppress(Exception):  # the database is away for a moment: the next one tells
-                    self.storage.record_heartbeat(identity)
-
-        thread = threading.Thread(target=beat, daemon=True)
-        thread.start()
-        try:
+        identity = self._identity(trial.number)
+        with meanwhile(lambda: self.storage.record_heartbeat(identity), BEAT):
             yield
-        finally:
-            over.set()
-            thread.join()
 
     def _identity(self, number: int) -> int:
         study = self.storage.get_study_id_from_name(self.plan.name)
