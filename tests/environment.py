@@ -15,8 +15,8 @@ OURS = ("unstall", "lesson", "__editable__")
 
 def run(*command: str | Path, cwd: Path, **variables: str) -> subprocess.CompletedProcess[str]:
     """Run a command with one thread and no Python path; what it printed is in the error if it fails."""
-    # VENV and PYTHON are what our Makefiles install into: that of a fork must not be ours.
-    left = ("PYTHONPATH", "MAKEFLAGS", "MAKELEVEL", "VENV", "PYTHON")
+    # VENV, PYTHON and LOCK are what our Makefiles install into, and what: that of a fork must not be ours.
+    left = ("PYTHONPATH", "MAKEFLAGS", "MAKELEVEL", "VENV", "PYTHON", "LOCK")
     inherited = {name: value for name, value in os.environ.items() if name not in left}
     environment = {**inherited, "OMP_NUM_THREADS": "1", **variables}
     done = subprocess.run([str(word) for word in command], cwd=cwd, env=environment, capture_output=True, text=True)

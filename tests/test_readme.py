@@ -103,7 +103,7 @@ def test_its_subcommands_exist() -> None:
 
 
 def test_make_alone_lists_its_targets() -> None:
-    done = subprocess.run(["make"], cwd=ROOT, capture_output=True, text=True, check=True)
+    done = subprocess.run(["make", "--no-print-directory"], cwd=ROOT, capture_output=True, text=True, check=True)
     makefile = (ROOT / "Makefile").read_text()
     described = set(re.findall(r"^([a-z-]+):.*## ", makefile, re.MULTILINE))
     assert {line.split()[1] for line in done.stdout.splitlines()} == described
