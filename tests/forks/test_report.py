@@ -107,11 +107,11 @@ def test_rows_that_say_the_same_are_one() -> None:
     ]
     shown = rows_of(Report(report().verdict, tuple(tried), tried[4]))
     assert [name for name, _ in shown] == [
-        "learning rate 1e-05, 0.001, 10, 80 steps (best)",
+        "learning rate 1e-05, 0.001, 10, 80 steps (best: 0.001)",
         "learning rate 0.01",
         "learning rate 0.03",
         "batch size 512",
-        "learning rate 0.1, 1 from here on, 80 steps (best)",
+        "learning rate 0.1, 1 from here on, 80 steps (best: 0.1)",
     ]
     assert shown[0][1] is tried[1]
     assert shown[-1][1] is tried[7]

@@ -105,22 +105,19 @@ def rows_of(report: Report) -> list[tuple[str, Fork]]:
     """
     changes = {fork.change for fork in report.forks}
     shown = [fork for fork in report.forks if re.sub(r", \d+ steps$", "", fork.change) not in changes - {fork.change}]
-    rows: list[tuple[str, Fork]] = []
-    alike: dict[tuple[str, Score], int] = {}
+    groups: dict[object, list[tuple[str, Fork]]] = {}
     for fork in shown:
         rate = re.match(r"learning rate (\S+?)(?=,|$| from)", fork.change)
         if rate is None or fork.helps:
-            rows.append((fork.change, fork))
-            continue
-        kind = fork.change[rate.end() :], fork.before
-        place = alike.setdefault(kind, len(rows))
-        if place == len(rows):
-            rows.append((fork.change, fork))
-            continue
-        name, best = rows[place]
-        several = name.removesuffix(" (best)").removesuffix(kind[0])
-        better = min(best, fork, key=lambda each: (-(each.after.accuracy or 0), each.after.loss))
-        rows[place] = f"{several}, {rate[1]}{kind[0]} (best)", better
+            groups[len(groups)] = [("", fork)]
+        else:
+            groups.setdefault((fork.change[rate.end() :], fork.before), []).append((rate[1], fork))
+    rows = []
+    for alike in groups.values():
+        best = min(alike, key=lambda each: (-(each[1].after.accuracy or 0), each[1].after.loss))
+        rates = ", ".join(rate for rate, _ in alike)
+        name = best[1].change.replace(f"rate {best[0]}", f"rate {rates}", 1) + f" (best: {best[0]})"
+        rows.append((name if len(alike) > 1 else best[1].change, best[1]))
     return rows
 
 
