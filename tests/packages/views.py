@@ -9,7 +9,7 @@ from PIL import Image
 from torch import nn
 from torch.utils.data import DataLoader, Dataset
 
-PACKAGE, EPOCHS = "lightly", 6
+PACKAGE, EPOCHS = "lightly", 8
 
 
 class SimCLR(pl.LightningModule):
