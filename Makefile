@@ -7,7 +7,7 @@ EXTRAS ?= dev
 BIN     = $(VENV)/bin
 READY   = $(VENV)/.ready
 
-.PHONY: help demo test test-fast test-zoo packages check tensorboard benchmark fork lock clean
+.PHONY: help demo test test-fast test-accelerator test-zoo packages check tensorboard benchmark fork lock clean
 
 help:                     ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -20,6 +20,9 @@ test: $(READY)            ## all tests
 
 test-fast: $(READY)       ## without the slow ones, which train in full or start processes
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist worksteal -q -m 'not slow'
+
+test-accelerator: $(READY) ## what needs a GPU or another accelerator, on the one that is there
+	$(BIN)/python -m pytest -q -m accelerator
 
 # In an environment of its own: these packages have many requirements, and some hold others back.
 test-zoo:                 ## real packages' modules through every instrument, and the table of docs/packages.md

@@ -115,7 +115,8 @@ def test_loader_follows_the_global_seed() -> None:
 @pytest.mark.parametrize("shuffle", [True, False])
 def test_loader_takes_the_trainers_share(shuffle: bool) -> None:
     for rank in range(3):
-        trainer: Any = SimpleNamespace(world_size=3, global_rank=rank)
+        strategy = SimpleNamespace(root_device=torch.device("cpu"))
+        trainer: Any = SimpleNamespace(world_size=3, global_rank=rank, strategy=strategy)
         _, targets = collect(in_memory_loader(noise(61), 8, shuffle, trainer))
         assert targets.tolist() == order(61, 0, 0, world_size=3, rank=rank, shuffle=shuffle)
 

@@ -33,6 +33,21 @@ class InMemoryDataset(Dataset[Batch]):
         assert len(images) == len(labels)
         self.images = images
         self.labels = labels
+        self._there: InMemoryDataset | None = None
+
+    def on(self, device: torch.device) -> "InMemoryDataset":
+        """The same data on a CUDA device if they take at most half of its free memory, and then for good; else here.
+
+        A batch then moves no samples: its indices go there, and no step waits for the host.
+        """
+        if device.type != "cuda":
+            return self
+        if self._there is None or self._there.images.device != device:
+            self._there = None
+            if 2 * (self.images.nbytes + self.labels.nbytes) > torch.cuda.mem_get_info(device)[0]:
+                return self
+            self._there = InMemoryDataset(self.images.to(device), self.labels.to(device))
+        return self._there
 
     def __len__(self) -> int:
         return len(self.images)
@@ -44,7 +59,7 @@ class InMemoryDataset(Dataset[Batch]):
 
     def __getitems__(self, indices: Sequence[int]) -> Batch:
         """A batch: of bytes float32 `(B, C, H, W)` in [0, 1], and int64 `(B,)`."""
-        chosen = torch.from_numpy(np.array(indices))
+        chosen = torch.from_numpy(np.array(indices)).to(self.images.device, non_blocking=True)
         inputs = self.images.index_select(0, chosen)
         return inputs / 255 if inputs.dtype == torch.uint8 else inputs, self.labels.index_select(0, chosen)
 
@@ -88,12 +103,15 @@ def in_memory_loader(
         dataset: Whose `__getitems__` returns whole batches.
         batch_size: Samples at once, in each process.
         shuffle: Whether each epoch has an order of its own: for training.
-        trainer: The data module's, which says how many processes there are and which one this is. None: the only one.
-        num_workers: Worker processes. The data are in memory: more than 0 only costs time.
+        trainer: The data module's, which says how many processes there are, which one this is and where it trains: the
+            data go there if they fit. None: the only one, on the CPU.
+        num_workers: Worker processes, which keep the data on the CPU. They are in memory: more than 0 only costs time.
     """
     # Lightning advises more workers all the same.
     warnings.filterwarnings("ignore", message=r"The '\w+_dataloader' does not have many workers")
     world_size, rank = (1, 0) if trainer is None else (trainer.world_size, trainer.global_rank)
+    if trainer is not None and num_workers == 0:
+        dataset = dataset.on(trainer.strategy.root_device)
     return DataLoader(
         dataset,
         batch_size=batch_size,

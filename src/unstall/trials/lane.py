@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from statistics import fmean
 from typing import Any
 
@@ -171,7 +171,8 @@ class Lane:
 
     def _output(self, batch: Any, batch_idx: int) -> Any:
         dtype = MIXED.get(str(self.options.precision))
-        with torch.autocast(self.device.type, dtype=dtype, enabled=dtype is not None, cache_enabled=False):
+        mixed = torch.autocast(self.device.type, dtype, cache_enabled=False) if dtype else nullcontext()
+        with mixed:
             return self._training_step(batch, batch_idx)
 
     def _loss_of(self, output: Any) -> Tensor | None:
