@@ -303,8 +303,9 @@ def test_what_a_module_refuses_at_bad_numbers_has_diverged_and_what_it_refuses_a
     assert wild.held_out_loss == float("inf")
     assert len(tame.losses) == 10
     broken = [*batches[:5], (batches[5][0] * float("nan"), batches[5][1])]
-    with pytest.raises(ValueError, match="bad numbers"):
-        race(module, [Variant(1e-3)], broken)
+    for trainer in (None, pl.Trainer(accelerator="cpu", logger=False, enable_checkpointing=False)):
+        with pytest.raises(ValueError, match="bad numbers"):
+            race(module, [Variant(1e-3)], broken, trainer=trainer)
     with pytest.raises(ValueError, match="bad numbers"):
         race(module, [Variant(1e-3)], batches, broken[-1:])
 

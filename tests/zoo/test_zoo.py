@@ -55,7 +55,7 @@ def test_anyones_module(trait: Any, instrument: str, tmp_path: Path, request: py
     module, data = trait(), trait.data()
     watched = instrument == "fit"
     trainer = pl.Trainer(
-        accelerator="cpu",
+        accelerator="auto",
         max_epochs=1,
         max_steps=10,
         default_root_dir=tmp_path,

@@ -189,7 +189,7 @@ class MadeAtEpochStart(Trait):
 
 class MadeAtTrainStart(Trait):
     def on_train_start(self) -> None:
-        self.weight = torch.ones(2)
+        self.weight = torch.ones(2, device=self.device)
 
     def loss(self, batch: Any) -> Tensor:
         return F.cross_entropy(self.net(batch[0]), batch[1], getattr(self, "weight", None))
@@ -767,7 +767,7 @@ class Views(Trait):
 
     def training_step(self, batch: Any, batch_idx: int) -> Any:
         first, second = (F.normalize(self.net(view)) for view in batch)
-        return F.cross_entropy(first @ second.T / 0.5, torch.arange(len(first)))
+        return F.cross_entropy(first @ second.T / 0.5, torch.arange(len(first), device=self.device))
 
 
 class ScalarBeside(Trait):
@@ -834,6 +834,9 @@ class Graph:
     def __init__(self, nodes: Tensor, edges: Tensor, graph: Tensor) -> None:
         self.nodes, self.edges, self.graph = nodes, edges, graph
         self.num_graphs = int(graph.max()) + 1
+
+    def to(self, *where: Any, **how: Any) -> "Graph":
+        return Graph(*(part.to(*where, **how) for part in (self.nodes, self.edges, self.graph)))
 
 
 class Molecules(NamedTuple):

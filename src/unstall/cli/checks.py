@@ -147,7 +147,8 @@ def check_data(data: pl.LightningDataModule, module: pl.LightningModule, trainer
         check_loader(loader, named)
         check: Any = getattr(module, "check_batch", None)
         if command not in EVALUATIONS and check is not None:
-            check(first_batch(loader, named))
+            batch = first_batch(loader, named)
+            check(module.transfer_batch_to_device(batch, module.device, 0))  # data may be on the trainer's already
     data.trainer, trainer.predicting = None, False
 
 

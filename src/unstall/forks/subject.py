@@ -256,9 +256,9 @@ def _measure(subject: Subject) -> Signals:
     reference = None if seen is None else seen.reference
 
     def targets_of(batch: Any) -> Tensor | None:
-        if seen is None:
-            return find_targets(batch)
-        return None if reference is None else reference.targets(batch)
+        where_compared = find_targets if seen is None else None if reference is None else reference.targets
+        targets = None if where_compared is None else where_compared(batch)
+        return None if targets is None else targets.cpu()  # the first batch may be on a device, the others here
 
     random, learning = unchanged_random_state(), torch.enable_grad()
     how = Variant(), subject.options, subject.where, subject.trainer
@@ -270,7 +270,7 @@ def _measure(subject: Subject) -> Signals:
         if loss is not None:
             torch.autograd.backward(loss)
             meter.before_step()
-            meter.after_batch(loss, targets_of(subject.first_batch))
+            meter.after_batch(loss.detach().cpu(), targets_of(subject.first_batch))
         for step_loss, batch in zip(control.losses[1:], subject.batches[1:], strict=False):
             meter.after_batch(torch.tensor(step_loss), targets_of(batch), stepped=False)
         if not control.finite:

@@ -274,7 +274,7 @@ def _running(trainer: pl.Trainer | None, module: pl.LightningModule) -> Iterator
     try:
         yield
     finally:
-        del vars(trainer)["save_checkpoint"]
+        vars(trainer).pop("save_checkpoint", None)  # gone already, where a step that raised was tried again within
         trainer.state, loop.epoch_progress.current.completed, step.completed, batch.current.ready = before
         batch.is_last_batch = last
         vars(strategy).update(held)
