@@ -22,6 +22,9 @@ from unstall.runs.metrics import stage_of
 
 METRICS = "metrics.csv"
 
+PENDING = 100
+"""Batches whose labels wait to be counted together: counting makes the host wait for a device."""
+
 
 class History(Callback):
     """Keeps one row per epoch in ``metrics.csv``, and draws the same numbers over the epochs in TensorBoard.
@@ -33,10 +36,17 @@ class History(Callback):
 
     def __init__(self) -> None:
         self.samples_seen = 0
-        self.class_counts = torch.zeros(0, dtype=torch.long)
+        self._counts = torch.zeros(0, dtype=torch.long)
+        self._pending: list[Tensor] = []
         self.rows: list[dict[str, float]] = []
         self._measured: dict[str, Any] = {}
         self._learning_rate: Any = None
+
+    @property
+    def class_counts(self) -> Tensor:
+        """How often each label came in the first epoch, int64 by label. Synchronises."""
+        self._count()
+        return self._counts
 
     def state_dict(self) -> dict[str, Any]:
         """Plain values, so that the checkpoint loads with ``weights_only=True``."""
@@ -45,7 +55,7 @@ class History(Callback):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Go on counting where the checkpoint was written."""
         self.samples_seen = state_dict["samples_seen"]
-        self.class_counts = torch.tensor(state_dict["class_counts"], dtype=torch.long)
+        self._counts, self._pending = torch.tensor(state_dict["class_counts"], dtype=torch.long), []
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Take up the rows of a run that goes on, up to the epoch it goes on from."""
@@ -68,11 +78,9 @@ class History(Callback):
         self.samples_seen += samples_in(batch) * trainer.world_size
         targets = find_targets(batch)
         if targets is not None and trainer.current_epoch == 0 and targets.ndim == 1 and _are_whole(targets):
-            labels = targets.detach().long()
-            # By custom, a negative one is a sample that the loss leaves out.
-            counts = torch.bincount(labels[labels >= 0], minlength=len(self.class_counts))
-            counts[: len(self.class_counts)] += self.class_counts.to(counts.device)
-            self.class_counts = counts
+            self._pending.append(targets.detach().clone())  # it may be a view of the whole batch
+            if len(self._pending) == PENDING:
+                self._count()
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Add the epoch's row and write the table beside the old one, then rename."""
@@ -103,6 +111,16 @@ class History(Callback):
         folder = log_dir(trainer)
         if trainer.is_global_zero and folder is not None:
             write_metrics(folder / METRICS, self.rows)
+
+    def _count(self) -> None:
+        if not self._pending:
+            return
+        labels = torch.cat(self._pending).cpu().long()
+        self._pending = []
+        # By custom, a negative one is a sample that the loss leaves out.
+        counts = torch.bincount(labels[labels >= 0], minlength=len(self._counts))
+        counts[: len(self._counts)] += self._counts
+        self._counts = counts
 
 
 def read_metrics(file: Path) -> list[dict[str, float]]:
