@@ -62,8 +62,7 @@ class Lit(pl.LightningModule):
         )
 
     def training_step(self, batch: Sequence[Tensor], batch_idx: int) -> Tensor:
-        loss = F.cross_entropy(self.network(batch[0]), batch[1])
-        return loss
+        return F.cross_entropy(self.network(batch[0]), batch[1])
 
     def configure_optimizers(self) -> Any:
         optimizer = torch.optim.SGD(self.parameters(), lr=0.1, momentum=0.9)

@@ -835,7 +835,7 @@ class Graph:
         self.nodes, self.edges, self.graph = nodes, edges, graph
         self.num_graphs = int(graph.max()) + 1
 
-    def to(self, *where: Any, **how: Any) -> "Graph":
+    def to(self, *where: Any, **how: Any) -> Graph:
         return Graph(*(part.to(*where, **how) for part in (self.nodes, self.edges, self.graph)))
 
 
