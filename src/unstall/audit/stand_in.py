@@ -17,7 +17,7 @@ from torch import Tensor
 from unstall.audit.comparison import Comparison, find_comparison
 from unstall.audit.flow import Flow
 from unstall.audit.record import Recording, tensors_in
-from unstall.trials import quiet, training_step, unchanged_random_state
+from unstall.trials import quiet, run_its_own_code, training_step, unchanged_random_state
 
 SILENT = ("log", "log_dict", "print", "toggle_optimizer", "untoggle_optimizer", "clip_gradients")
 """What a step may call of its module that acts on the run."""
@@ -63,6 +63,7 @@ class StandIn:
     ) -> None:
         self.copies: dict[int, Any] = {}
         self.module = copy.deepcopy(module, self.copies)
+        run_its_own_code(self.module)
         if not all(weight.is_leaf for weight in self.module.parameters()):
             raise TypeError(f"{type(module).__name__} has a part that cannot be copied")
         if not self.module.training:

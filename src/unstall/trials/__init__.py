@@ -17,7 +17,7 @@ from unstall.trials.batches import (
     take_samples,
     with_inputs,
 )
-from unstall.trials.copies import copied
+from unstall.trials.copies import copied, run_its_own_code
 from unstall.trials.judge import HELPS, MATTERS, Judge, Score
 from unstall.trials.lane import in_fit, training_step
 from unstall.trials.learning_rate import LearningRate, learning_rate_of
@@ -52,6 +52,7 @@ __all__ = [
     "quiet",
     "race",
     "rehearse",
+    "run_its_own_code",
     "samples_in",
     "scale_of_inputs",
     "scaled",

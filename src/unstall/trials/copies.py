@@ -6,7 +6,9 @@ import copy
 from collections.abc import Iterator, Mapping
 from typing import Any, TypeVar, cast
 
+import pytorch_lightning as pl
 import torch
+from pytorch_lightning.utilities.compile import to_uncompiled
 from torch import Tensor, nn
 from torch.nn.parameter import UninitializedBuffer
 
@@ -37,10 +39,20 @@ def copied(module: Module) -> Module:
             f"model={type(module).__name__}: it cannot be copied ({reason}); make what has no copy in setup or where "
             "it is used"
         ) from error
+    run_its_own_code(twin)
     for original, weight in zip(module.parameters(), twin.parameters(), strict=True):
         if weight.requires_grad != original.requires_grad:
             weight.requires_grad_(original.requires_grad)
     return twin
+
+
+def run_its_own_code(twin: nn.Module) -> None:
+    """Have a copy run uncompiled: its compiled steps and calls are those of the module that it was copied from."""
+    for part in twin.modules():
+        if isinstance(part, pl.LightningModule) and part._compiler_ctx is not None:
+            to_uncompiled(part)
+        if vars(part).get("_compiled_call_impl") is not None:
+            vars(part)["_compiled_call_impl"] = None
 
 
 def _with_graph(module: nn.Module) -> Iterator[Tensor]:

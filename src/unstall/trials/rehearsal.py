@@ -24,6 +24,7 @@ import pytorch_lightning as pl
 import torch
 from pytorch_lightning.loggers.logger import DummyLogger
 from pytorch_lightning.utilities.model_helpers import is_overridden
+from torch._dynamo import OptimizedModule
 from torch.nn.parameter import is_lazy
 
 from unstall.errors import UsageError
@@ -108,7 +109,7 @@ def rehearse(
     """Take a copy of the module to where a fit would make its first step. What is given is not changed.
 
     Args:
-        module: Any LightningModule.
+        module: Any LightningModule; of a compiled one, what was compiled: trials are too short to pay for compiling.
         data: Its data; None: its own loaders.
         trainer: The one that will train; None: Lightning's defaults.
         scratch: A folder for whatever hooks write.
@@ -117,6 +118,8 @@ def rehearse(
     Raises:
         UsageError: for manual optimization, where there is no training loader, and for whatever Lightning refuses.
     """
+    if isinstance(module, OptimizedModule):
+        module = cast(pl.LightningModule, module._orig_mod)
     check_optimization(module)
     for name in ("training_step", "configure_optimizers"):
         if not is_overridden(name, module):
