@@ -14,6 +14,7 @@ from torch.utils.data import DataLoader, IterableDataset
 
 from unstall.cli.parser import flat
 from unstall.cli.reading import check_plain
+from unstall.cli.workers import cores
 from unstall.errors import UsageError
 
 LEAST = {
@@ -26,6 +27,8 @@ LEAST = {
     "num_sanity_val_steps": -1,
 }
 """Of the trainer's settings, those in which Lightning takes a smaller number, and fails or does nothing later."""
+PROCESSES = {"num_workers", "devices", "workers"}
+"""Settings that say how many processes are started."""
 EVALUATIONS = {"validate": "val", "test": "test", "predict": "predict"}
 """The commands that need no training data, and whose loader each takes."""
 LONGEST_NAME = 255
@@ -75,6 +78,11 @@ def check_settings(config: Mapping[str, Any]) -> None:
     interval = trainer.get("val_check_interval")
     if isinstance(interval, (int, float)) and interval <= 0:
         raise UsageError(f"trainer.val_check_interval={interval}: give a share of an epoch or a number of batches")
+    most = max(256, 16 * cores())
+    for name, value in flat(config).items():
+        if name.rpartition(".")[2] in PROCESSES and str(value).isdecimal() and int(value) > most:
+            name = name.replace(".init_args", "")
+            raise UsageError(f"{name}={value}: is a number of processes; give at most {most} on this machine")
     largest = torch.finfo(torch.float32).max
     for name, value in flat(config.get("model") or {}, "model").items():
         if isinstance(value, float) and largest < abs(value) < math.inf:

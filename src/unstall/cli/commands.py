@@ -3,7 +3,6 @@
 import re
 import shlex
 import sys
-import tempfile
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
@@ -43,6 +42,7 @@ from unstall.runs import (
     locate,
     rank,
     read_metrics,
+    scratch_folder,
     write,
 )
 
@@ -146,7 +146,7 @@ class CLI(LightningCLI):
         if self.subcommand == "diagnose":
             kwargs["logger"] = False  # the report goes into the run's own folder
             if self._get(self.config, "verify"):
-                with tempfile.TemporaryDirectory() as folder:  # only to see now whether they can be built
+                with scratch_folder() as folder:  # only to see now whether they can be built
                     build_loggers(self.loggers, RunLogger(folder))
         elif trainer.fast_dev_run:
             kwargs["logger"] = self.loggers is not False and run  # Lightning puts a dummy in its place

@@ -13,7 +13,6 @@ from __future__ import annotations
 import itertools
 import math
 import random
-import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -38,6 +37,7 @@ from unstall.find.pick import (
     settle,
 )
 from unstall.find.range_test import run_range_test
+from unstall.runs import scratch_folder
 from unstall.trials import (
     Data,
     Outcome,
@@ -100,7 +100,7 @@ def find_learning_rate(
             or batches, no training loader, and for a loss that is not finite or needs no gradient.
     """
     _check_arguments(min_learning_rate, max_learning_rate, num_rates, steps)
-    with unchanged_random_state(), tempfile.TemporaryDirectory() as scratch:
+    with unchanged_random_state(), scratch_folder() as scratch:
         random.seed(seed)
         np.random.seed(seed)
         torch.manual_seed(seed)
