@@ -24,9 +24,13 @@ LEAST = {
     "log_every_n_steps": 0,
     "max_epochs": -1,
     "max_steps": -1,
+    "min_epochs": 0,
+    "min_steps": 0,
     "num_sanity_val_steps": -1,
 }
 """Of the trainer's settings, those in which Lightning takes a smaller number, and fails or does nothing later."""
+EXTENTS = ("max_epochs", "max_steps", "limit_train_batches")
+"""Of the trainer's settings, those in which 0 trains nothing at all."""
 PROCESSES = {"num_workers", "devices", "workers"}
 """Settings that say how many processes are started."""
 EVALUATIONS = {"validate": "val", "test": "test", "predict": "predict"}
@@ -75,11 +79,16 @@ def check_settings(config: Mapping[str, Any]) -> None:
         value = trainer.get(name)
         if isinstance(value, (int, float)) and not value >= least:
             raise UsageError(f"trainer.{name}={value}: give at least {least}")
+    for name in EXTENTS:
+        if trainer.get(name) == 0:
+            raise UsageError(f"trainer.{name}={trainer[name]}: trains nothing; give more")
     interval = trainer.get("val_check_interval")
     if isinstance(interval, (int, float)) and interval <= 0:
         raise UsageError(f"trainer.val_check_interval={interval}: give a share of an epoch or a number of batches")
     most = max(256, 16 * cores())
     for name, value in flat(config).items():
+        if isinstance(value, int) and abs(value) >= 2**63:
+            raise UsageError(f"{name.replace('.init_args', '')}={value}: is beyond what can be counted to; give less")
         if name.rpartition(".")[2] in PROCESSES and str(value).isdecimal() and int(value) > most:
             name = name.replace(".init_args", "")
             raise UsageError(f"{name}={value}: is a number of processes; give at most {most} on this machine")
@@ -191,17 +200,33 @@ def check_data(data: pl.LightningDataModule, module: pl.LightningModule, trainer
 
 def blamed(error: Exception, trainer: Mapping[str, Any]) -> str:
     """Return Lightning's complaint after the setting of the trainer that it is about."""
-    named = [word for word in re.findall(r"`(\w+)", str(error)) if word in trainer]
-    about = named[:1] or ["accelerator", "devices"]
+    about = _named_in(error, trainer)[:1] or ["accelerator", "devices"]
     return f"{', '.join(f'trainer.{name}={trainer[name]}' for name in about)}: {error}"
 
 
-def is_of_restoring(error: Exception) -> bool:
-    """Whether an error comes from what a checkpoint holds being taken up, and not from code of the user's own."""
+def _named_in(error: Exception, trainer: Mapping[str, Any]) -> list[str]:
+    return [word for word in re.findall(r"`(\w+)", str(error)) if word in trainer]
+
+
+def refusal_in(error: Exception, path: str | None, trainer: Mapping[str, Any]) -> UsageError | None:
+    """Return what a user can mend of an error while a command runs; None if it is something else, or code of theirs.
+
+    It is what a checkpoint holds, where that was being taken up; or a setting of the trainer, where Lightning itself
+    complains of one by its name.
+
+    Args:
+        error: That ended the command.
+        path: The checkpoint, as it was typed.
+        trainer: Its settings.
+    """
     files = [Path(frame.filename) for frame in extract_tb(error.__traceback__)]
     at = next((index for index, file in enumerate(files) if file.name == "checkpoint_connector.py"), len(files))
     ours = Path(__file__).parents[1]
-    return at < len(files) and all("site-packages" in file.parts or ours in file.parents for file in files[at:])
+    if at < len(files) and all("site-packages" in file.parts or ours in file.parents for file in files[at:]):
+        said = f"{type(error).__name__}: {error}"
+        return UsageError(f"ckpt_path={path}: cannot be taken up, {said}; take a sound one of this model")
+    lightnings = files and "pytorch_lightning" in files[-1].parts and isinstance(error, ValueError | TypeError)
+    return UsageError(blamed(error, trainer)) if lightnings and _named_in(error, trainer) else None
 
 
 def shortage_in(error: BaseException | None) -> str | None:

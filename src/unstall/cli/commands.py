@@ -12,7 +12,7 @@ import yaml
 from pytorch_lightning.callbacks import ModelCheckpoint
 from pytorch_lightning.cli import ArgsType, LightningArgumentParser, LightningCLI
 
-from unstall.cli.checks import blamed, check_data, check_settings, is_of_restoring, shortage_in
+from unstall.cli.checks import blamed, check_data, check_settings, refusal_in, shortage_in
 from unstall.cli.classes import classes_given, classes_of_base, why_not_loaded
 from unstall.cli.display import program
 from unstall.cli.documents import Document, of_diagnosis, of_evaluation, of_fit, of_search
@@ -181,12 +181,12 @@ class CLI(LightningCLI):
         try:
             super()._run_subcommand(subcommand)
         except Exception as error:
-            if not is_of_restoring(error):
+            refused = refusal_in(error, self._get(self.config, "ckpt_path"), self._get(self.config, "trainer"))
+            if refused is None:
                 raise
-            if self.run is not None:
+            if self.run is not None and not (self.folder / LAST).exists():
                 self.run.discard(begun=False)
-            path, said = self._get(self.config, "ckpt_path"), f"{type(error).__name__}: {error}"
-            raise UsageError(f"ckpt_path={path}: cannot be taken up, {said}; take a sound one of this model") from error
+            raise refused from error
 
     @property
     def folder(self) -> Path:

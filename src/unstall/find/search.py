@@ -55,6 +55,10 @@ STEPS = 820
 sqrt(128 / b) of it, which lies between as many steps and as many samples."""
 
 
+LEAST_RATE, LARGEST_RATE = 1e-30, 1e30
+"""Beyond, a rate times a weight is no number any more in float32."""
+MOST_RATES = 120
+"""Half a decade apart, they fill that range."""
 HELD_OUT_SAMPLES = 1024
 
 
@@ -199,13 +203,13 @@ def _rate_in(state: State | None) -> float | None:
 
 
 def _check_arguments(lowest: float, highest: float, num_rates: int, steps: int | None) -> None:
-    if not 0 < lowest < highest < math.inf:
+    if not LEAST_RATE <= lowest < highest <= LARGEST_RATE:
         raise UsageError(
             f"min_learning_rate={lowest}, max_learning_rate={highest}: give a range of positive rates, "
-            "the lower one first"
+            f"the lower one first, from {LEAST_RATE:g} to {LARGEST_RATE:g}"
         )
-    if num_rates < 2:
-        raise UsageError(f"num_rates={num_rates}: a race needs at least 2")
+    if not 2 <= num_rates <= MOST_RATES:
+        raise UsageError(f"num_rates={num_rates}: a race needs at least 2, and at most {MOST_RATES}")
     if steps is not None and steps < 15 * num_rates:
         raise UsageError(f"steps={steps}: {num_rates} rates need at least {15 * num_rates} to tell them apart")
 
