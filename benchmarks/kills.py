@@ -3,8 +3,9 @@
     python benchmarks/kills.py --tries 12          # writes data/kills.jsonl, as many tries again with each call
     python benchmarks/kills.py --report
 
-A try draws a command, a signal, a file system and a moment; it kills the command there, counts what it left behind,
-goes on as its last line says (or starts again), and compares: weights bit for bit, the table of epochs, and the curves.
+A try draws a command, a signal, a file system and a moment, anywhere or while a file is being written; it kills the
+command there, counts what it left behind, goes on as its last line says (or, where it could say nothing, from the run's
+folder, or again), and compares: weights bit for bit, the table of epochs, and the curves.
 The data are 2,000 images of MNIST.
 """
 
@@ -12,6 +13,7 @@ import argparse
 import json
 import os
 import random
+import shlex
 import signal
 import subprocess
 import sys
@@ -54,12 +56,13 @@ class Try:
         disk: Whether on a disk or in memory.
         share: When, as a share of the time that the command takes.
         code: What the process ended with; negative for the signal itself.
-        said: Whether it said how to go on, where it could.
+        said: Whether it said how to go on, where it could, and ended with the signal's code.
         left: Files of no use that it left behind, and processes.
         finished: Whether going on, or starting again, ended well.
         equal: Whether its result equals that of the command that was never killed, bit for bit.
         once: Whether each point of the curves is there once, and in order.
-        remains: Files of no use after all is done.
+        remains: Files of no use after all is done, in the project and in `TMPDIR`.
+        at: Whether the moment was any, or one at which a file was being written.
     """
 
     command: str
@@ -73,6 +76,7 @@ class Try:
     equal: bool
     once: bool
     remains: list[str]
+    at: str = "any"
 
 
 def kinds() -> list[str]:
@@ -125,6 +129,26 @@ def useless(folder: Path) -> list[str]:
     return sorted(str(file.relative_to(folder)) for file in folder.rglob(".*") if file.name != ".lock")
 
 
+def await_writing(folder: Path, process: "subprocess.Popen[str]", seconds: float = 20) -> bool:
+    """Wait until a file is being written, which is beside its place then. False: none was."""
+    until = time.monotonic() + seconds
+    while time.monotonic() < until and process.poll() is None:
+        if any(file for file in useless(folder) if file.endswith(f".{process.pid}")):
+            return True
+    return False
+
+
+def in_temporary(folder: Path) -> list[str]:
+    """What lies in the place of temporary files."""
+    return sorted(f"TMPDIR/{file.name}" for file in folder.with_name(f"{folder.name}-temporary").iterdir())
+
+
+def words_of(last: str) -> list[str]:
+    """The words of the command that a last line ends with."""
+    words = shlex.split(last.partition("; ")[2].partition(": ")[2])
+    return words[words.index("unstall") + 1 :] if "unstall" in words else []
+
+
 def result(folder: Path, command: str) -> Any:
     """What a command is run for, without its times and names."""
     runs = sorted(folder.glob("logs/*/*/"))
@@ -171,23 +195,25 @@ def alive(process: int) -> bool:
         return False
 
 
-def kill(command: str, by: str, kind: str, share: float, whole: float, expected: Any) -> Try:
+def kill(command: str, by: str, kind: str, share: float, writing: bool, whole: float, expected: Any) -> Try:
     """Make one try."""
     with project(kind) as folder:
         words = prepare(folder, command)
         process = start(folder, words)
         time.sleep(share * whole)
+        at = "writing" if writing and await_writing(folder, process) else "any"
         children = children_of(process.pid)
         process.send_signal(SIGNALS[by])
         _, error = process.communicate(timeout=600)
         time.sleep(0.5)
-        temporary = folder.with_name(f"{folder.name}-temporary")
-        left = [*useless(folder), *(f"TMPDIR/{file.name}" for file in temporary.iterdir())]
+        left = [*useless(folder), *in_temporary(folder)]
         left += [f"process {child}" for child in children if alive(child)]
         last = next(reversed(error.splitlines()), "")
-        code, said = process.returncode, by == "SIGKILL" or process.returncode == 0 or "ended by SIGTERM" in last
-        runs = sorted(folder.glob("logs/*/*/"))
-        if command == "fit" and runs:
+        code, runs = process.returncode, sorted(folder.glob("logs/*/*/"))
+        said = by == "SIGKILL" or code == 0 or (code == 128 + SIGNALS[by] and bool(words_of(last)))
+        if by == "SIGTERM" and code and said and command != "demo":  # which says how its run goes on
+            words = words_of(last)
+        elif command == "fit" and runs:
             words = ["fit", f"--ckpt_path={runs[0].relative_to(folder)}"]
         finished, equal = code == 0, code == 0
         if code != 0:
@@ -198,7 +224,8 @@ def kill(command: str, by: str, kind: str, share: float, whole: float, expected:
             equal = result(folder, command) == expected
         else:
             print(error, file=sys.stderr)
-        return Try(command, by, kind, share, code, said, left, finished, equal, each_once(folder), useless(folder))
+        remains = [*useless(folder), *in_temporary(folder)]
+        return Try(command, by, kind, share, code, said, left, finished, equal, each_once(folder), remains, at)
 
 
 def report(tries: list[Try]) -> list[str]:
@@ -226,10 +253,10 @@ def main() -> None:
     tries = [Try(**json.loads(line)) for line in FILE.read_text().splitlines()] if FILE.exists() else []
     expected: dict[str, tuple[float, Any]] = {}
     draw = random.Random(len(tries))
-    for number in range(0 if given.report else given.tries):
+    for number in range(len(tries), len(tries) + (0 if given.report else given.tries)):
         command = given.commands[number % len(given.commands)]
         turn = number // len(given.commands)
-        by, kind = list(SIGNALS)[turn % 2], kinds()[(turn // 2 + number) % len(kinds())]
+        by, kind = list(SIGNALS)[turn % 2], kinds()[(turn // 4 + number) % len(kinds())]
         if command not in expected:
             with project("disk") as folder:
                 words = prepare(folder, command)
@@ -238,7 +265,8 @@ def main() -> None:
                 _, error = process.communicate()
                 assert process.returncode == 0, error
                 expected[command] = time.monotonic() - began, result(folder, command)
-        tries.append(kill(command, by, kind, draw.random(), *expected[command]))
+        writing = turn % 4 >= 2 and command != "lr_find"  # which writes only at its end
+        tries.append(kill(command, by, kind, draw.random(), writing, *expected[command]))
         print(tries[-1], flush=True)
         with FILE.open("a") as stream:
             stream.write(json.dumps(asdict(tries[-1])) + "\n")

@@ -66,6 +66,11 @@ def test_a_checkpoint_that_lacks_what_lightning_reads() -> None:
             check_checkpoint("x.ckpt", {key: value for key, value in whole.items() if key != name})
     with pytest.raises(UsageError, match="w in its state_dict is a int"):
         check_checkpoint("x.ckpt", {**whole, "state_dict": {"w": 3}})
+    for version in ("2.7.0.dev20260101", "1.5.0rc1", "2.6.6+cpu", "2.6.0.post0"):
+        check_checkpoint("x.ckpt", whole | {"pytorch-lightning_version": version})
+    with pytest.raises(UsageError, match="weights alone"):
+        check_checkpoint("x.ckpt", whole, to_go_on=True)
+    check_checkpoint("x.ckpt", whole | {"optimizer_states": [{}], "lr_schedulers": []}, to_go_on=True)
 
 
 def test_loaders_without_a_batch() -> None:

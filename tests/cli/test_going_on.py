@@ -28,6 +28,7 @@ def run(tmp_path: Path) -> Path:
     (folder / "checkpoints").mkdir(parents=True)
     (folder / "config.yaml").write_text(FORMER)
     whole = {"state_dict": {}, "config": FORMER, "epoch": 1, "global_step": 2, "pytorch-lightning_version": "2.6.6"}
+    whole |= {"optimizer_states": [], "lr_schedulers": []}
     torch.save(whole, folder / "checkpoints" / "last.ckpt")
     return folder
 

@@ -60,14 +60,31 @@ def test_only_classes_of_ones_own_and_functions_that_are_listed() -> None:
     def safe(name: str) -> bool:
         found = resolve(name)
         assert found is not None
-        return is_safe_to_call(found, known, {"torch.nn.functional"})
+        return is_safe_to_call(found, known, {"torch.nn.functional"}, known)
 
-    for name in ("torch.nn.ReLU", "torch.optim.SGD", "torch.nn.functional.relu", "pytorch_lightning.Trainer"):
+    for name in ("torch.nn.ReLU", "torch.optim.SGD", "torch.nn.functional.relu", "pytorch_lightning.Callback"):
         assert safe(name), name
     assert safe("torch.nothing_of_the_kind")
     for name in ("torch.hub.load", "torch.load", "torch.hub.Path", "torch._dynamo.OptimizedModule"):
         assert not safe(name), name
     assert not safe("pytorch_lightning.LightningModule.load_from_checkpoint")
+    assert safe("torch.float32")
+
+
+def test_of_a_library_only_what_a_run_is_made_of(modules: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (modules / "single_d.py").write_text("from pytorch_lightning.cli import LightningCLI\n\n\nclass Own: pass\n")
+    libraries = {"torch", "pytorch_lightning", "unstall"}
+
+    def safe(name: str) -> bool:
+        found = resolve(name)
+        assert found is not None
+        return is_safe_to_call(found, libraries | {"single_d"}, set(), libraries)
+
+    handler = "torch.distributed.elastic.multiprocessing.subprocess_handler.SubprocessHandler"
+    for name in (handler, "pytorch_lightning.cli.LightningCLI", "unstall.cli.commands.CLI", "single_d.LightningCLI"):
+        assert not safe(name), name
+    for name in ("single_d.Own", "unstall.runs.RunLogger", "torch.optim.lr_scheduler.ReduceLROnPlateau"):
+        assert safe(name), name
 
 
 def test_a_name_is_within_its_packages_only() -> None:

@@ -1,9 +1,11 @@
 """Config text of bounded extent. Files in full are in tests/hostile."""
 
+from typing import Any
+
 import pytest
 import yaml
 
-from unstall.cli.reading import DEEPEST, MOST, load
+from unstall.cli.reading import DEEPEST, MOST, TEXTS_DEEP, check_plain, load, read_again
 from unstall.errors import UsageError
 
 
@@ -31,3 +33,24 @@ def test_what_people_write_is_read_as_yaml_reads_it() -> None:
 def test_what_nobody_writes_is_refused(text: str, reason: str) -> None:
     with pytest.raises(UsageError, match=f"config=x: .*{reason}"):
         load(text, "config=x")
+
+
+def test_plain_data_is_counted_as_what_it_stands_for() -> None:
+    check_plain({"a": [1, (2, {3}), {"b": None}], "c": "text"}, "x")
+    shared: list[Any] = [1] * 100
+    for _ in range(5):
+        shared = [shared] * 100
+    in_itself: dict[str, Any] = {}
+    in_itself["x"] = in_itself
+    for value, reason in ((shared, f"over {MOST:,} values"), (in_itself, "in itself"), ([1] * (MOST + 1), "over")):
+        with pytest.raises(UsageError, match=f"x: .*{reason}"):
+            check_plain(value, "x")
+    check_plain([1] * (MOST + 1), "x", most=MOST + 2)
+
+
+def test_a_text_is_read_again_to_some_depth() -> None:
+    assert read_again("plain", 0) == "plain"
+    assert read_again("{a: 1}", 0) == {"a": 1}
+    assert read_again("2026-13-45: [", TEXTS_DEEP) == "2026-13-45: ["  # no YAML, and so a text
+    with pytest.raises(UsageError, match="texts within texts"):
+        read_again("{a: 1}", TEXTS_DEEP)

@@ -1,6 +1,5 @@
 """Run folders that somebody sends: whatever they name, nothing in them is executed, and nothing chooses a place."""
 
-import shutil
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -12,18 +11,6 @@ import yaml
 
 from unstall.cli.entry import main
 
-EVIL = """
-import os
-open(os.environ["OWNED"], "w").close()
-import pytorch_lightning as pl
-import torch
-
-class Net(torch.nn.Identity): pass
-class Callback(pl.Callback): pass
-class Data(pl.LightningDataModule): pass
-class Module(pl.LightningModule): pass
-def optimizer(parameters): return torch.optim.SGD(parameters, 0.1)
-"""
 Change = Callable[[dict[str, Any]], None]
 
 
@@ -65,6 +52,22 @@ def from_a_pickle(config: dict[str, Any]) -> None:
     config["model"] = {"class_path": path, "init_args": arguments}
 
 
+def a_process(config: dict[str, Any]) -> None:
+    """An argument without a type is built of whatever class it names."""
+    arguments = {"entrypoint": "touch", "args": ["owned"], "env": {}, "stdout": None, "stderr": None}
+    path = "torch.distributed.elastic.multiprocessing.subprocess_handler.SubprocessHandler"
+    process = {"class_path": path, "init_args": {**arguments, "local_rank_id": 0, "numa_options": None}}
+    sizes = {"in_features": 784, "out_features": 10, "bias": True, "dtype": None}
+    config["model"]["init_args"]["network"] = {
+        "class_path": "torch.nn.Linear",
+        "init_args": {**sizes, "device": process},
+    }
+
+
+def a_command(config: dict[str, Any]) -> None:
+    config["trainer"]["logger"] = {"class_path": "unstall.cli.commands.CLI", "init_args": {"args": ["fit"]}}
+
+
 def from_the_hub(config: dict[str, Any]) -> None:
     config["model"]["init_args"]["optimizer"] = {"class_path": "torch.hub.load", "init_args": {"source": "local"}}
 
@@ -83,28 +86,13 @@ WAYS: dict[str, tuple[Change, str]] = {
     "import with an effect": (network("this.Net"), "this.Net"),
     "import that opens a browser": (network("antigravity.fly"), "antigravity.fly"),
     "a class's own loader": (from_a_pickle, "load_from_checkpoint"),
+    "a class that starts a process": (a_process, "SubprocessHandler"),
+    "a class that is a command line": (a_command, "unstall.cli.commands.CLI"),
     "a library's own loader": (from_the_hub, "torch.hub.load"),
     "what a library has imported": (network("torch.hub.Path"), "torch.hub.Path"),
     "a script of the standard library": (network("idlelib.idle.Net"), "idlelib.idle"),
 }
 COMMANDS = ("test", "validate", "predict", "fit", "diagnose")
-
-
-@pytest.fixture
-def sent(trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A project's working folder, with a run under `logs` that was made elsewhere, and code beside and within it."""
-    run = tmp_path / "logs/sent/x"
-    shutil.copytree(trained, run)
-    (tmp_path / "beside").mkdir()
-    for place in (run, tmp_path / "beside", tmp_path):
-        (place / "evil.py").write_text(EVIL)
-    (run / "data.yaml").write_text("class_path: logs.sent.x.evil.Data\n")
-    monkeypatch.setenv("OWNED", str(tmp_path / "owned"))
-    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))  # nobody's key yet: the run is not ours
-    (tmp_path / "data").symlink_to(trained.parents[2] / "data")
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "path", [place for place in sys.path if Path(place) != Path.cwd()])
-    return run
 
 
 def rewrite(run: Path, change: Change) -> None:

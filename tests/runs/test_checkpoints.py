@@ -15,6 +15,7 @@ from unstall.runs.checkpoints import (
     epochs_in,
     find_and_load,
     load_checkpoint,
+    moved_here,
 )
 from unstall.runs.folder import BEST, LAST, Place, Run
 
@@ -89,6 +90,21 @@ def test_best_score_is_remembered_in_a_moved_folder(tmp_path: Path) -> None:
     new.load_state_dict(old.state_dict())
     assert new.best_model_score == 0.5
     assert list(new.best_k_models) == [str(tmp_path / "best.ckpt")] == [new.best_model_path]
+
+
+def test_of_the_files_that_a_state_names_only_those_in_the_folder_are_kept(tmp_path: Path) -> None:
+    here = tmp_path / "checkpoints"
+    (here / "deep").mkdir(parents=True)
+    for name in ("outside.ckpt", "checkpoints/best.ckpt", "checkpoints/deep/a.ckpt"):
+        (tmp_path / name).touch()
+    (here / "link.ckpt").symlink_to(tmp_path / "outside.ckpt")
+    (here / "folder").symlink_to(tmp_path)
+    names = ["x/best.ckpt", "x/deep/a.ckpt", "x/../outside.ckpt", "x/link.ckpt", "x/folder/outside.ckpt", "x/deep", "x"]
+    state = {"dirpath": "x", "best_k_models": dict.fromkeys([*names, str(tmp_path / "outside.ckpt"), ""], 1)}
+    found = moved_here(state | {"best_model_path": "x/best.ckpt", "last_model_path": "x/link.ckpt"}, here)
+    assert found["best_k_models"] == {str(here / "best.ckpt"): 1, str(here / "deep/a.ckpt"): 1}
+    assert (found["dirpath"], found["last_model_path"]) == (str(here), "")
+    assert moved_here({"dirpath": "x", "best_k_models": 3}, here)["best_k_models"] == {}
 
 
 def test_weights_of_another_shape_are_refused_by_name(tmp_path: Path) -> None:

@@ -48,3 +48,10 @@ def test_it_can_be_taken_again_after_its_release_and_a_folder_that_cannot_be_wri
         Lock(tmp_path).release()
     Lock(tmp_path / "nowhere").release()
     assert list(tmp_path.iterdir()) == []
+
+
+def test_nothing_is_written_where_a_link_in_its_place_leads(tmp_path: Path) -> None:
+    (tmp_path / "dear").write_text("mine")
+    (tmp_path / LOCK).symlink_to(tmp_path / "dear")
+    Lock(tmp_path).release()
+    assert (tmp_path / "dear").read_text() == "mine"

@@ -3,7 +3,6 @@
 import re
 import shlex
 import sys
-import tempfile
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
@@ -13,7 +12,7 @@ import yaml
 from pytorch_lightning.callbacks import ModelCheckpoint
 from pytorch_lightning.cli import ArgsType, LightningArgumentParser, LightningCLI
 
-from unstall.cli.checks import blamed, check_data, check_settings, shortage_in
+from unstall.cli.checks import blamed, check_data, check_settings, refusal_in, shortage_in
 from unstall.cli.classes import classes_given, classes_of_base, why_not_loaded
 from unstall.cli.display import program
 from unstall.cli.documents import Document, of_diagnosis, of_evaluation, of_fit, of_search
@@ -23,7 +22,7 @@ from unstall.cli.last_words import last_words
 from unstall.cli.loggers import build_loggers
 from unstall.cli.parser import Parser, check_config, options, usage_error_in
 from unstall.cli.project import base_configs, without_base
-from unstall.cli.received import admit, disagreement
+from unstall.cli.received import admit, disagreement, model_of
 from unstall.cli.saved import SaveConfig, settings
 from unstall.cli.sweeping import FOLDER as SWEEP
 from unstall.cli.sweeping import Trials, words_of_fit
@@ -43,6 +42,7 @@ from unstall.runs import (
     locate,
     rank,
     read_metrics,
+    scratch_folder,
     write,
 )
 
@@ -123,15 +123,18 @@ class CLI(LightningCLI):
             raise UsageError(failure) from None
         stage = self.config.subcommand
         config = self.config[stage]
+        if path is None and config.get("ckpt_path"):  # it would be followed, and was not looked at
+            raise UsageError(f"ckpt_path={config.ckpt_path}: give it on the command line, not in a config")
         check_settings(config.as_dict())
         if self.checkpoint is not None:
             resolved = settings(self._parser(stage), config)
             check_agreement(stage, str(path), self.checkpoint, resolved, config.trainer.max_epochs)
 
     def _parse_ckpt_path(self) -> None:
-        # Lightning lets a checkpoint's hyper-parameters win over the command line (#20801). Ours holds the config.
-        if self.checkpoint is None or "config" not in self.checkpoint:
-            super()._parse_ckpt_path()
+        # Lightning reads them from the file, with every place, and for checkpoints of ours that hold the config, too.
+        stage = self.config.subcommand
+        if model := model_of(self.checkpoint, self.config[stage].as_dict()):
+            self.config = self.parser.parse_object({stage: {"model": model}}, self.config)
 
     def instantiate_trainer(self, **kwargs: Any) -> pl.Trainer:
         """Keep the run in a folder of the program's, whichever loggers the config brings, or none (`false`)."""
@@ -143,15 +146,14 @@ class CLI(LightningCLI):
         if self.subcommand == "diagnose":
             kwargs["logger"] = False  # the report goes into the run's own folder
             if self._get(self.config, "verify"):
-                with tempfile.TemporaryDirectory() as folder:  # only to see now whether they can be built
+                with scratch_folder() as folder:  # only to see now whether they can be built
                     build_loggers(self.loggers, RunLogger(folder))
         elif trainer.fast_dev_run:
             kwargs["logger"] = self.loggers is not False and run  # Lightning puts a dummy in its place
         else:
             self.run = run
             kwargs["logger"] = build_loggers(self.loggers, run)
-        if isinstance(trainer.callbacks, list):
-            kwargs["callbacks"] = [*without_what_is_off(trainer), Resumption()]
+        kwargs["callbacks"] = [*without_what_is_off(trainer), Resumption()]
         try:
             built = super().instantiate_trainer(**kwargs)
         except (ValueError, TypeError, ImportError) as error:  # an accelerator, a number of devices not to be had
@@ -174,6 +176,17 @@ class CLI(LightningCLI):
             raise UsageError(f"model: does not fit into memory ({shortage}); give it smaller sizes") from error
         finally:
             settings_of_trainer.logger = self.loggers
+
+    def _run_subcommand(self, subcommand: str) -> None:
+        try:
+            super()._run_subcommand(subcommand)
+        except Exception as error:
+            refused = refusal_in(error, self._get(self.config, "ckpt_path"), self._get(self.config, "trainer"))
+            if refused is None:
+                raise
+            if self.run is not None and not (self.folder / LAST).exists():
+                self.run.discard(begun=False)
+            raise refused from error
 
     @property
     def folder(self) -> Path:

@@ -127,7 +127,7 @@ def take_up(args: list[str], path: str) -> TakenUp:
     run, rest = place.run, without(args[1:], "--ckpt_path")
     file, checkpoint = find_and_load(place, LAST if args[0] == "fit" else BEST)
     if file is not None and checkpoint is not None:
-        check_checkpoint(file, checkpoint)
+        check_checkpoint(file, checkpoint, to_go_on=args[0] == "fit")
     elif args[0] != "fit":
         raise UsageError(f"ckpt_path={path}: this run has no checkpoint yet; let it train for an epoch first")
     lock = Lock(run.folder) if run is not None and args[0] == "fit" and rank() == 0 else None

@@ -10,10 +10,26 @@ from pathlib import Path
 from pkgutil import get_importer
 from typing import Any
 
-import yaml
+import pytorch_lightning as pl
+import torch
+from lightning_fabric.plugins import CheckpointIO, ClusterEnvironment
+from pytorch_lightning.accelerators import Accelerator
+from pytorch_lightning.loggers import Logger
+from pytorch_lightning.plugins import LayerSync, Precision
+from pytorch_lightning.profilers import Profiler
+from pytorch_lightning.strategies import Strategy
+from torch.optim.lr_scheduler import LRScheduler
+from torch.utils.data import DataLoader, Dataset, Sampler
 
-from unstall.cli.reading import check_extent
+from unstall.cli.reading import read_again
 
+KINDS = (
+    *(torch.nn.Module, torch.optim.Optimizer, LRScheduler, Dataset, Sampler, DataLoader, pl.LightningDataModule),
+    *(pl.Callback, Logger, Profiler, Strategy, Accelerator, Precision, CheckpointIO, ClusterEnvironment, LayerSync),
+)
+"""What a run is made of. Of a library, no other class may be named: to build one may start a process
+(`torch.distributed...SubprocessHandler`) or a whole command line (`LightningCLI`), and where an argument has no type,
+as `device` of `torch.nn.Linear`, jsonargparse builds whatever class it is given."""
 DOTTED = re.compile(r"(?<![\w.])[^\W\d]\w*(?:\.[^\W\d]\w*)+")
 
 
@@ -89,14 +105,9 @@ def texts_in(value: Any, depth: int = 0) -> Iterator[str]:
             yield from texts_in(inner, depth)
     elif isinstance(value, str):
         yield value
-        if depth < 5 and any(sign in value for sign in ":[{'\"\\|>-"):
-            try:
-                check_extent(value, "a text in the config")
-                read = yaml.safe_load(value)
-            except (yaml.YAMLError, TypeError, OverflowError):
-                return
-            if read != value:
-                yield from texts_in(read, depth + 1)
+        read = read_again(value, depth)
+        if read != value:
+            yield from texts_in(read, depth + 1)
 
 
 def is_under(name: str, prefixes: set[str]) -> bool:
@@ -105,8 +116,8 @@ def is_under(name: str, prefixes: set[str]) -> bool:
     return any(".".join(parts[:index]) in prefixes for index in range(1, len(parts) + 1))
 
 
-def is_safe_to_call(name: Name, prefixes: set[str], functions: set[str]) -> bool:
-    """Whether a name of known modules is a class of theirs. Imports the module.
+def is_safe_to_call(name: Name, prefixes: set[str], functions: set[str], libraries: set[str]) -> bool:
+    """Whether a name of known modules is a class of theirs, of `KINDS` where it is a library's. Imports the module.
 
     Not what they have imported themselves (`torch.hub.Path`), nor a class's way to load something
     (`LightningModule.load_from_checkpoint`), nor a function (`torch.hub.load`), but for those in `functions`.
@@ -119,9 +130,12 @@ def is_safe_to_call(name: Name, prefixes: set[str], functions: set[str]) -> bool
     found = getattr(_module(name.module), rest, None)
     if found is None:
         return True  # there is nothing of that name: it is a mistake, or no name at all
-    if not isinstance(found, type) and not is_under(name.name, functions):
-        return False
-    return is_under(getattr(found, "__module__", None) or name.module, prefixes)
+    if isinstance(found, torch.dtype):
+        return True
+    home = getattr(found, "__module__", None) or name.module
+    kinds = KINDS if is_under(home, libraries) else object
+    of_a_kind = isinstance(found, type) and issubclass(found, kinds)
+    return (of_a_kind or is_under(name.name, functions)) and is_under(home, prefixes)
 
 
 def _module(name: str) -> Any:

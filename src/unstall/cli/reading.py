@@ -1,5 +1,7 @@
 """A config's text as plain data, whoever wrote it: never more, nor deeper, than a person would write."""
 
+from collections.abc import Iterator
+from itertools import chain
 from typing import Any
 
 import yaml
@@ -12,6 +14,8 @@ MOST = 20_000
 """Values, those that an alias stands for counted anew each time, as jsonargparse copies them."""
 DEEPEST = 50
 """Levels. A network within a module within a module is at the tenth."""
+TEXTS_DEEP = 5
+"""Texts within texts: jsonargparse reads a text as YAML once more for each class within a class."""
 
 
 def load(text: str, named: str) -> Any:
@@ -70,3 +74,52 @@ def check_extent(text: str, named: str) -> None:
             raise UsageError(f"{named}: is nested over {DEEPEST} levels deep; write it flatter")
         if total > MOST:
             raise UsageError(f"{named}: stands for over {MOST:,} values; write less into it, without aliases")
+
+
+def check_plain(value: Any, named: str, most: int = MOST) -> None:
+    """Count what is no text any more, such as a checkpoint: what is shared counts anew each time.
+
+    Args:
+        value: Mappings, sequences and whatever they hold.
+        named: What to call it.
+        most: Values.
+
+    Raises:
+        UsageError: see `load`.
+    """
+    count = 0
+    open_: list[Iterator[Any]] = [iter((value,))]
+    while open_:
+        inner = next(open_[-1], open_)
+        if inner is open_:
+            open_.pop()
+            continue
+        count += 1
+        if isinstance(inner, dict):
+            open_.append(chain(inner.keys(), inner.values()))
+        elif isinstance(inner, list | tuple | set | frozenset):
+            open_.append(iter(inner))
+        if len(open_) > DEEPEST:
+            raise UsageError(f"{named}: is nested over {DEEPEST} levels deep, or in itself; take another")
+        if count > most:
+            raise UsageError(f"{named}: stands for over {most:,} values; take another")
+
+
+def read_again(text: str, depth: int) -> Any:
+    """Return what a text within a config is read as by jsonargparse, once more; itself, if that is all it is.
+
+    Raises:
+        UsageError: see `load`; and for texts within texts beyond what a person would write.
+    """
+    if not any(sign in text for sign in ":[{'\"\\|>-"):
+        return text
+    try:
+        check_extent(text, "a text in the config")
+        read = yaml.safe_load(text)
+    except UsageError:
+        raise
+    except (yaml.YAMLError, ValueError, TypeError, OverflowError):
+        return text
+    if depth >= TEXTS_DEEP and isinstance(read, dict | list):
+        raise UsageError(f"config: holds texts within texts, over {TEXTS_DEEP} deep; write the values themselves")
+    return read

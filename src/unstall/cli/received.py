@@ -8,15 +8,17 @@ run's folder or in that of the logs is never imported.
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from importlib.metadata import entry_points
+from inspect import signature
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+from unstall.cli.classes import loaded
 from unstall.cli.going_on import TakenUp
 from unstall.cli.names import Name, is_safe_to_call, is_under, names_in, texts_in
 from unstall.cli.parser import flat, options, without
-from unstall.cli.places import run_around, without_places
+from unstall.cli.places import link_out_of, run_around, without_places
 from unstall.cli.project import base_configs, listed_classes, with_present_names
 from unstall.cli.reading import load
 from unstall.cli.signature import is_signed
@@ -77,7 +79,7 @@ class Known:
         within = self.prefixes | self.modules
         if not is_under(name.module, self.prefixes) and name.module not in self.modules:
             return False
-        return is_safe_to_call(name, within, FUNCTIONS)
+        return is_safe_to_call(name, within, FUNCTIONS, KNOWN)
 
 
 def admit(typed: list[str], taken: TakenUp) -> tuple[TakenUp, list[str]]:
@@ -124,10 +126,37 @@ def admit(typed: list[str], taken: TakenUp) -> tuple[TakenUp, list[str]]:
             if checkpoint is not None and with_present_names(checkpoint.get("config", "")) == text:
                 checkpoint = checkpoint | {"config": yaml.safe_dump(kept, sort_keys=False)}
     if checkpoint is not None and "config" not in checkpoint and checkpoint.get("hyper_parameters"):
-        received[f"the hyper-parameters of {_subject(typed)}"] = dict(checkpoint["hyper_parameters"])
+        named = f"the hyper-parameters of {_subject(typed)}"
+        sifted, left_out = without_places({"model": dict(checkpoint["hyper_parameters"])})
+        received[named] = sifted["model"]
+        checkpoint = checkpoint | {"hyper_parameters": sifted["model"]}
+        notes += _notes(named, left_out)
+    trusted, run = "--trust" in typed, _run_of(_subject(typed))
     for named, config in received.items():
-        _check(named, config, known, trusted="--trust" in typed)
+        _check(named, config, known, trusted)
+    link = link_out_of(run) if received and run is not None and not trusted else None
+    if link is not None:
+        raise UsageError(f"{link}: leads out of the run, which was not written here; remove it, or add --trust")
     return replace(taken, args=args, checkpoint=checkpoint), notes
+
+
+def model_of(checkpoint: dict[str, Any] | None, config: dict[str, Any]) -> dict[str, Any] | None:
+    """Return what a plain checkpoint's hyper-parameters say of its model, as a config does; None for any other.
+
+    Args:
+        checkpoint: With hyper-parameters as Lightning saves them: with the class, if a command line built it.
+        config: What was asked for. The class of its model gets what it takes, as from `load_from_checkpoint`.
+    """
+    if checkpoint is None or "config" in checkpoint or not config.get("ckpt_path"):
+        return None
+    hyperparameters, given = checkpoint.get("hyper_parameters") or {}, config["model"]
+    arguments = {key: value for key, value in hyperparameters.items() if key not in ("_instantiator", "_class_path")}
+    if "_class_path" in hyperparameters:
+        return {"class_path": hyperparameters["_class_path"], "dict_kwargs": arguments}
+    taken = signature(loaded(given["class_path"])).parameters
+    if not any(parameter.kind is parameter.VAR_KEYWORD for parameter in taken.values()):
+        arguments = {key: value for key, value in arguments.items() if key in taken}
+    return {**given, "init_args": given.get("init_args", {}) | arguments}
 
 
 def disagreement(path: str, checkpoint: dict[str, Any], hyperparameters: dict[str, Any]) -> list[str]:

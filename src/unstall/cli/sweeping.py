@@ -183,8 +183,10 @@ def sweep(options: Options, trainer: pl.Trainer, trials: Trials) -> None:
     plan = plan_of(options, trainer, trials.config, folder, global_seed() or 0)
     for _, settings in Space(plan.space, plan.method == "grid").probes():
         trials.check([*words, *as_words(settings)])
-    folder.mkdir(parents=True, exist_ok=True)
+    if options.storage is None:  # it lies in the folder
+        folder.mkdir(parents=True, exist_ok=True)
     with open_study(plan) as shared:
+        folder.mkdir(parents=True, exist_ok=True)
         shared.fill()
         if shared.is_running():
             search(plan, words, options.workers or usual_workers(trainer), shared)

@@ -189,4 +189,5 @@ def without_what_is_off(trainer: Namespace) -> list[Callback]:
     kept = trainer.enable_checkpointing if not trainer.fast_dev_run else False
     flags = {ProgressBar: trainer.enable_progress_bar, Checkpoint: kept}
     off = tuple(kind for kind, flag in flags.items() if flag is False)
-    return [callback for callback in trainer.callbacks if not isinstance(callback, off)]
+    callbacks = trainer.callbacks if isinstance(trainer.callbacks, list) else [trainer.callbacks]
+    return [callback for callback in callbacks if callback is not None and not isinstance(callback, off)]

@@ -13,7 +13,6 @@ from __future__ import annotations
 import itertools
 import math
 import random
-import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -38,6 +37,7 @@ from unstall.find.pick import (
     settle,
 )
 from unstall.find.range_test import run_range_test
+from unstall.runs import scratch_folder
 from unstall.trials import (
     Data,
     Outcome,
@@ -55,6 +55,10 @@ STEPS = 820
 sqrt(128 / b) of it, which lies between as many steps and as many samples."""
 
 
+LEAST_RATE, LARGEST_RATE = 1e-30, 1e30
+"""Beyond, a rate times a weight is no number any more in float32."""
+MOST_RATES = 120
+"""Half a decade apart, they fill that range."""
 HELD_OUT_SAMPLES = 1024
 
 
@@ -100,7 +104,7 @@ def find_learning_rate(
             or batches, no training loader, and for a loss that is not finite or needs no gradient.
     """
     _check_arguments(min_learning_rate, max_learning_rate, num_rates, steps)
-    with unchanged_random_state(), tempfile.TemporaryDirectory() as scratch:
+    with unchanged_random_state(), scratch_folder() as scratch:
         random.seed(seed)
         np.random.seed(seed)
         torch.manual_seed(seed)
@@ -199,13 +203,13 @@ def _rate_in(state: State | None) -> float | None:
 
 
 def _check_arguments(lowest: float, highest: float, num_rates: int, steps: int | None) -> None:
-    if not 0 < lowest < highest < math.inf:
+    if not LEAST_RATE <= lowest < highest <= LARGEST_RATE:
         raise UsageError(
             f"min_learning_rate={lowest}, max_learning_rate={highest}: give a range of positive rates, "
-            "the lower one first"
+            f"the lower one first, from {LEAST_RATE:g} to {LARGEST_RATE:g}"
         )
-    if num_rates < 2:
-        raise UsageError(f"num_rates={num_rates}: a race needs at least 2")
+    if not 2 <= num_rates <= MOST_RATES:
+        raise UsageError(f"num_rates={num_rates}: a race needs at least 2, and at most {MOST_RATES}")
     if steps is not None and steps < 15 * num_rates:
         raise UsageError(f"steps={steps}: {num_rates} rates need at least {15 * num_rates} to tell them apart")
 

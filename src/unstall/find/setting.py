@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import contextlib
 import math
-import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import pytorch_lightning as pl
 
+from unstall.runs import scratch_folder
 from unstall.trials import Data, Variant, learning_rate_of, rehearse, unchanged_random_state
 
 Config = Mapping[str, Any]
@@ -72,7 +72,7 @@ def callback_with_rate(learning_rate: float) -> dict[str, Any]:
 
 def rate_of_fit(module: pl.LightningModule, data: Data = None, trainer: pl.Trainer | None = None) -> float:
     """Return the rate with which `trainer.fit(module, data)` would train, before any schedule."""
-    with unchanged_random_state(), tempfile.TemporaryDirectory() as scratch:
+    with unchanged_random_state(), scratch_folder() as scratch:
         (outcome,) = rehearse(module, data, trainer, scratch).race([Variant()], [], keep_state=True)
     state = outcome.state
     assert state is not None

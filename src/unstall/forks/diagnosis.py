@@ -1,7 +1,6 @@
 """From a module and its data, or from a run's folder, to a report: rehearse the fit, take its batches, fork it."""
 
 import itertools
-import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -17,6 +16,7 @@ from unstall.forks.report import VERDICT, read_signals, show, write_report
 from unstall.forks.subject import screening_steps
 from unstall.forks.suspects import Rebuild
 from unstall.forks.tried import Report
+from unstall.runs import scratch_folder
 from unstall.trials import Data, State, rehearse, samples_in, unchanged_random_state
 from unstall.watch import Signals
 
@@ -52,7 +52,7 @@ def diagnose_module(
     Raises:
         UsageError: for manual optimization, several optimizers, or too little data.
     """
-    with unchanged_random_state(), tempfile.TemporaryDirectory() as scratch:
+    with unchanged_random_state(), scratch_folder() as scratch:
 
         def rebuilt(overlay: dict[str, Any]) -> pl.LightningModule:
             assert rebuild is not None

@@ -8,7 +8,7 @@ from unstall.runs.checkpoints import Checkpoints, check_architecture, epochs_in,
 from unstall.runs.closing import closing_words
 from unstall.runs.curves import Curves
 from unstall.runs.epochs import EpochLines, in_words, number, ordered
-from unstall.runs.files import as_json, write, write_json
+from unstall.runs.files import as_json, scratch_folder, write, write_json
 from unstall.runs.folder import (
     BEST,
     CONFIG,
@@ -75,6 +75,7 @@ __all__ = [
     "quantity_of",
     "rank",
     "read_metrics",
+    "scratch_folder",
     "stage_of",
     "such_as",
     "training_curves",

@@ -1,12 +1,14 @@
 """Checkpoints: which one is meant, what may be read of it, and when one is kept."""
 
 import io
+import os
 import pickle
 import sys
 import warnings
 from functools import cached_property
 from pathlib import Path
 from typing import Any
+from zipfile import ZipFile, is_zipfile
 
 import pytorch_lightning as pl
 import torch
@@ -15,7 +17,7 @@ from pytorch_lightning.callbacks import ModelCheckpoint
 
 from unstall.errors import UsageError
 from unstall.runs.files import write
-from unstall.runs.folder import BEST, LAST, Place, rank
+from unstall.runs.folder import LAST, Place, rank
 from unstall.runs.metrics import logged_as
 
 
@@ -51,8 +53,9 @@ def find_and_load(place: Place, prefer: Path) -> tuple[Path | None, dict[str, An
 
 def epochs_in(checkpoint: dict[str, Any]) -> int:
     """How many epochs were finished when a checkpoint was written."""
-    progress = checkpoint.get("loops", {}).get("fit_loop", {}).get("epoch_progress", {}).get("current", {})
-    return int(progress.get("processed", checkpoint.get("epoch", -1) + 1))
+    progress = checkpoint.get("loops", {}).get("fit_loop", {}).get("epoch_progress", {}).get("current")
+    done = progress.get("processed") if isinstance(progress, dict) else None
+    return done if isinstance(done, int) else int(checkpoint.get("epoch", -1)) + 1
 
 
 def _candidates(place: Place, prefer: Path) -> list[Path]:
@@ -70,6 +73,13 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
         UsageError: if the file is truncated, is not a checkpoint, or holds more than tensors and plain values.
     """
     try:
+        if is_zipfile(path):
+            with ZipFile(path) as archive:  # which torch writes as it is, and reads compressed as well
+                unpacked = sum(item.file_size for item in archive.infolist())
+            if unpacked > path.stat().st_size:
+                raise UsageError(
+                    f"ckpt_path={path}: refused, it unpacks to {unpacked:,} bytes; take one as torch writes it"
+                )
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # torch's surprise at pickles that it has not written
             checkpoint = torch.load(path, map_location="cpu", weights_only=True)
@@ -78,6 +88,8 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
             f"ckpt_path={path}: refused, it is no checkpoint or it holds code; nothing of it was executed; "
             "take a checkpoint that this project or plain Lightning has written"
         ) from None
+    except UsageError:
+        raise
     except Exception as error:  # reading arbitrary bytes as a pickle can fail in any way
         raise UsageError(
             f"ckpt_path={path}: cannot be read, truncated or damaged ({type(error).__name__}); "
@@ -123,6 +135,27 @@ class WholeFiles(TorchCheckpointIO):
         write(Path(path), content.getbuffer())
 
 
+def moved_here(state: dict[str, Any], here: Path) -> dict[str, Any]:
+    """Return the state of a `ModelCheckpoint` as if it had written into this folder, and nowhere else.
+
+    It removes the files that its state names, once there are better ones: a checkpoint that was received could have any
+    file removed, and any folder.
+    """
+    there = str(state.get("dirpath"))
+
+    def moved(path: Any) -> str:
+        within = os.path.relpath(str(path), there) if path and there else ""
+        place = here / within
+        return str(place) if within and place.resolve().is_relative_to(here.resolve()) and place.is_file() else ""
+
+    names = ("best_model_path", "kth_best_model_path", "last_model_path")
+    scores = state.get("best_k_models")
+    kept = {moved(path): score for path, score in scores.items()} if isinstance(scores, dict) else {}
+    kept.pop("", None)
+    paths = {name: moved(state.get(name)) for name in names}
+    return state | {"dirpath": str(here) if paths["best_model_path"] else there, "best_k_models": kept} | paths
+
+
 class Checkpoints(ModelCheckpoint):
     """Lightning's, written whole, for what a module calls its validation loss, and for runs that go on elsewhere.
 
@@ -159,12 +192,7 @@ class Checkpoints(ModelCheckpoint):
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Take up the best loss if its checkpoint lies here; Lightning compares the folders as they were typed."""
-        there, here = str(state_dict["dirpath"]), str(self.dirpath)
-        if Path(here, BEST.name).is_file():
-            names = ("dirpath", "best_model_path", "kth_best_model_path", "last_model_path")
-            scores = state_dict["best_k_models"]
-            state_dict = state_dict | {name: str(state_dict[name]).replace(there, here, 1) for name in names}
-            state_dict["best_k_models"] = {path.replace(there, here, 1): scores[path] for path in scores}
+        state_dict = moved_here(state_dict, Path(str(self.dirpath)))
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message="The dirpath has changed")
             super().load_state_dict(state_dict)

@@ -4,8 +4,13 @@ import dataclasses
 import json
 import math
 import os
-from collections.abc import Mapping
+import shutil
+import socket
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from enum import Enum
+from glob import escape
 from pathlib import Path
 from typing import Any
 
@@ -23,15 +28,31 @@ def write(file: Path, content: str | bytes | memoryview) -> None:
             stream.flush()
             os.fsync(stream.fileno())  # a rename may reach the disk before what was written
         beside.replace(file)
+        remove_unfinished(file.parent, escape(file.name))
     except OSError as error:
         raise OSError(error.errno, error.strerror, str(file)) from error
     finally:
         beside.unlink(missing_ok=True)
 
 
-def remove_unfinished(folder: Path) -> None:
-    """Remove what processes that were killed have left of `write` in a folder."""
-    for file in folder.glob(".*.*"):
+@contextmanager
+def scratch_folder() -> Iterator[str]:
+    """A folder for what is not kept, where `TMPDIR` says; those of processes that were killed are removed.
+
+    The machine is part of its name: where several share a folder, each knows of its own processes only.
+    """
+    mine = f"unstall-{socket.gethostname()}-"
+    for left in Path(tempfile.gettempdir()).glob(f"{escape(mine)}*"):
+        process = left.name.removeprefix(mine).partition("-")[0]
+        if process.isdecimal() and not _is_alive(int(process)):
+            shutil.rmtree(left, ignore_errors=True)
+    with tempfile.TemporaryDirectory(prefix=f"{mine}{os.getpid()}-") as folder:
+        yield folder
+
+
+def remove_unfinished(folder: Path, name: str = "*") -> None:
+    """Remove what processes that were killed have left of `write` in a folder, of files that match a name."""
+    for file in folder.glob(f".{name}.*"):
         process = file.suffix[1:]
         if process.isdecimal() and not _is_alive(int(process)):
             file.unlink(missing_ok=True)

@@ -147,9 +147,9 @@ class RunLogger(TensorBoardLogger):
             self._made = None if rank() else Path(self.root_dir, self._version)
         return str(self._version)
 
-    def discard(self) -> None:
-        """Remove the folder that this object has made, if no training was begun in it: it holds no config then."""
-        if self._made is not None and not (self._made / CONFIG).exists():
+    def discard(self, *, begun: bool = True) -> None:
+        """Remove the folder that this object has made, unless a training was begun in it: it holds a config then."""
+        if self._made is not None and not (begun and (self._made / CONFIG).exists()):
             shutil.rmtree(self._made, ignore_errors=True)
             with contextlib.suppress(OSError):  # there are other runs of this experiment
                 self._made.parent.rmdir()
@@ -182,9 +182,9 @@ def put_before_now(folder: Path) -> None:
     TensorBoard reads the files of a run by name, which begins with the time, and takes what comes later for newer.
     """
     times = {}
-    for file in folder.glob("events.out.tfevents.*"):
+    for file in folder.glob("events.out.tfevents.*.*"):
         moment = file.name.split(".")[3]
-        if moment.isdecimal():
+        if len(moment) == 10 and moment.isdecimal() and file.is_file():  # as every writer has it until the year 2286
             times[file] = int(moment)
     late = max(times.values(), default=0) - int(time.time()) + 1
     if late > 0:

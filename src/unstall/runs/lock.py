@@ -41,7 +41,8 @@ class Lock:
     def _take(self, folder: Path) -> int | None:
         while True:
             try:
-                stream = os.open(self.file, os.O_RDWR | os.O_CREAT, 0o644)
+                # No link: in a folder that was received, it may lead to any file, which is written into.
+                stream = os.open(self.file, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o644)
             except OSError:  # a folder that cannot be written: whoever writes there says so
                 return None
             try:

@@ -1,11 +1,13 @@
 """What Lightning leaves out where a run goes on."""
 
+from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
-from pytorch_lightning.callbacks import Callback
+from pytorch_lightning.callbacks import Callback, ModelCheckpoint
 from pytorch_lightning.utilities.exceptions import SIGTERMException
 
+from unstall.runs.checkpoints import moved_here
 from unstall.runs.folder import LAST, log_dir
 
 
@@ -41,8 +43,12 @@ class Resumption(Callback):
     def on_load_checkpoint(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
     ) -> None:
-        """Take it up."""
+        """Take it up; and let no file be removed that is not in the folder of this run's checkpoints."""
         self._plateau, self._resumes = checkpoint.get("plateau", []), True
+        states = checkpoint["callbacks"]
+        for callback in trainer.checkpoint_callbacks:
+            if isinstance(callback, ModelCheckpoint) and isinstance(states.get(callback.state_key), dict):
+                states[callback.state_key] = moved_here(states[callback.state_key], Path(str(callback.dirpath)))
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Set the limit of steps aside until Lightning has decided where it goes on."""

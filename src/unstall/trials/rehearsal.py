@@ -1,6 +1,6 @@
 """What a fit would be given, up to its first batch: its module, its trainer, its steps, its batches in their order.
 
-    with tempfile.TemporaryDirectory() as scratch:
+    with scratch_folder() as scratch:
         rehearsal = rehearse(module, datamodule, trainer, scratch)
 
 A module may build its layers in `setup` or `configure_model`, ask its trainer how long the fit will be, or leave the
