@@ -116,7 +116,7 @@ class Subject:
     @cached_property
     def signals(self) -> Signals:
         """What is known of the run, or else what its first step and the losses of the unchanged copy show."""
-        return self.known_signals or _measure(self)
+        return dataclasses.replace(self.known_signals or _measure(self), batch_size=self.batch_size)
 
     @cached_property
     def observation(self) -> Observation | None:
@@ -279,5 +279,4 @@ def _measure(subject: Subject) -> Signals:
             lane.module.load_state_dict(control.state.weights)
         signals = meter.read()
     move = None if control.state is None else signals.move
-    size = signals.batch_size or samples_in(subject.first_batch)
-    return dataclasses.replace(signals, step=len(control.losses), move=move, batch_size=size)
+    return dataclasses.replace(signals, step=len(control.losses), move=move)
