@@ -6,6 +6,7 @@ import copy
 from collections.abc import Iterator, Mapping
 from typing import Any, TypeVar, cast
 
+import pytorch_lightning as pl
 import torch
 from torch import Tensor, nn
 from torch.nn.parameter import UninitializedBuffer
@@ -41,6 +42,12 @@ def copied(module: Module) -> Module:
         if weight.requires_grad != original.requires_grad:
             weight.requires_grad_(original.requires_grad)
     return twin
+
+
+def put_back(module: pl.LightningModule, weights: Mapping[str, Any]) -> None:
+    """Load what `state_dict` returned; a module may keep out of it what it does not train."""
+    whole = type(module).state_dict is nn.Module.state_dict
+    module.load_state_dict(weights, strict=module.strict_loading and whole)
 
 
 def _with_graph(module: nn.Module) -> Iterator[Tensor]:

@@ -101,7 +101,7 @@ class Optimization:
                 loss = loss_of(i)
                 if i == 0:
                     self.module.on_before_zero_grad(self.optimizer)
-                    self.optimizer.zero_grad()
+                    self.module.optimizer_zero_grad(self.module.current_epoch, batch_idx, self.optimizer)
                 if loss is not None:
                     losses.append(loss.detach())
                     share = self.scaler.scale(loss / accumulate)
