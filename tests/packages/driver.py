@@ -1,8 +1,8 @@
 """Takes a package's module through everything, as it is: fits at many rates, the search, the diagnosis of two stalls.
 
 A case is a Python module of this folder with `PACKAGE` (the distribution's name), `EPOCHS`, `module()` and `data()`,
-which returns what `Trainer.fit` takes; and `SEEDS`, where a loss wavers so much from fit to fit that one says little of a
-rate: how many are averaged. Nothing in it knows of Unstall.
+which returns what `Trainer.fit` takes; and `SEEDS`, where a loss wavers so much from fit to fit that one says little
+of a rate: how many are averaged. Nothing in it knows of Unstall.
 """
 
 from __future__ import annotations

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import random
 import sys
+from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
@@ -18,6 +19,7 @@ from torchmetrics import Metric
 
 from unstall.errors import UsageError
 from unstall.trials.lane import in_fit
+from unstall.trials.rehearsal import throwaway_trainer
 from unstall.trials.runner import race
 from unstall.trials.variants import State, StepOptions, Variant
 
@@ -255,8 +257,9 @@ def test_a_gradient_scaler_goes_on_where_it_was() -> None:
 def test_what_a_hook_is_given_before_the_backward_pass_is_what_a_fit_gives() -> None:
     module = WarmsUp()
     module.network[3] = nn.Identity()
-    given: list[float] = []
-    options = StepOptions(precision="16-mixed", accumulate_grad_batches=2, scaler=half_precision()["plugins"].state_dict())
+    options = StepOptions(
+        precision="16-mixed", accumulate_grad_batches=2, scaler=half_precision()["plugins"].state_dict()
+    )
     with in_fit(module, Variant(), options, torch.device("cpu")) as lane:
         loss = lane.step(make_batches(2))
         given = cast(WarmsUp, lane.module).seen
@@ -352,7 +355,9 @@ def test_refusals() -> None:
     assert race(Broken(schedule=None), [Variant()], make_batches(1))[0].losses == [], "one may be skipped"
 
 
-def test_what_a_module_refuses_at_bad_numbers_has_diverged_and_what_it_refuses_at_first_is_its_own_error() -> None:
+def test_what_a_module_refuses_at_bad_numbers_has_diverged_and_what_it_refuses_at_first_is_its_own_error(
+    tmp_path: Path,
+) -> None:
     class Refusing(Lit):
         def training_step(self, batch: Any, batch_idx: int) -> Tensor:
             if not all(weight.isfinite().all() for weight in self.parameters()) or batch[0].isnan().any():
@@ -367,6 +372,9 @@ def test_what_a_module_refuses_at_bad_numbers_has_diverged_and_what_it_refuses_a
     assert 1 <= len(wild.losses) < 10
     assert wild.held_out_loss == float("inf")
     assert len(tame.losses) == 10
+    trainer = throwaway_trainer(StepOptions(), torch.device("cpu"), str(tmp_path))
+    with_trainer = race(module, [Variant(1e30)], batches, make_batches(2), trainer=trainer)[0]
+    assert with_trainer.losses == wild.losses, "the trainer survives the second look"
     broken = [*batches[:5], (batches[5][0] * float("nan"), batches[5][1])]
     with pytest.raises(ValueError, match="bad numbers"):
         race(module, [Variant(1e-3)], broken)

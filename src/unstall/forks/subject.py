@@ -111,7 +111,9 @@ class Subject:
             return None
         before, after = self.module.state_dict(), self.control.state.weights
         names = [name for name, _ in self.module.named_parameters() if name in after]
-        norms = [torch.nn.utils.get_total_norm([state[name].abs().float() for name in names]) for state in (before, after)]
+        norms = [
+            torch.nn.utils.get_total_norm([state[name].abs().float() for name in names]) for state in (before, after)
+        ]
         return float(norms[1] / norms[0]) if norms[0] else None
 
     @cached_property

@@ -56,7 +56,9 @@ class Optimization:
                 schedule.scheduler.load_state_dict(copy.deepcopy(dict(state)))
         self.scaler = torch.amp.GradScaler(module.device.type, enabled=options.precision == "16-mixed")
         if self.scaler.is_enabled() and isinstance(self.optimizer, torch.optim.LBFGS):
-            raise UsageError(f"precision={options.precision}: model={name} has LBFGS, which a fit refuses; take bf16-mixed")
+            raise UsageError(
+                f"precision={options.precision}: model={name} has LBFGS, which a fit refuses; take bf16-mixed"
+            )
         if scaler := (start.scaler if start is not None else None) or options.scaler:
             self.scaler.load_state_dict(dict(scaler))
 
