@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from typing import Any, cast
 
 import pytorch_lightning as pl
@@ -116,7 +116,10 @@ class Optimization:
             return losses[-1] if losses else None
 
         if is_overridden("optimizer_step", self.module):
-            self._step_by_module(closure, batch_idx)
+            given = LightningOptimizer(self.optimizer)
+            given._strategy = cast(Any, self)  # of which it asks nothing but `optimizer_step`
+            with _rates_as_made(self.optimizer, self.factor):
+                self.module.optimizer_step(self.module.current_epoch, batch_idx, given, closure)
         else:
             self.optimizer_step(self.optimizer, closure)
         return torch.stack(losses).mean() if losses else None
@@ -135,7 +138,7 @@ class Optimization:
             if loss is not None and self.scaler.is_enabled():
                 self.scaler.unscale_(optimizer)
             self.module.on_before_optimizer_step(optimizer)
-            self._clip()
+            _clip(self.module, self.optimizer, self.options)
             return loss
 
         if not self.scaler.is_enabled():
@@ -158,37 +161,38 @@ class Optimization:
         schedulers = [schedule.scheduler.state_dict() for schedule in self.schedules]
         return State(weights, self.optimizer.state_dict(), schedulers, steps, self.scaler.state_dict())
 
-    def _step_by_module(self, closure: Callable[[], Tensor | None], batch_idx: int) -> None:
-        """Let the module step: the rates that it reads and writes, as for a warm-up, are those it was made with."""
 
-        def scale(factor: float) -> None:
-            for group in self.optimizer.param_groups:
-                group["lr"] = group["lr"] * factor
+def _clip(module: pl.LightningModule, optimizer: torch.optim.Optimizer, options: StepOptions) -> None:
+    limit = options.gradient_clip_val
+    if is_overridden("configure_gradient_clipping", module):
+        module.configure_gradient_clipping(optimizer, limit, options.gradient_clip_algorithm)
+        return
+    if not limit:
+        return
+    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    if options.gradient_clip_algorithm == "value":
+        nn.utils.clip_grad_value_(parameters, limit)
+    else:
+        nn.utils.clip_grad_norm_(parameters, limit)
 
-        given = LightningOptimizer(self.optimizer)
-        given._strategy = cast(Any, self)  # of which it asks nothing but `optimizer_step`
-        there = self.optimizer.register_step_pre_hook(lambda *_: scale(self.factor))
-        back = self.optimizer.register_step_post_hook(lambda *_: scale(1 / self.factor))
-        scale(1 / self.factor)
-        try:
-            self.module.optimizer_step(self.module.current_epoch, batch_idx, given, closure)
-        finally:
-            there.remove()
-            back.remove()
-            scale(self.factor)
 
-    def _clip(self) -> None:
-        limit = self.options.gradient_clip_val
-        if is_overridden("configure_gradient_clipping", self.module):
-            self.module.configure_gradient_clipping(self.optimizer, limit, self.options.gradient_clip_algorithm)
-            return
-        if not limit:
-            return
-        parameters = [parameter for group in self.optimizer.param_groups for parameter in group["params"]]
-        if self.options.gradient_clip_algorithm == "value":
-            nn.utils.clip_grad_value_(parameters, limit)
-        else:
-            nn.utils.clip_grad_norm_(parameters, limit)
+@contextmanager
+def _rates_as_made(optimizer: torch.optim.Optimizer, factor: float) -> Iterator[None]:
+    """Let the module read and write the rates that the optimizer was made with, as for a warm-up; steps are scaled."""
+
+    def scale(by: float) -> None:
+        for group in optimizer.param_groups:
+            group["lr"] = group["lr"] * by
+
+    there = optimizer.register_step_pre_hook(lambda *_: scale(factor))
+    back = optimizer.register_step_post_hook(lambda *_: scale(1 / factor))
+    scale(1 / factor)
+    try:
+        yield
+    finally:
+        there.remove()
+        back.remove()
+        scale(factor)
 
 
 def check_optimization(module: pl.LightningModule) -> None:
