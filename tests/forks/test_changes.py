@@ -1,12 +1,22 @@
 """Settings are found under any of their names; changed networks are copies."""
 
+from typing import Any
+
 import pytest
 import pytorch_lightning as pl
 import torch
 from torch import Tensor, nn
 
 from forks.blobs import Lit, dead
-from unstall.forks.changes import network_settings, overlay_of, redrawn, wider, with_relu
+from unstall.forks.changes import (
+    accumulation_overlay,
+    batch_overlay,
+    network_settings,
+    overlay_of,
+    redrawn,
+    wider,
+    with_relu,
+)
 
 
 def test_a_setting_may_have_several_names_and_places() -> None:
@@ -18,6 +28,36 @@ def test_a_setting_may_have_several_names_and_places() -> None:
     assert overlay_of({"model": {"learning_rate": 2.0}}, rate, 3.0) == {"model": {"learning_rate": 3.0}}
     assert overlay_of({"learning_rate": 2.0}, rate, 3.0) == {"learning_rate": 3.0}
     assert overlay_of({"model": {"depth": 2}}, rate, 3.0) is None
+
+
+@pytest.mark.parametrize(
+    ("config", "overlay"),
+    [
+        ({"data": {"batch_size": 8}}, {"data": {"batch_size": 32}}),
+        ({"data": {"class_path": "D", "init_args": {"bs": 8}}}, {"data": {"class_path": "D", "init_args": {"bs": 32}}}),
+        ({"data": {"val_batch_size": 8, "train_batch_size": 8}}, {"data": {"train_batch_size": 32}}),
+        (
+            {"data": {"class_path": "D", "init_args": {"loader": {"batch_size": 8, "num_workers": 8}}}},
+            {"data": {"class_path": "D", "init_args": {"loader": {"batch_size": 32, "num_workers": 8}}}},
+        ),
+        ({"data": None, "model": {"batch_size": 8}}, {"model": {"batch_size": 32}}),
+        ({"data": {"class_path": "D"}, "model": {"batch_size": 8}}, None),
+        ({"data": {"batch_size": 16, "workers": 8, "batches": 8}}, None),
+        ({"data": {"batch_size": None}}, None),
+        ({}, None),
+    ],
+)
+def test_the_size_of_a_batch_is_a_setting_that_is_called_so_and_has_its_value(
+    config: dict[str, Any], overlay: object
+) -> None:
+    assert batch_overlay(config, samples=8, factor=4) == overlay
+
+
+def test_gradients_are_accumulated_on_top_of_what_the_trainer_accumulates() -> None:
+    assert accumulation_overlay({"trainer": {"accumulate_grad_batches": 2}}, 4) == {
+        "trainer": {"accumulate_grad_batches": 8}
+    }
+    assert accumulation_overlay({"trainer": None}, 4) is accumulation_overlay({}, 4) is None
 
 
 @pytest.mark.parametrize(

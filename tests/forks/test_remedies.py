@@ -6,12 +6,18 @@ from typing import Any
 
 import pytest
 import torch.nn.functional as F
+from torch import nn
 
 from forks.blobs import CONFIG, Lit, blobs
 from unstall.forks.remedies import climb, try_in_place, try_larger_batch, try_rates
 from unstall.forks.subject import Subject
 from unstall.trials import Judge, Score, State, StepOptions
 from unstall.watch import Cause
+
+
+def with_batches_of(size: int) -> dict[str, Any]:
+    """The configuration with another batch size."""
+    return {**CONFIG, "data": {"class_path": "tests.Data", "init_args": {"batch_size": size}}}
 
 
 def scores(best: float) -> Callable[[list[float]], list[Score]]:
@@ -59,13 +65,62 @@ def test_other_rates_are_screened_and_the_best_compared_for_longer() -> None:
 
 @pytest.mark.parametrize(("batch_size", "size"), [(4, 64), (32, 512), (64, 512), (65, None), (128, None)])
 def test_a_small_batch_is_enlarged_for_as_many_samples(batch_size: int, size: int | None) -> None:
-    subject = Subject(Lit(0.1), *blobs(batch_size), config=CONFIG)
+    subject = Subject(Lit(0.1), *blobs(batch_size), config=with_batches_of(batch_size))
     found = try_larger_batch(subject)
     assert (found is not None) == (size is not None)
     if found is not None:
         assert found.change == f"batch size {size}"
         assert found.overlay == {"data": {"class_path": "tests.Data", "init_args": {"batch_size": size}}}
         assert found.cause == Cause.BATCH_TOO_SMALL
+
+
+def test_what_a_step_accumulates_counts_and_the_setting_is_of_the_loader() -> None:
+    subject = Subject(Lit(0.1), *blobs(8), config=with_batches_of(8), options=StepOptions(4))
+    found = try_larger_batch(subject)
+    assert found is not None
+    assert found.change == "batch size 512"
+    assert found.overlay == {"data": {"class_path": "tests.Data", "init_args": {"batch_size": 128}}}
+
+
+TRAINER = {"trainer": {"accumulate_grad_batches": 1}}
+
+
+@pytest.mark.parametrize(
+    ("config", "change", "overlay"),
+    [
+        ({}, "batch size 16", None),
+        ({"model": {"lr": 1.0}}, "batch size 16, set where the loader is made", None),
+        (TRAINER, "batch size 16, as the gradients of 16 batches", {"trainer": {"accumulate_grad_batches": 16}}),
+    ],
+)
+def test_where_no_setting_is_the_batch_size_gradients_are_accumulated_or_it_is_said_where_it_is(
+    config: dict[str, Any], change: str, overlay: object
+) -> None:
+    """At batch 1 and a high rate the noise of a step undoes what it gains."""
+    subject = Subject(Lit(0.3), *blobs(1), config=config)
+    found = try_larger_batch(subject)
+    assert found is not None
+    assert found.helps
+    assert (found.change, found.overlay) == (change, overlay)
+    assert found.after.loss == pytest.approx(subject.forks[0].after.loss, rel=1e-3), "without BatchNorm it is the same"
+    assert overlay is None or found.learning_rate == 0.3
+
+
+def test_batches_are_not_said_to_be_accumulated_where_that_does_not_help() -> None:
+    """BatchNorm needs the samples of a batch at once."""
+
+    class Normalised(Lit):
+        def __init__(self) -> None:
+            super().__init__(0.3)
+            self.network = nn.Sequential(nn.Linear(20, 64), nn.BatchNorm1d(64), nn.ReLU(), nn.Linear(64, 10))
+
+    subject = Subject(Normalised(), *blobs(2), config=TRAINER)
+    found = try_larger_batch(subject)
+    assert found is not None
+    merged, accumulated = subject.forks
+    assert merged.after.loss < 0.8 * accumulated.after.loss
+    assert found is merged
+    assert found.change == "batch size 32, set where the loader is made"
 
 
 def test_batches_that_a_step_accumulates_count_as_one_and_few_are_not_merged() -> None:

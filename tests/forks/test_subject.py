@@ -1,6 +1,7 @@
 """What is measured of a run before anything is changed, and what every comparison shares."""
 
 import math
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -47,7 +48,8 @@ def test_the_configured_rate_is_that_before_any_schedule() -> None:
 
 def test_signals_come_from_the_run_or_else_from_its_first_step() -> None:
     known = Signals(step=3, baseline=1.0)
-    assert Subject(Lit(0.1), *blobs(128), known_signals=known).signals is known
+    signals = Subject(Lit(0.1), *blobs(128), known_signals=known, options=StepOptions(2)).signals
+    assert signals == replace(known, batch_size=256), "but what a step has is counted anew, accumulated as it is"
     training, held_out = blobs(128)
     module = dead(Logging(0.1), 63)
     signals = Subject(module, training, held_out).signals

@@ -1,7 +1,8 @@
 """Takes a package's module through everything, as it is: fits at many rates, the search, the diagnosis of two stalls.
 
 A case is a Python module of this folder with `PACKAGE` (the distribution's name), `EPOCHS`, `module()` and `data()`,
-which returns what `Trainer.fit` takes. Nothing in it knows of Unstall.
+which returns what `Trainer.fit` takes; and `SEEDS`, where a loss wavers so much from fit to fit that one says little
+of a rate: how many are averaged. Nothing in it knows of Unstall.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import os
 import platform
 import warnings
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 from statistics import fmean
@@ -95,7 +96,11 @@ class Fits:
             trainer.fit(module, *data)
 
     def reached(self, rate: float) -> float:
-        """Return the late loss of a fit at a rate; infinite if the module gives up."""
+        """Return the late loss of fits at a rate, the mean over the seeds of the case."""
+        return fmean(replace(self, seed=self.seed + i)._reached(rate) for i in range(seeds_of(self.case)))
+
+    def _reached(self, rate: float) -> float:
+        """Return that of one; infinite if the module gives up."""
         losses = Losses()
         try:
             self.fit(self.trainer(rate, losses))
@@ -103,6 +108,11 @@ class Fits:
             if not losses.values or math.isfinite(losses.values[-1]):
                 raise
         return losses.late
+
+
+def seeds_of(case: ModuleType) -> int:
+    """Return how many fits a rate of a case is judged by."""
+    return int(getattr(case, "SEEDS", 1))
 
 
 def examine(case: ModuleType, seed: int, folder: Path) -> dict[str, Any]:
@@ -116,6 +126,7 @@ def examine(case: ModuleType, seed: int, folder: Path) -> dict[str, Any]:
             "version": version(case.PACKAGE),
             "module": type(module).__name__,
             "seed": seed,
+            "fits": seeds_of(case),
             "machine": f"{os.cpu_count()}-core {platform.machine()} CPU, torch {version('torch')}",
         }
         watch, losses = unstall.Diagnosis(), Losses()

@@ -94,6 +94,16 @@ def test_half_precision_steps_are_unscaled_before_they_are_clipped_and_left_out_
     assert optimization.scaler.get_scale() < scale
 
 
+def test_an_optimizer_that_takes_no_scaled_gradients_is_refused_as_by_a_fit() -> None:
+    class Newton(Quadratic):
+        def configure_optimizers(self) -> Any:
+            return torch.optim.LBFGS(self.parameters())
+
+    with pytest.raises(UsageError, match="precision=16-mixed: model=Newton has LBFGS"):
+        Optimization(Newton(), StepOptions(precision="16-mixed"))
+    Optimization(Newton(), StepOptions(precision="bf16-mixed"))
+
+
 def test_an_optimizer_may_call_for_the_loss_again() -> None:
     class Newton(Quadratic):
         def configure_optimizers(self) -> Any:

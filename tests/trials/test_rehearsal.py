@@ -138,6 +138,32 @@ def test_steps_are_those_of_the_trainer(tmp_path: Path) -> None:
     assert rehearsal.horizon == 7
 
 
+@pytest.mark.parametrize(
+    ("limits", "per_epoch", "numbers"),
+    [
+        ({"limit_train_batches": 3}, 3, [0, 1, 2, 0, 1, 2, 0]),
+        ({"limit_train_batches": 0.4}, 4, [0, 1, 2, 3, 0, 1, 2]),
+        ({"limit_train_batches": 3, "accumulate_grad_batches": 2}, 2, [0, 1, 2, 0, 1, 2, 0]),
+        ({"accumulate_grad_batches": 99}, 1, [0, 1, 2, 3, 4, 5, 6]),
+    ],
+)
+def test_an_epoch_is_as_long_as_the_trainer_says(
+    limits: dict[str, Any], per_epoch: int, numbers: list[int], tmp_path: Path
+) -> None:
+    batches = DataLoader(TensorDataset(torch.arange(10)), 1)
+    rehearsal = rehearse(Lit(), batches, make_trainer(tmp_path, max_epochs=4, **limits), str(tmp_path))
+    assert rehearsal.options.steps_per_epoch == per_epoch
+    assert rehearsal.horizon == 4 * per_epoch
+    assert [int(batch[0]) for batch in islice(rehearsal.batches(), 7)] == numbers
+
+
+def test_a_fit_that_is_to_overfit_sees_the_same_batches_again(tmp_path: Path) -> None:
+    rehearsal = rehearse(Lit(), Data(), make_trainer(tmp_path, max_epochs=4, overfit_batches=2), str(tmp_path))
+    first = [float(batch[0].sum()) for batch in islice(rehearsal.batches(), 6)]
+    assert first[:2] == first[2:4] == first[4:]
+    assert rehearsal.horizon == 8
+
+
 def test_data_are_set_up_once_and_never_torn_down(tmp_path: Path) -> None:
     data = Data("asks")
     rehearse(Lit(), data, make_trainer(tmp_path), str(tmp_path))

@@ -5,17 +5,21 @@ from __future__ import annotations
 import copy
 import random
 import sys
-from typing import Any
+from pathlib import Path
+from typing import Any, cast
 
 import numpy as np
 import pytest
 import pytorch_lightning as pl
 import torch
 import torch.nn.functional as F
+from pytorch_lightning.plugins import MixedPrecision
 from torch import Tensor, nn
 from torchmetrics import Metric
 
 from unstall.errors import UsageError
+from unstall.trials.lane import in_fit
+from unstall.trials.rehearsal import throwaway_trainer
 from unstall.trials.runner import race
 from unstall.trials.variants import State, StepOptions, Variant
 
@@ -169,34 +173,98 @@ def test_merged_batches_match_in_samples() -> None:
     assert len(merged.losses) == 4
 
 
+class WarmsUp(Lit):
+    """Makes the step itself, at a rate of its own, and notes what a hook is given."""
+
+    def __init__(self) -> None:
+        super().__init__("sgd", schedule=None)
+        self.seen: list[float] = []
+
+    def on_before_backward(self, loss: Tensor) -> None:
+        self.seen.append(float(loss.detach()))
+
+    def optimizer_step(self, epoch: int, batch_idx: int, optimizer: Any, optimizer_closure: Any = None) -> None:
+        for group in optimizer.optimizer.param_groups:
+            group["lr"] = 0.02 * min(1.0, (batch_idx + 1) / 8)
+        optimizer.step(closure=optimizer_closure)
+
+
+class Losses(pl.Callback):
+    def __init__(self) -> None:
+        self.values: list[float] = []
+
+    def on_train_batch_end(self, trainer: Any, module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
+        self.values.append(float(outputs["loss"]))
+
+
+def half_precision() -> dict[str, Any]:
+    """Gradients in float16, scaled so far up that those of the first steps overflow."""
+    return {"plugins": MixedPrecision("16-mixed", "cpu", torch.amp.GradScaler("cpu", init_scale=2.0**22))}
+
+
+PRECISIONS = {"bf16-mixed": lambda: {"precision": "bf16-mixed"}, "16-mixed": half_precision}
+
+
 @pytest.mark.filterwarnings("ignore:.*LeafSpec:FutureWarning", "ignore:.*does not have many workers")  # Lightning's
-def test_options_do_what_the_trainer_does() -> None:
-    """Accumulation, clipping and bfloat16 give the weights that `Trainer.fit` gives."""
+@pytest.mark.filterwarnings("ignore:Detected call of `lr_scheduler.step")  # of a step that the scaler left out
+@pytest.mark.parametrize("precision", PRECISIONS)
+@pytest.mark.parametrize("make", [lambda: Lit("sgd"), WarmsUp], ids=["plain", "steps itself"])
+def test_options_do_what_the_trainer_does(make: Any, precision: str) -> None:
+    """Accumulation, clipping and mixed precision give the losses and the weights that `Trainer.fit` gives."""
     torch.manual_seed(0)
-    module = Lit("sgd", schedule="step")
+    module, seen = make(), Losses()
     module.network[3] = nn.Identity()
-    batches = make_batches(8)
+    batches = make_batches(16)
     trainer = pl.Trainer(
         accelerator="cpu",
         devices=1,
         max_epochs=1,
         accumulate_grad_batches=2,
         gradient_clip_val=0.1,
-        precision="bf16-mixed",
+        **PRECISIONS[precision](),
+        callbacks=[seen],
         logger=False,
         enable_checkpointing=False,
         enable_progress_bar=False,
         enable_model_summary=False,
     )
-    ours = race(module, [Variant()], batches, options=StepOptions.of(trainer), keep_state=True)[0]
-    loader = torch.utils.data.DataLoader(batches, batch_size=None)  # type: ignore[arg-type]
+    options = StepOptions.of(trainer)
+    ours = race(module, [Variant()], batches, options=options, keep_state=True)[0]
     fitted = copy.deepcopy(module)
-    trainer.fit(fitted, loader)
+    trainer.fit(fitted, torch.utils.data.DataLoader(batches, batch_size=None))  # type: ignore[arg-type]
     assert ours.state is not None
+    assert ours.finite
+    assert ours.losses == pytest.approx([sum(pair) for pair in zip(seen.values[::2], seen.values[1::2], strict=True)])
     for name, weights in fitted.state_dict().items():
         assert torch.allclose(ours.state.weights[name].float(), weights.float(), rtol=1e-4, atol=1e-6), name
+    assert ours.state.scaler == trainer.precision_plugin.state_dict()
+    if precision == "16-mixed":
+        assert 0 < ours.state.scaler["scale"] < 2.0**22, "the first steps were left out"
     plain = race(module, [Variant()], batches, options=StepOptions(accumulate_grad_batches=2))[0]
     assert plain.losses != ours.losses
+
+
+def test_a_gradient_scaler_goes_on_where_it_was() -> None:
+    options = StepOptions(precision="16-mixed", scaler=half_precision()["plugins"].state_dict())
+    module, batches = Lit("sgd", schedule=None), make_batches(10)
+    module.network[3] = nn.Identity()
+    whole = race(module, [Variant()], batches, options=options)[0]
+    first = race(module, [Variant()], batches[:5], options=options, keep_state=True)[0]
+    second = race(module, [Variant(start=first.state)], batches[5:], options=options)[0]
+    assert [*first.losses, *second.losses] == pytest.approx(whole.losses)
+
+
+def test_what_a_hook_is_given_before_the_backward_pass_is_what_a_fit_gives() -> None:
+    module = WarmsUp()
+    module.network[3] = nn.Identity()
+    options = StepOptions(
+        precision="16-mixed", accumulate_grad_batches=2, scaler=half_precision()["plugins"].state_dict()
+    )
+    with in_fit(module, Variant(), options, torch.device("cpu")) as lane:
+        loss = lane.step(make_batches(2))
+        given = cast(WarmsUp, lane.module).seen
+    assert loss is not None
+    assert sum(given) == pytest.approx(float(loss) * 2.0**22, rel=1e-3)
 
 
 def test_schedules_that_count_epochs() -> None:
@@ -287,7 +355,9 @@ def test_refusals() -> None:
     assert race(Broken(schedule=None), [Variant()], make_batches(1))[0].losses == [], "one may be skipped"
 
 
-def test_what_a_module_refuses_at_bad_numbers_has_diverged_and_what_it_refuses_at_first_is_its_own_error() -> None:
+def test_what_a_module_refuses_at_bad_numbers_has_diverged_and_what_it_refuses_at_first_is_its_own_error(
+    tmp_path: Path,
+) -> None:
     class Refusing(Lit):
         def training_step(self, batch: Any, batch_idx: int) -> Tensor:
             if not all(weight.isfinite().all() for weight in self.parameters()) or batch[0].isnan().any():
@@ -302,6 +372,9 @@ def test_what_a_module_refuses_at_bad_numbers_has_diverged_and_what_it_refuses_a
     assert 1 <= len(wild.losses) < 10
     assert wild.held_out_loss == float("inf")
     assert len(tame.losses) == 10
+    trainer = throwaway_trainer(StepOptions(), torch.device("cpu"), str(tmp_path))
+    with_trainer = race(module, [Variant(1e30)], batches, make_batches(2), trainer=trainer)[0]
+    assert with_trainer.losses == wild.losses, "the trainer survives the second look"
     broken = [*batches[:5], (batches[5][0] * float("nan"), batches[5][1])]
     for trainer in (None, pl.Trainer(accelerator="cpu", logger=False, enable_checkpointing=False)):
         with pytest.raises(ValueError, match="bad numbers"):

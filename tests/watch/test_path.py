@@ -49,6 +49,30 @@ def test_gradients_of_the_first_and_the_last_layer_are_compared(first: float, la
     assert path.gradient_ratio() == ratio
 
 
+def test_a_step_whose_gradients_overflow_tells_nothing() -> None:
+    """As the first ones in half precision, which the gradient scaler leaves out."""
+    module = nn.Sequential(nn.Linear(3, 3), nn.Linear(3, 3))
+    path, inputs = WeightPath(module, 0.0, 1, 4), torch.ones(2, 3)
+    for number in range(3):
+        module.zero_grad()
+        loss = module(inputs).square().mean()
+        loss.backward()  # type: ignore[no-untyped-call]
+        path.before_step()
+        with torch.no_grad():
+            for weight in module.parameters():
+                assert weight.grad is not None
+                if number:
+                    weight -= 0.01 * weight.grad
+                else:
+                    weight.grad.fill_(math.inf)
+        path.after_step(loss.detach())
+        if number == 0:
+            assert path.gradient_ratio() is None
+    gain = path.predicted_gain()
+    assert gain is not None
+    assert 0 < gain < math.inf
+
+
 def test_after_a_resume_the_way_is_measured_from_the_former_start() -> None:
     module = nn.Linear(3, 3)
     path = WeightPath(module, momentum=0.0, stride=1, window=4)

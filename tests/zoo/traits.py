@@ -11,6 +11,7 @@ import math
 from collections import UserDict
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
 
 import pytorch_lightning as pl
@@ -170,6 +171,36 @@ class RefusesBadNumbers(Trait):
 
     def configure_optimizers(self) -> Any:
         return SGD(self.parameters(), lr=self.hparams["lr"])
+
+
+class Forces(Trait):
+    """What is compared is the derivative of what the network returns, in evaluation as well."""
+
+    def __init__(self, lr: float = 1e-2) -> None:
+        super().__init__(lr)
+        self.net = nn.Sequential(nn.Linear(8, 16), nn.Tanh(), nn.Linear(16, 1))
+
+    validation_step = None  # type: ignore[assignment]
+
+    @classmethod
+    def data(cls) -> Any:
+        return loader(TensorDataset(X, -2 * X), shuffle=True)
+
+    def loss(self, batch: Any) -> Tensor:
+        places = batch[0].clone().requires_grad_()
+        (forces,) = torch.autograd.grad(self.net(places).sum(), places, create_graph=True)
+        return F.mse_loss(-forces, batch[1])
+
+
+class WritesFiles(Trait):
+    """Beside its log."""
+
+    def training_step(self, batch: Any, batch_idx: int) -> Any:
+        loss = self.loss(batch)
+        if self.logger is not None:
+            assert self.logger.log_dir is not None
+            (Path(self.logger.log_dir) / "last.txt").write_text(str(float(loss)))
+        return loss
 
 
 # What hooks do
@@ -341,6 +372,32 @@ class WarmsUp(Trait):
         optimizer.step(closure=optimizer_closure)
 
 
+class ZeroesGradientsItself(Trait):
+    zeroed = False
+
+    def optimizer_zero_grad(self, epoch: int, batch_idx: int, optimizer: Any) -> None:
+        self.zeroed = True
+        optimizer.zero_grad(set_to_none=False)
+
+    def on_before_optimizer_step(self, optimizer: Any) -> None:
+        assert self.zeroed
+
+
+class StepsEveryOther(Trait):
+    """The optimizer of Lightning's own kind; every other batch only adds to the gradients."""
+
+    def optimizer_step(self, epoch: int, batch_idx: int, optimizer: Any, optimizer_closure: Any = None) -> None:
+        assert optimizer.optimizer.param_groups
+        if batch_idx % 2:
+            optimizer.step(closure=optimizer_closure)
+        else:
+            optimizer_closure()
+
+    def optimizer_zero_grad(self, epoch: int, batch_idx: int, optimizer: Any) -> None:
+        if batch_idx % 2 == 0:
+            optimizer.zero_grad()
+
+
 class ClipsItself(Trait):
     def configure_gradient_clipping(self, optimizer: Any, *limit: Any, **named: Any) -> None:
         self.clip_gradients(optimizer, gradient_clip_val=0.5, gradient_clip_algorithm="norm")
@@ -364,6 +421,21 @@ class AsksItsTrainer(Trait):
         ):
             getattr(trainer, name)
         assert trainer.lightning_module is self
+        return self.loss(batch)
+
+
+class AsksItsData(Trait):
+    """How long an epoch is, of the data module."""
+
+    @classmethod
+    def data(cls) -> Any:
+        return DataModule(loader(shuffle=True), loader())
+
+    def setup(self, stage: str) -> None:
+        self.batches = len(self.trainer.datamodule.train_dataloader())  # type: ignore[attr-defined]
+
+    def training_step(self, batch: Any, batch_idx: int) -> Any:
+        assert self.batches == self.trainer.num_training_batches
         return self.loss(batch)
 
 
@@ -452,6 +524,49 @@ class LazyWithoutValidation(Lazy):
     @classmethod
     def data(cls) -> Any:
         return loader()
+
+
+class KeepsPartOfItsState(Trait):
+    """What is frozen is not saved."""
+
+    def __init__(self, lr: float = 1e-2) -> None:
+        super().__init__(lr)
+        self.backbone = nn.Linear(8, 8).requires_grad_(False)
+
+    def state_dict(self, *arguments: Any, **named: Any) -> Any:
+        whole = super().state_dict(*arguments, **named)
+        return {name: value for name, value in whole.items() if "backbone" not in name}
+
+    def loss(self, batch: Any) -> Tensor:
+        return super().loss((self.backbone(batch[0]), batch[1]))
+
+
+class ComplexWeights(Trait):
+    """As of a spectrum."""
+
+    def __init__(self, lr: float = 1e-2) -> None:
+        super().__init__(lr)
+        self.spectrum = nn.Parameter(torch.randn(5, 5, dtype=torch.complex64) / 4)
+
+    def loss(self, batch: Any) -> Tensor:
+        return super().loss((torch.fft.irfft(torch.fft.rfft(batch[0]) @ self.spectrum, 8), batch[1]))
+
+
+class SparseGradients(Trait):
+    def __init__(self, lr: float = 1e-2) -> None:
+        super().__init__(lr)
+        self.embed = nn.Embedding(30, 8, sparse=True)
+
+    @classmethod
+    def data(cls) -> Any:
+        words = torch.randint(30, (160, 4), generator=torch.Generator().manual_seed(0))
+        return loader(TensorDataset(words, words[:, 0] % 2), shuffle=True)
+
+    def loss(self, batch: Any) -> Tensor:
+        return super().loss((self.embed(batch[0]).mean(1), batch[1]))
+
+    def configure_optimizers(self) -> Any:
+        return SGD(self.parameters(), lr=self.hparams["lr"])
 
 
 class PartlyFrozen(Trait):

@@ -7,7 +7,7 @@ from unstall.find.pick import LearningRateSearch
 from unstall.find.range_test import InMemoryCheckpoint
 from unstall.find.report import save, show, table
 from unstall.find.search import find_learning_rate
-from unstall.find.setting import Config, merged, overlay_for, overlay_with_rate, rate_of_fit
+from unstall.find.setting import Config, merged, overlay_for, overlay_with_rate, rate_of_fit, settings_in
 from unstall.find.words import explanation, reason_for
 
 __all__ = [
@@ -22,6 +22,7 @@ __all__ = [
     "rate_of_fit",
     "reason_for",
     "save",
+    "settings_in",
     "show",
     "table",
 ]

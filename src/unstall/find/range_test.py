@@ -16,7 +16,7 @@ from typing import Any
 from pytorch_lightning.plugins.io import CheckpointIO
 from pytorch_lightning.tuner.tuning import Tuner
 
-from unstall.trials import Rehearsal, copied, quiet, throwaway_trainer
+from unstall.trials import Rehearsal, ScratchLogger, copied, quiet, throwaway_trainer
 
 RANGE_TEST_STEPS = 100
 """Lightning's default `num_training`: eleven rates a decade over the default range."""
@@ -94,11 +94,23 @@ def run_range_test(rehearsal: Rehearsal, scratch: str, lowest: float, highest: f
     trainer = throwaway_trainer(options, device, scratch, max_epochs=epochs, max_steps=steps, plugins=plugin)
     module, suggestion = copied(rehearsal.module), None
     module.strict_loading = False  # it is put back at the end, and may have made buffers meanwhile
+    start, end = module.on_train_start, module.on_train_epoch_end
+
+    def started() -> None:
+        trainer.logger = ScratchLogger(scratch)  # in the place of the tuner's, which has no folder
+        start()
+
+    def ended() -> None:
+        with suppress(Exception):  # a report may lack what a validation would have left, as in a race
+            end()
+
+    vars(module).update(on_train_start=started, on_train_epoch_end=ended)
     with quiet():
         try:
             finder = Tuner(trainer).lr_find(
                 module,
-                rehearsal.training,
+                rehearsal.training if rehearsal.datamodule is None else None,
+                datamodule=rehearsal.datamodule,
                 min_lr=lowest,
                 max_lr=highest,
                 num_training=RANGE_TEST_STEPS,

@@ -46,7 +46,7 @@ def overlay_with_rate(
     own = _tried(rate_with, fixed)
     if fixed and _same(own, learning_rate):
         return fixed
-    for path, value in sorted(_numbers(base.get("model"), ("model",)), key=_likely):
+    for path, value in sorted(_rates(base.get("model")), key=_likely):
         if not own or not value:
             break
 
@@ -122,14 +122,26 @@ def merged(left: Mapping[str, Any], right: Mapping[str, Any]) -> dict[str, Any]:
     return both
 
 
-def _numbers(values: Any, path: Path) -> Iterator[tuple[Path, float]]:
-    """Every positive number with its path, as `overlay_for` takes it; a whole one only where it is called a rate."""
+def settings_in(values: Any, path: Path) -> Iterator[tuple[Path, Any]]:
+    """Yield every setting of a part of a configuration, which is at `path`, with its own path, as `overlay_for` has it.
+
+    Args:
+        values: The part.
+        path: Of the part: names, without `class_path` and `init_args`.
+    """
     if isinstance(values, Mapping):
         inner = values.get("init_args", values)
         for name, value in (inner or {}).items():
-            yield from _numbers(value, (*path, str(name)))
-    elif type(values) is float or (type(values) is int and path[-1] in USUAL_NAMES):
-        yield from [(path, float(values))] if 0 < values < math.inf else []
+            yield from settings_in(value, (*path, str(name)))
+    else:
+        yield path, values
+
+
+def _rates(model: Any) -> Iterator[tuple[Path, float]]:
+    """Every positive number of a model's configuration; a whole one only where it is called a rate."""
+    for path, value in settings_in(model, ("model",)):
+        if type(value) is float or (type(value) is int and path[-1] in USUAL_NAMES):
+            yield from [(path, float(value))] if 0 < value < math.inf else []
 
 
 def _likely(found: tuple[Path, float]) -> tuple[bool, bool, int]:

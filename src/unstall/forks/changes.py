@@ -1,5 +1,6 @@
 """What can be changed about a run: its settings, its batches, its network. Copies, never the original."""
 
+import re
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from typing import Any
@@ -9,8 +10,14 @@ import torch
 from torch import nn
 
 from unstall.find import Config as Config
-from unstall.find import overlay_for
+from unstall.find import overlay_for, settings_in
 from unstall.trials import copied
+
+SIZE = re.compile(r"batch_?size|per_batch|^(batch|bs)$")
+"""What the size of a batch is called in public code."""
+
+OF_EVALUATION = re.compile(r"val|test|predict|infer")
+"""What it is called where it is none of training."""
 
 
 def overlay_of(config: Config, names: Sequence[str], value: Any, place: str = "model") -> dict[str, Any] | None:
@@ -29,6 +36,33 @@ def overlay_of(config: Config, names: Sequence[str], value: Any, place: str = "m
             if found is not None:
                 return found
     return None
+
+
+def batch_overlay(config: Config, samples: int, factor: int) -> dict[str, Any] | None:
+    """Return the overlay that makes batches so many times as large; None if no setting is the size of a batch.
+
+    It is one if it says so in its name, and has as its value what a batch holds: of the data, or of a module with
+    loaders of its own.
+
+    Args:
+        config: The configuration of a run.
+        samples: In a batch, as the loader yields it.
+        factor: How many of them are to be one.
+    """
+    place = "model" if config.get("data") is None else "data"
+    sizes = [
+        path
+        for path, value in settings_in(config.get(place), (place,))
+        if type(value) is int and value == samples and SIZE.search(path[-1]) and not OF_EVALUATION.search(path[-1])
+    ]
+    return overlay_for(config, min(sizes, key=len), factor * samples) if sizes else None
+
+
+def accumulation_overlay(config: Config, factor: int) -> dict[str, Any] | None:
+    """Return the overlay that accumulates the gradients of so many times as many batches; None if it has no trainer."""
+    trainer = config.get("trainer")
+    present = trainer.get("accumulate_grad_batches") if isinstance(trainer, Mapping) else None
+    return None if present is None else {"trainer": {"accumulate_grad_batches": factor * present}}
 
 
 def network_settings(config: Config) -> Mapping[str, Any]:

@@ -121,6 +121,7 @@ def diagnose_run(
             optimizers[0] if optimizers else None,
             checkpoint.get("lr_schedulers", ()),
             checkpoint.get("global_step", 0),
+            checkpoint.get("MixedPrecision", {}),
         )
     signals = read_signals(folder)
     known: dict[str, Any] = {"config": config, "rebuild": rebuild, "findings": read_findings(folder / VERDICT)}

@@ -1,11 +1,12 @@
 """Remedies that leave the network alone: other learning rates, from the start or in place, and a larger batch."""
 
 from collections.abc import Callable
+from dataclasses import replace
 
-from unstall.forks.changes import overlay_of
+from unstall.forks.changes import accumulation_overlay, batch_overlay, overlay_of
 from unstall.forks.subject import Subject
 from unstall.forks.tried import Fork
-from unstall.trials import Score, Variant, can_be_one
+from unstall.trials import Score, Variant, can_be_one, samples_in
 from unstall.watch import Cause
 
 RATES = tuple(10.0**exponent for exponent in range(-5, 2))
@@ -74,17 +75,32 @@ def try_rates(subject: Subject) -> tuple[Fork, list[float]]:
 
 
 def try_larger_batch(subject: Subject) -> Fork | None:
-    """Restart with batches merged, so that all samples are seen just as often; None where the batch is large."""
+    """Restart with batches merged, so that all samples are seen just as often; None where the batch is large.
+
+    Where it helps, and no setting of the run is the batch size, gradients are accumulated instead: that is one.
+    """
     merge = min(16, 512 // subject.batch_size)
     if subject.batch_size > 64 or subject.long < 2 * merge:
         return None
     (score,) = subject.scores([Variant(merge=merge)], subject.long)
-    size = merge * subject.batch_size
-    # Batches that cannot be one, such as padded ones, are accumulated: the same but for what looks across samples.
-    how = "" if can_be_one(subject.batches[:merge]) else f", as the gradients of {merge} batches"
-    overlay = overlay_of(subject.config, ("batch_size",), size, place="data")
+    change = f"batch size {merge * subject.batch_size}"
+    accumulated = f"{change}, as the gradients of {merge * subject.options.accumulate_grad_batches} batches"
+    overlay = batch_overlay(subject.config, samples_in(subject.batches[0]), merge)
     learning_rate = subject.rate if overlay is not None else None  # a module may scale it with the batch size
-    return subject.note(f"batch size {size}{how}", subject.score, score, overlay, Cause.BATCH_TOO_SMALL, learning_rate)
+    # Batches that cannot be one, such as padded ones, are accumulated: the same but for what looks across samples.
+    merged = change if can_be_one(subject.batches[:merge]) else accumulated
+    where = ", set where the loader is made" if subject.config and overlay is None else ""
+    cause = Cause.BATCH_TOO_SMALL
+    fork = subject.note(merged + where, subject.score, score, overlay, cause, learning_rate)
+    overlay = accumulation_overlay(subject.config, merge)
+    if not where or not fork.helps or overlay is None:
+        return fork
+    own = subject.options
+    fewer = own.steps_per_epoch and max(1, own.steps_per_epoch // merge)
+    options = replace(own, accumulate_grad_batches=merge * own.accumulate_grad_batches, steps_per_epoch=fewer)
+    (outcome,) = subject.race([Variant()], subject.training(subject.long), subject.held_out, options=options)
+    instead = subject.note(accumulated, subject.score, Score.of(outcome), overlay, cause, subject.rate)
+    return instead if instead.helps and not subject.judge.worse(instead.after, fork.after) else fork
 
 
 def try_in_place(subject: Subject) -> None:

@@ -28,6 +28,7 @@ from unstall.trials import (
     blank,
     find_targets,
     in_fit,
+    put_back,
     race,
     samples_in,
     scale_of_inputs,
@@ -108,15 +109,17 @@ class Subject:
         """Norm of the unchanged copy's weights at its end, over their norm at the start; None if it diverged."""
         if self.control.state is None:
             return None
-        names = [name for name, _ in self.module.named_parameters()]
         before, after = self.module.state_dict(), self.control.state.weights
-        norms = [torch.nn.utils.get_total_norm([state[name].float() for name in names]) for state in (before, after)]
+        names = [name for name, _ in self.module.named_parameters() if name in after]
+        norms = [
+            torch.nn.utils.get_total_norm([state[name].abs().float() for name in names]) for state in (before, after)
+        ]
         return float(norms[1] / norms[0]) if norms[0] else None
 
     @cached_property
     def signals(self) -> Signals:
         """What is known of the run, or else what its first step and the losses of the unchanged copy show."""
-        return self.known_signals or _measure(self)
+        return dataclasses.replace(self.known_signals or _measure(self), batch_size=self.batch_size)
 
     @cached_property
     def observation(self) -> Observation | None:
@@ -276,8 +279,7 @@ def _measure(subject: Subject) -> Signals:
         if not control.finite:
             meter.after_batch(torch.tensor(math.nan))
         if control.state is not None:
-            lane.module.load_state_dict(control.state.weights)
+            put_back(lane.module, control.state.weights)
         signals = meter.read()
     move = None if control.state is None else signals.move
-    size = signals.batch_size or samples_in(subject.first_batch)
-    return dataclasses.replace(signals, step=len(control.losses), move=move, batch_size=size)
+    return dataclasses.replace(signals, step=len(control.losses), move=move)

@@ -211,7 +211,6 @@ class LinearModel(Wrapped):
         return torch.optim.Adam(self.layer.parameters(), lr=1e-2)
 
 
-@torch.no_grad()
 def quality(
     subject: Subject, module: pl.LightningModule, weights: Mapping[str, Any], held_out: Sequence[Any], task: Task
 ) -> float | None:

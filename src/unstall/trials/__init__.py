@@ -17,13 +17,13 @@ from unstall.trials.batches import (
     take_samples,
     with_inputs,
 )
-from unstall.trials.copies import copied, run_its_own_code
+from unstall.trials.copies import copied, put_back, run_its_own_code
 from unstall.trials.judge import HELPS, MATTERS, Judge, Score
 from unstall.trials.lane import in_fit, training_step
 from unstall.trials.learning_rate import LearningRate, learning_rate_of
 from unstall.trials.loaders import Data
 from unstall.trials.optimization import check_optimization
-from unstall.trials.rehearsal import Rehearsal, quiet, rehearse, throwaway_trainer
+from unstall.trials.rehearsal import Rehearsal, ScratchLogger, quiet, rehearse, throwaway_trainer
 from unstall.trials.runner import race, unchanged_random_state
 from unstall.trials.variants import Outcome, State, StepOptions, Variant
 
@@ -36,6 +36,7 @@ __all__ = [
     "Outcome",
     "Rehearsal",
     "Score",
+    "ScratchLogger",
     "State",
     "StepOptions",
     "Variant",
@@ -49,6 +50,7 @@ __all__ = [
     "in_fit",
     "inputs_of",
     "learning_rate_of",
+    "put_back",
     "quiet",
     "race",
     "rehearse",

@@ -55,6 +55,12 @@ def run_its_own_code(twin: nn.Module) -> None:
             vars(part)["_compiled_call_impl"] = None
 
 
+def put_back(module: pl.LightningModule, weights: Mapping[str, Any]) -> None:
+    """Load what `state_dict` returned; a module may keep out of it what it does not train."""
+    whole = type(module).state_dict is nn.Module.state_dict
+    module.load_state_dict(weights, strict=module.strict_loading and whole)
+
+
 def _with_graph(module: nn.Module) -> Iterator[Tensor]:
     """Yield the tensors among the attributes of all parts that were computed from others."""
     waiting: list[Any] = [vars(part) for part in module.modules()]

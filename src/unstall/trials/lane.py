@@ -24,7 +24,7 @@ from torch import Tensor
 from torchmetrics import Metric
 
 from unstall.errors import UsageError
-from unstall.trials.copies import copied
+from unstall.trials.copies import copied, put_back
 from unstall.trials.optimization import Optimization
 from unstall.trials.variants import MIXED, State, StepOptions, Variant
 
@@ -69,6 +69,7 @@ class Lane:
         self.module, self.options, self.device, self.trainer = module, options, device, trainer
         self.log = _Log({} if trainer is None else trainer.callback_metrics)
         self._training_step = _stepper(module)
+        self.evaluates_with_gradients = False
         for part in module.modules():
             if isinstance(part, pl.LightningModule):
                 # There is nowhere to log to. A function: a module that copies itself must not copy all this.
@@ -91,7 +92,7 @@ class Lane:
         module.on_train_start()
         module.on_train_epoch_start()
         if start is not None:  # after the hooks: what they make is part of the state, too
-            module.load_state_dict(start.weights)
+            put_back(module, start.weights)
 
     def step(self, batches: Sequence[Any]) -> Tensor | None:
         """Make one optimizer step on the mean loss of these batches, and move the schedules on.
@@ -138,7 +139,6 @@ class Lane:
         self.optimization.move_schedules(self.steps - self.first)
         return loss
 
-    @torch.no_grad()
     def evaluate(self, batches: Sequence[Any]) -> list[float]:
         """Return what `training_step` returns for each batch in eval mode, but for those that the module skips."""
         self.log.open()
@@ -146,15 +146,26 @@ class Lane:
             if isinstance(part, Metric):
                 part.reset()
                 part.sync_on_compute = False  # other processes may not come here
-        losses = []
-        for i, batch in enumerate(batches):
-            self.module.eval()  # a step may end in `self.train()`
+        losses = [self._evaluated(batch, i) for i, batch in enumerate(batches)]
+        self.log.evaluating = False
+        return [loss.item() for loss in losses if loss is not None]
+
+    def _evaluated(self, batch: Any, batch_idx: int) -> Tensor | None:
+        self.module.eval()  # a step may end in `self.train()`
+        with torch.no_grad():
             self._stage(RunningStage.VALIDATING)  # a transfer hook may add noise to what is trained on
             moved = self._moved(batch)
             self._stage(RunningStage.TRAINING)
-            losses.append(self._loss_of(self._output(moved, i)))
-        self.log.evaluating = False
-        return [loss.item() for loss in losses if loss is not None]
+        with torch.set_grad_enabled(self.evaluates_with_gradients):
+            try:
+                loss = self._loss_of(self._output(moved, batch_idx))
+            except RuntimeError:
+                # A loss may be of a derivative, as of forces from an energy.
+                if self.evaluates_with_gradients:
+                    raise
+                self.evaluates_with_gradients = True
+                return self._evaluated(batch, batch_idx)
+        return None if loss is None else loss.detach()
 
     def state(self) -> State:
         """Return where the copy is."""
@@ -270,11 +281,13 @@ def _running(trainer: pl.Trainer | None, module: pl.LightningModule) -> Iterator
     last, held, logged = batch.is_last_batch, dict(vars(strategy)), dict(trainer.callback_metrics)
     trainer.state = TrainerState(TrainerStatus.RUNNING, TrainerFn.FITTING, RunningStage.TRAINING)
     strategy.connect(module)
+    within = "save_checkpoint" in vars(trainer)  # of another trial
     vars(trainer)["save_checkpoint"] = _nothing  # a hook's file would hold the weights of a trial
     try:
         yield
     finally:
-        vars(trainer).pop("save_checkpoint", None)  # gone already, where a step that raised was tried again within
+        if not within:
+            del vars(trainer)["save_checkpoint"]
         trainer.state, loop.epoch_progress.current.completed, step.completed, batch.current.ready = before
         batch.is_last_batch = last
         vars(strategy).update(held)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import itertools
+import math
 from collections.abc import Iterable, Iterator
 from typing import Any, TypeAlias
 
@@ -21,12 +22,19 @@ Data: TypeAlias = (
 itself) for the module's own loaders."""
 
 
-def endless(training: Any) -> Iterator[Any]:
+def endless(training: Any, limit: float = math.inf, again: bool = False) -> Iterator[Any]:
     """Yield the batches of one epoch after another, in the order in which a fit would see them.
+
+    Args:
+        training: The training loader, or several.
+        limit: Batches of an epoch, at most: `limit_train_batches`.
+        again: Whether each epoch has the batches of the first, as with `overfit_batches`.
 
     Raises:
         UsageError: if there is none.
     """
+    if again:
+        yield from itertools.cycle(list(itertools.islice(endless(training), int(limit))))
     together = training
     if isinstance(training, list | tuple | dict):
         together = CombinedLoader(training, "max_size_cycle")  # as Lightning does
@@ -38,7 +46,7 @@ def endless(training: Any) -> Iterator[Any]:
                 if set_epoch is not None:
                     set_epoch(epoch)
         batch = None
-        for batch in together:
+        for batch in together if math.isinf(limit) else itertools.islice(together, int(limit)):
             yield batch[0] if combined else batch
         if batch is None:
             raise UsageError("data: the training loader has no batch; give it at least batch_size samples")

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from typing import Any, cast
 
 import pytorch_lightning as pl
 import torch
-from pytorch_lightning.core.optimizer import _configure_optimizers, _configure_schedulers_automatic_opt
+from pytorch_lightning.core.optimizer import (
+    LightningOptimizer,
+    _configure_optimizers,
+    _configure_schedulers_automatic_opt,
+)
 from pytorch_lightning.utilities.model_helpers import is_overridden
 from torch import Tensor, nn
 
@@ -24,10 +28,11 @@ class Optimization:
     Args:
         module: whose parameters are optimized, on their device.
         options: how a step is made.
-        start: continue from its optimizer and schedules, if it has any.
+        start: continue from its optimizer, schedules and gradient scaler, if it has any.
 
     Raises:
-        UsageError: if the module does not configure exactly one optimizer.
+        UsageError: if the module does not configure exactly one optimizer, or one that takes no scaled gradients where
+            there are some.
     """
 
     def __init__(self, module: pl.LightningModule, options: StepOptions, start: State | None = None) -> None:
@@ -50,6 +55,12 @@ class Optimization:
             for schedule, state in zip(self.schedules, start.schedulers, strict=False):
                 schedule.scheduler.load_state_dict(copy.deepcopy(dict(state)))
         self.scaler = torch.amp.GradScaler(module.device.type, enabled=options.precision == "16-mixed")
+        if self.scaler.is_enabled() and isinstance(self.optimizer, torch.optim.LBFGS):
+            raise UsageError(
+                f"precision={options.precision}: model={name} has LBFGS, which a fit refuses; take bf16-mixed"
+            )
+        if scaler := (start.scaler if start is not None else None) or options.scaler:
+            self.scaler.load_state_dict(dict(scaler))
 
     @property
     def learning_rate(self) -> float:
@@ -92,31 +103,51 @@ class Optimization:
                 loss = loss_of(i)
                 if i == 0:
                     self.module.on_before_zero_grad(self.optimizer)
-                    self.optimizer.zero_grad()
+                    self.module.optimizer_zero_grad(self.module.current_epoch, batch_idx, self.optimizer)
                 if loss is not None:
                     losses.append(loss.detach())
-                    self.module.on_before_backward(loss)
-                    self.module.backward(self.scaler.scale(loss / accumulate))
+                    share = self.scaler.scale(loss / accumulate)
+                    self.module.on_before_backward(share)
+                    self.module.backward(share)
                     self.module.on_after_backward()
                 if i < accumulate - 1 and i not in ended:
                     ended.add(i)
                     after(i)
-            if losses:
-                self.scaler.unscale_(self.optimizer)
-            self.module.on_before_optimizer_step(self.optimizer)
-            self._clip()
             return losses[-1] if losses else None
 
-        if self.scaler.is_enabled():
-            closure()
-            if losses:
-                self.scaler.step(self.optimizer)
-                self.scaler.update()
-        elif is_overridden("optimizer_step", self.module):
-            self._step_by_module(closure, batch_idx)
+        if is_overridden("optimizer_step", self.module):
+            given = LightningOptimizer(self.optimizer)
+            given._strategy = cast(Any, self)  # of which it asks nothing but `optimizer_step`
+            with _rates_as_made(self.optimizer, self.factor):
+                self.module.optimizer_step(self.module.current_epoch, batch_idx, given, closure)
         else:
-            self.optimizer.step(cast(Any, closure))  # every optimizer takes a tensor
+            self.optimizer_step(self.optimizer, closure)
         return torch.stack(losses).mean() if losses else None
+
+    def optimizer_step(self, optimizer: torch.optim.Optimizer, closure: Callable[[], Tensor | None], **how: Any) -> Any:
+        """Step as Lightning's precision plugins do: what looks at gradients finds them summed and unscaled.
+
+        Args:
+            optimizer: this one, without what a module is given in its place.
+            closure: leaves the gradients; returns None if there are none.
+            how: for the optimizer.
+        """
+
+        def looked_at() -> Tensor | None:
+            loss = closure()
+            if loss is not None and self.scaler.is_enabled():
+                self.scaler.unscale_(optimizer)
+            self.module.on_before_optimizer_step(optimizer)
+            _clip(self.module, self.optimizer, self.options)
+            return loss
+
+        if not self.scaler.is_enabled():
+            return optimizer.step(cast(Any, looked_at), **how)  # every optimizer takes a tensor
+        loss = looked_at()
+        if loss is not None:
+            self.scaler.step(optimizer, **how)  # makes none if a gradient is not finite
+            self.scaler.update()
+        return loss
 
     def move_schedules(self, steps: int) -> None:
         """Move the schedules on after so many steps; one that waits for a metric stays."""
@@ -128,37 +159,40 @@ class Optimization:
     def state(self, weights: dict[str, Any], steps: int = 0) -> State:
         """Return where the optimizer and its schedules are, beside the module's weights and the steps made so far."""
         schedulers = [schedule.scheduler.state_dict() for schedule in self.schedules]
-        return State(weights, self.optimizer.state_dict(), schedulers, steps)
+        return State(weights, self.optimizer.state_dict(), schedulers, steps, self.scaler.state_dict())
 
-    def _step_by_module(self, closure: Callable[[], Tensor | None], batch_idx: int) -> None:
-        """Let the module step: the rates that it reads and writes, as for a warm-up, are those it was made with."""
 
-        def scale(factor: float) -> None:
-            for group in self.optimizer.param_groups:
-                group["lr"] = group["lr"] * factor
+def _clip(module: pl.LightningModule, optimizer: torch.optim.Optimizer, options: StepOptions) -> None:
+    limit = options.gradient_clip_val
+    if is_overridden("configure_gradient_clipping", module):
+        module.configure_gradient_clipping(optimizer, limit, options.gradient_clip_algorithm)
+        return
+    if not limit:
+        return
+    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    if options.gradient_clip_algorithm == "value":
+        nn.utils.clip_grad_value_(parameters, limit)
+    else:
+        nn.utils.clip_grad_norm_(parameters, limit)
 
-        there = self.optimizer.register_step_pre_hook(lambda *_: scale(self.factor))
-        back = self.optimizer.register_step_post_hook(lambda *_: scale(1 / self.factor))
-        scale(1 / self.factor)
-        try:
-            self.module.optimizer_step(self.module.current_epoch, batch_idx, self.optimizer, closure)
-        finally:
-            there.remove()
-            back.remove()
-            scale(self.factor)
 
-    def _clip(self) -> None:
-        limit = self.options.gradient_clip_val
-        if is_overridden("configure_gradient_clipping", self.module):
-            self.module.configure_gradient_clipping(self.optimizer, limit, self.options.gradient_clip_algorithm)
-            return
-        if not limit:
-            return
-        parameters = [parameter for group in self.optimizer.param_groups for parameter in group["params"]]
-        if self.options.gradient_clip_algorithm == "value":
-            nn.utils.clip_grad_value_(parameters, limit)
-        else:
-            nn.utils.clip_grad_norm_(parameters, limit)
+@contextmanager
+def _rates_as_made(optimizer: torch.optim.Optimizer, factor: float) -> Iterator[None]:
+    """Let the module read and write the rates that the optimizer was made with, as for a warm-up; steps are scaled."""
+
+    def scale(by: float) -> None:
+        for group in optimizer.param_groups:
+            group["lr"] = group["lr"] * by
+
+    there = optimizer.register_step_pre_hook(lambda *_: scale(factor))
+    back = optimizer.register_step_post_hook(lambda *_: scale(1 / factor))
+    scale(1 / factor)
+    try:
+        yield
+    finally:
+        there.remove()
+        back.remove()
+        scale(factor)
 
 
 def check_optimization(module: pl.LightningModule) -> None:

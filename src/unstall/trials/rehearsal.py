@@ -29,7 +29,7 @@ from torch.nn.parameter import is_lazy
 
 from unstall.errors import UsageError
 from unstall.trials.batches import same_structure, take_samples
-from unstall.trials.copies import copied
+from unstall.trials.copies import copied, put_back
 from unstall.trials.lane import in_fit
 from unstall.trials.loaders import Data, already_set_up, endless, loaders_of
 from unstall.trials.optimization import check_optimization
@@ -47,6 +47,7 @@ class Rehearsal:
         options: How a step is made.
         training: The training loader.
         validation: The first validation loader; None if there is none.
+        datamodule: What `trainer.datamodule` is to the module: hands out the training loader, and is not set up again.
     """
 
     module: pl.LightningModule
@@ -54,6 +55,7 @@ class Rehearsal:
     options: StepOptions
     training: Iterable[Any]
     validation: Iterable[Any] | None
+    datamodule: pl.LightningDataModule | None = None
 
     @property
     def horizon(self) -> float:
@@ -100,7 +102,8 @@ class Rehearsal:
         Raises:
             UsageError: if there is none.
         """
-        return endless(self.training)
+        trainer = self.trainer
+        return endless(self.training, trainer.num_training_batches, bool(vars(trainer).get("overfit_batches")))
 
 
 def rehearse(
@@ -132,16 +135,14 @@ def rehearse(
     training, validation = loaders_of(data, trainer)
     options = _options(trainer)
     module = copied(module)
-    limits = {} if trainer is None else {"max_epochs": trainer.max_epochs, "max_steps": trainer.max_steps}
+    limits = {} if trainer is None else _limits(trainer)
     stopped = throwaway_trainer(options, device, scratch, callbacks=[_Stop()], **limits)
     with quiet(), unchanged_random_state(), _not_torn_down(module):
         try:
-            if isinstance(data, pl.LightningDataModule):
-                data = already_set_up(data, training)
-                _take_hooks(module, data)
-                stopped.fit(module, datamodule=data)
-            else:
-                stopped.fit(module, training)
+            datamodule = already_set_up(data, training) if isinstance(data, pl.LightningDataModule) else None
+            if datamodule is not None:
+                _take_hooks(module, datamodule)
+            stopped.fit(module, training if datamodule is None else None, datamodule=datamodule)
         except Exception as error:
             if not _is_lightnings(error):
                 raise
@@ -149,8 +150,10 @@ def rehearse(
             raise UsageError(f"model={type(module).__name__}: {line}") from error
     module = module.to(device)
     batches = stopped.num_training_batches  # infinite where nobody knows
-    steps = int(batches) // options.accumulate_grad_batches if math.isfinite(batches) else 0
-    rehearsal = Rehearsal(module, stopped, replace(options, steps_per_epoch=steps or None), training, validation)
+    # The last batches of an epoch make a step, however few they are.
+    steps = math.ceil(batches / options.accumulate_grad_batches) if math.isfinite(batches) else 0
+    options = replace(options, steps_per_epoch=steps or None)
+    rehearsal = Rehearsal(module, stopped, options, training, validation, datamodule)
     if any(map(is_lazy, itertools.chain(module.parameters(), module.buffers()))):
         with unchanged_random_state():
             _draw_weights(rehearsal, next(rehearsal.batches()))
@@ -170,7 +173,7 @@ def throwaway_trainer(options: StepOptions, device: torch.device, scratch: str, 
             default_root_dir=scratch,
             limit_val_batches=0,
             num_sanity_val_steps=0,
-            logger=DummyLogger(),  # takes whatever a step hands to `self.logger.experiment`
+            logger=ScratchLogger(scratch),
             enable_checkpointing=False,
             enable_progress_bar=False,
             enable_model_summary=False,
@@ -192,11 +195,36 @@ def quiet() -> Iterator[None]:
         logger.setLevel(level)
 
 
+class ScratchLogger(DummyLogger):
+    """Takes whatever a step hands to `self.logger.experiment`, and has a folder for what it writes itself."""
+
+    def __init__(self, folder: str) -> None:
+        super().__init__()
+        self.folder = folder
+
+    @property
+    def save_dir(self) -> str:
+        return self.folder
+
+    @property
+    def log_dir(self) -> str:
+        return self.folder
+
+
 class _Stop(pl.Callback):
     """Ends a fit when all is set up: Lightning then skips its loop."""
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         trainer.should_stop = True
+
+
+def _limits(trainer: pl.Trainer) -> dict[str, Any]:
+    """Return how long the fit is, as arguments of a trainer."""
+    limits = {"max_epochs": trainer.max_epochs, "max_steps": trainer.max_steps}
+    if overfit := vars(trainer).get("overfit_batches"):
+        return limits | {"overfit_batches": overfit}
+    batches = trainer.limit_train_batches  # a whole number is of each process
+    return limits | {"limit_train_batches": batches * trainer.world_size if type(batches) is int else batches}
 
 
 def _options(trainer: pl.Trainer | None) -> StepOptions:
@@ -229,7 +257,7 @@ def _draw_weights(rehearsal: Rehearsal, batch: Any) -> None:
     """Let lazy layers draw their weights, which they do at their first batch."""
     with in_fit(rehearsal.module, Variant(), rehearsal.options, rehearsal.module.device, rehearsal.trainer) as lane:
         lane.evaluate([batch])  # in eval mode nothing but the weights changes
-        rehearsal.module.load_state_dict(lane.module.state_dict())
+        put_back(rehearsal.module, lane.module.state_dict())
 
 
 def _take_hooks(module: pl.LightningModule, data: pl.LightningDataModule) -> None:

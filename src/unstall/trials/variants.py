@@ -29,12 +29,14 @@ class State:
         optimizer: the optimizer's state, of a checkpoint its `optimizer_states[0]`; None starts a fresh one.
         schedulers: one state per scheduler, of a checkpoint its `lr_schedulers`; empty starts them afresh.
         steps: optimizer steps made so far, which the module sees as `global_step`; of a checkpoint its `global_step`.
+        scaler: the gradient scaler's state, of a checkpoint its `MixedPrecision`; empty starts it afresh.
     """
 
     weights: Mapping[str, Any]
     optimizer: Mapping[str, Any] | None = None
     schedulers: Sequence[Mapping[str, Any]] = ()
     steps: int = 0
+    scaler: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -92,6 +94,7 @@ class StepOptions:
         precision: `32-true`, `bf16-mixed` or `16-mixed`.
         steps_per_epoch: optimizer steps after which schedules that count epochs move on; None: they stay.
         learning_rate: in the place of the configured one, as a `LearningRate` callback sets it; None keeps that.
+        scaler: state in which the gradient scaler of `16-mixed` starts; empty is torch's own.
 
     Raises:
         UsageError: if the precision is another one.
@@ -103,6 +106,7 @@ class StepOptions:
     precision: str | int = "32-true"
     steps_per_epoch: int | None = None
     learning_rate: float | None = None
+    scaler: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if self.precision not in (*MIXED, *FULL):
@@ -120,4 +124,5 @@ class StepOptions:
             precision=trainer.precision,
             steps_per_epoch=steps_per_epoch,
             learning_rate=rates[-1] if rates else None,
+            scaler=trainer.precision_plugin.state_dict(),
         )

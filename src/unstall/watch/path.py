@@ -66,11 +66,11 @@ class WeightPath:
         """Count the step; after a look, note what it should have gained of the batch's loss, and the gradients."""
         if self.looking:
             pairs = [(w, s, w.grad) for w, s in zip(self.weights, self.snapshot, strict=True) if w.grad is not None]
-            dots = [torch.sum((w - s) * gradient) for w, s, gradient in pairs]
+            dots = [torch.sum((w - s) * gradient.conj()).real for w, s, gradient in pairs]
             if dots:
                 self._gains.append((-torch.stack(dots).sum(), loss.detach()))
             if self.ends is not None and self.ends[0].grad is not None and self.ends[1].grad is not None:
-                self._gradient_squares = self.ends[0].grad.square().mean(), self.ends[1].grad.square().mean()
+                self._gradient_squares = _mean_square(self.ends[0].grad), _mean_square(self.ends[1].grad)
             self.looking = False
         self.step += 1
 
@@ -102,13 +102,18 @@ class WeightPath:
 
     def predicted_gain(self) -> float | None:
         """Return which share of the loss the latest steps should have gained, each on its own batch."""
-        return over(sum(float(dot) for dot, _ in self._gains), sum(float(loss) for _, loss in self._gains))
+        gains = [(float(dot), float(loss)) for dot, loss in self._gains]
+        # A step whose gradients overflow in half precision is left out, and tells nothing.
+        finite = [(dot, loss) for dot, loss in gains if math.isfinite(dot)] or gains
+        return over(sum(dot for dot, _ in finite), sum(loss for _, loss in finite))
 
     def gradient_ratio(self) -> float | None:
         """Return the root mean square of the first layer's gradient over the last layer's; 0 if none arrives."""
         if self._gradient_squares is None:
             return None
         first, last = (math.sqrt(float(square)) for square in self._gradient_squares)
+        if not (math.isfinite(first) and math.isfinite(last)):
+            return None
         return first / last if last else math.inf if first else 0.0
 
     def _window_efficiency(self) -> float | None:
@@ -120,6 +125,12 @@ class WeightPath:
             return None
         net = float(_distance(self.snapshot, start))
         return over(net, float(length) * random_walk_efficiency(increments, self.stride, self.momentum))
+
+
+def _mean_square(gradient: Tensor) -> Tensor:
+    """Over all elements, of which a sparse gradient, as of an embedding, holds few."""
+    held = gradient.coalesce().values() if gradient.is_sparse else gradient
+    return held.abs().square().sum() / gradient.numel()
 
 
 @torch.no_grad()
