@@ -177,14 +177,13 @@ def take_over(venv: Path, clone: Path) -> None:
         SystemExit: if the other lacks what the walk needs.
     """
     python = venv.absolute() / "bin" / "python"
-    look = "import site, wandb; print(site.getsitepackages()[0])"
+    look = "import sys, wandb; print(*sys.path[1:], sep='\\n')"
     found = subprocess.run([python, "-c", look], capture_output=True, text=True)
     if found.returncode:
         raise SystemExit(f"--venv={venv}: it needs what `pip install -e '.[dev,loggers]'` brings\n{found.stderr}")
     subprocess.run([python, "-m", "venv", "--without-pip", clone / ".venv"], check=True)
     (packages,) = clone.glob(".venv/lib/python*/site-packages")
-    added = f"{clone / 'src'}\nimport site; site.addsitedir({found.stdout.strip()!r})\n"
-    (packages / "taken_over.pth").write_text(added)
+    (packages / "taken_over.pth").write_text(f"{clone / 'src'}\n{found.stdout}")
     program = clone / ".venv" / "bin" / "unstall"
     lines = f"#!{program.with_name('python')}", "import sys", "from unstall.__main__ import main", "sys.exit(main())"
     program.write_text("\n".join(lines) + "\n")
