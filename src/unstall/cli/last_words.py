@@ -6,8 +6,9 @@ from pathlib import Path
 import pytorch_lightning as pl
 from pytorch_lightning.utilities.model_helpers import is_overridden
 
+from unstall.causes import Fault
 from unstall.cli.display import program
-from unstall.runs import METRICS, closing_words, read_metrics
+from unstall.runs import BEST, LAST, METRICS, closing_words, read_metrics
 from unstall.watch import Cause, Diagnosis, Verdict
 
 
@@ -32,7 +33,8 @@ def last_words(
     rows = read_metrics(folder / METRICS)
     watch = next((callback for callback in settings["callbacks"] if isinstance(callback, Diagnosis)), None)
     verdict = None if watch is None else watch.verdict
-    testable = is_overridden("test_step", module) and (data is None or is_overridden("test_dataloader", data))
+    kept = any((folder / file).is_file() for file in (BEST, LAST))
+    testable = kept and is_overridden("test_step", module) and (data is None or is_overridden("test_dataloader", data))
     words = closing_words(
         rows,
         folder,
@@ -40,9 +42,16 @@ def last_words(
         verdict=_in_short(verdict),
         doubtful=verdict is not None and (verdict.stalled or (verdict.cause == Cause.UNSURE and bool(verdict.remedy))),
         testable=testable,
+        epochs=_epochs_to_come(trainer, verdict),
         references=_references(rows, watch),
     )
     return [*words, str(folder)]
+
+
+def _epochs_to_come(trainer: pl.Trainer, verdict: Verdict | None) -> int | None:
+    """To how many epochs a run should go on that ended too early."""
+    early = verdict is not None and isinstance(verdict.cause, Fault) and verdict.cause.mend == "longer"
+    return 2 * trainer.max_epochs if early and (trainer.max_epochs or -1) > 0 else None  # type: ignore[operator]
 
 
 def _in_short(verdict: Verdict | None) -> str:

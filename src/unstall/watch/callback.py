@@ -96,7 +96,7 @@ class Diagnosis(Callback):
         group = groups[0]
         momentum = float(group.get("momentum") or group.get("betas", (0.0,))[0])
         self.meter = Meter(pl_module, momentum=momentum)
-        self.course = CourseRecord(trainer.optimizers[0], clip_norm(trainer))
+        self.course = CourseRecord(trainer.optimizers[0], clip_norm(trainer), trainer.max_epochs)
         if self._state is not None:
             self.meter.load_state_dict(self._state)
             self._state = None

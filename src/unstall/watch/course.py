@@ -24,10 +24,11 @@ class CourseRecord:
     Args:
         optimizer: The fit's.
         clip: The limit of the gradient's norm, if the trainer clips by norm.
+        epochs: The trainer's limit, if it has one.
     """
 
-    def __init__(self, optimizer: torch.optim.Optimizer, clip: float | None) -> None:
-        self.optimizer, self.clip = optimizer, clip
+    def __init__(self, optimizer: torch.optim.Optimizer, clip: float | None, epochs: int | None = None) -> None:
+        self.optimizer, self.clip, self.epochs = optimizer, clip, epochs
         first = optimizer.param_groups[0]
         self.rate = float(first.get("initial_lr", first["lr"]))
         self.steps, self.rates, self.backwards = 0, 0.0, 0
@@ -85,6 +86,7 @@ class CourseRecord:
             commonest=commonest if ended or commonest != 1 else None,  # sorted data begin with one label, too
             not_finite=self.not_finite,
             still_falling=losses.falls_by() if ended else None,
+            epochs=self.epochs if (self.epochs or -1) > 0 else None,
         )
 
     def _gradients(self) -> list[Tensor]:
