@@ -259,7 +259,9 @@ def table_of_lines() -> str:
         f"| {line} | {', '.join(f'`{test}`' for test in tests)} |"
         for line, tests in yaml.safe_load(HELD.read_text()).items()
     ]
-    head = "\n## What holds it\n\nEach line that these readers rest on, and the tests that fail when it does not hold.\n"
+    head = (
+        "\n## What holds it\n\nEach line that these readers rest on, and the tests that fail when it does not hold.\n"
+    )
     return "\n".join([head, "| what | held by |", "|---|---|", *rows, ""])
 
 

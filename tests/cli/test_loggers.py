@@ -17,6 +17,7 @@ from unstall.runs import RunLogger
 
 CSV = "CSVLogger"
 WANDB = "{class_path: WandbLogger, init_args: {offline: true, project: mine}}"
+MLFLOW_HERE = "MLFlowLogger"
 MLFLOW = "{class_path: MLFlowLogger, init_args: {tracking_uri: 'sqlite:///mlflow.db'}}"
 TOGETHER = "[unstall.RunLogger, CSVLogger]"
 KEPT = {"config.yaml", "metrics.csv", "diagnosis.json", "checkpoints/best.ckpt", "checkpoints/last.ckpt"}
@@ -78,6 +79,7 @@ def test_a_run_has_its_folder_with_any_loggers_and_without(
         (TOGETHER, "lightning_logs/version_*/metrics.csv"),
         pytest.param(WANDB, "wandb/offline-run-*/*.wandb", marks=needs("wandb")),
         pytest.param(MLFLOW, "../../../mlflow.db", marks=needs("mlflow")),
+        pytest.param(MLFLOW_HERE, "mlflow.db", marks=needs("mlflow")),
         pytest.param(f"[{MLFLOW}, {WANDB}]", "wandb/offline-run-*/*.wandb", marks=[needs("wandb"), needs("mlflow")]),
     ],
 )
@@ -106,7 +108,7 @@ def test_every_command_works_with_it(
     assert "verified: val/loss" in out
     assert len(list(Path("logs/mine").iterdir())) == 4
     stray = {path.name for path in alone.iterdir()} - {"mine.py", "mine.yaml", "pyproject.toml", "__pycache__"}
-    assert stray <= {"logs", "mlflow.db", "mlruns"}
+    assert stray <= {"logs", *(["mlflow.db", "mlruns"] if MLFLOW in setting else [])}
 
 
 def test_a_logger_keeps_the_folder_that_it_is_given(alone: Path) -> None:
