@@ -215,6 +215,29 @@ def test_a_default_folder_lies_in_the_run_s_folder_and_another_stays(tmp_path: P
     assert build_loggers(False, run) == []
 
 
+def test_a_logger_that_names_no_store_gets_a_database_in_the_run_s_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "stored_logger.py").write_text(
+        "from pytorch_lightning.loggers import CSVLogger\n\n\nclass Stored(CSVLogger):\n"
+        "    def __init__(self, tracking_uri=None, save_dir='./mlruns', artifact_location=None) -> None:\n"
+        "        super().__init__(save_dir)\n        self.store = tracking_uri, artifact_location\n"
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
+    run, names = RunLogger(tmp_path, "e"), ("tracking_uri", "save_dir", "artifact_location")
+
+    def store(*given: str | None) -> tuple[str, str]:
+        setting = Namespace(class_path="stored_logger.Stored", init_args=Namespace(dict(zip(names, given, strict=True))))
+        (logger,) = build_loggers(setting, run)
+        assert isinstance(logger, sys.modules["stored_logger"].Stored)
+        return logger.store  # type: ignore[no-any-return]
+
+    there = Path(run.log_dir)
+    assert store(None, "./mlruns", None) == (f"sqlite:///{there}/mlflow.db", f"file://{there}/mlruns")
+    assert store(None, str(tmp_path / "a"), "s3://b") == (f"sqlite:///{tmp_path}/a/mlflow.db", "s3://b")
+    assert store("http://c", "./mlruns", None) == ("http://c", None)
+
+
 def test_a_logger_that_cannot_be_built_is_named(tmp_path: Path) -> None:
     wrong = Namespace(class_path="pytorch_lightning.loggers.CSVLogger", init_args=Namespace(save_dir=".", nothing=1))
     with pytest.raises(UsageError, match=r"trainer.logger=pytorch_lightning.loggers.CSVLogger: .*nothing"):

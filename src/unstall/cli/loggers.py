@@ -66,14 +66,16 @@ def _placed(setting: Namespace, run: RunLogger) -> Namespace:
     """A logger's setting with its own default places taken from the run's folder instead of the working folder."""
     given = setting.get("init_args", Namespace())
     folder = given.get("save_dir")
-    placed = setting.clone()
+    if folder is None:
+        return setting
+    placed, own = setting.clone(), Path(folder) == Path(_default_folder(loaded(setting.class_path)))
+    if own:
+        placed.init_args.save_dir = str(Path(run.log_dir, folder))
     if "tracking_uri" in given and given.tracking_uri is None:  # Lightning would name a folder, which MLflow refuses
-        place = Path(run.log_dir).absolute()
+        place = Path(run.log_dir if own else folder).absolute()
         placed.init_args.tracking_uri = f"sqlite:///{place / DATABASE}"
         if given.get("artifact_location") is None:
             placed.init_args.artifact_location = (place / ARTIFACTS).as_uri()
-    elif folder is not None and Path(folder) == Path(_default_folder(loaded(setting.class_path))):
-        placed.init_args.save_dir = str(Path(run.log_dir, folder))
     return placed
 
 
