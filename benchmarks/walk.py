@@ -34,7 +34,8 @@ OPENING = """# A walk from an empty clone
 Three readers, each from nothing to *understood*, by the commands that the documents hold, word for word and in their
 order. `python benchmarks/walk.py` walks and writes this page. The words are the terminal's own, as they are where
 nothing is a terminal (a line an epoch, no bar); of lines `epoch ...` in a row only the first and the last are kept,
-`[...]` for those between; `PLACE` is the folder in which the walk began.{environment}{durations}
+`[...]` for those between; `PLACE` is the folder in which the walk began.
+{environment}{durations}
 """
 
 KERAS = """
@@ -79,7 +80,7 @@ At that address, without a click:
 
 ![Losses, accuracies, the rate and the evidence over epochs](tensorboard-glance.png)
 
-Under *Text* the verdict comes first, under *HParams* what differs among runs, and the finder's race under *Time series*:
+Under *Text* the verdict comes first, under *HParams* what differs among runs, under *Time series* the finder's race:
 
 ![The verdict in words](tensorboard-text.png)
 
@@ -307,20 +308,20 @@ def walk(place: Path, venv: Path | None, durations: bool) -> str:
     (options,) = re.findall(r"^unstall fit (--trainer.logger=WandbLogger .*)", LOGGERS, re.MULTILINE)
     theirs = [shell.run(f"{table[0]} {options}")]
     run = Path(theirs[0].lines[-1])
-    listed = shell.run(f"find {shlex.quote(str(run))} -type f | sort")
+    kept = "\n".join(sorted(str(file.relative_to(project)) for file in (project / run).rglob("*") if file.is_file()))
     theirs += [shell.run(command) for command in table[1:]]
 
     shell.run(f"cd {shlex.quote(str(clone))}")
     board = served("make tensorboard", shell)
     told = [*made, *used, yours, *theirs]
     print(f"{len(told)} commands, {sum(each.seconds for each in told):.0f} s")
-    taken = "" if venv is None else " The environment was there already: nothing was installed."
-    timed = " Durations are of this walk, with nothing else running." if durations else ""
+    taken = "" if venv is None else "The environment was there already: nothing was installed. "
+    timed = "Durations are of this walk, with nothing else running.\n" if durations else ""
     return "".join(
         [
             OPENING.format(environment=taken, durations=timed),
             KERAS.format(first=show(cloned, *made), second=show(*used), yours=show(yours)),
-            LIGHTNING.format(first=show(*theirs), files=show(listed)),
+            LIGHTNING.format(first=show(*theirs), files=f"```text\n{kept}\n```"),
             TENSORBOARD.format(first=show(board)),
             LEFT_OUT,
             table_of_lines(),

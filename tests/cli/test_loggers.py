@@ -227,7 +227,8 @@ def test_a_logger_that_names_no_store_gets_a_database_in_the_run_s_folder(
     run, names = RunLogger(tmp_path, "e"), ("tracking_uri", "save_dir", "artifact_location")
 
     def store(*given: str | None) -> tuple[str, str]:
-        setting = Namespace(class_path="stored_logger.Stored", init_args=Namespace(dict(zip(names, given, strict=True))))
+        settings = Namespace(dict(zip(names, given, strict=True)))
+        setting = Namespace(class_path="stored_logger.Stored", init_args=settings)
         (logger,) = build_loggers(setting, run)
         assert isinstance(logger, sys.modules["stored_logger"].Stored)
         return logger.store  # type: ignore[no-any-return]

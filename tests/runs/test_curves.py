@@ -104,6 +104,8 @@ def test_layout_pairs_training_and_validation_and_leaves_out_what_is_not_logged(
         ("validation loss over the class prior's (at most 2)", ["Multiline", [f"{over_epochs[0]}$"]]),
     ]
     assert over_steps["loss"] == ["Multiline", ["train_loss$", "val_loss$", "reference/prior_loss$"]]
+    (steps,) = layout(["val_loss"], [], ["constant_loss"]).values()
+    assert steps == {"loss": ["Multiline", ["val_loss$", "reference/constant_loss$"]]}
     assert over_steps["accuracy"] == ["Multiline", ["val_acc$"]]
     (charts,) = layout(["val_loss/dataloader_idx_0"], []).values()
     assert charts == {"loss": ["Multiline", ["val_loss/dataloader_idx_0$"]]}

@@ -39,8 +39,8 @@ def closing_words(
     loss, accuracy = (logged_as(metric, names) for metric in ("val/loss", "val/accuracy"))
     if loss is not None:
         best = min(rows, key=lambda row: row[loss] if math.isfinite(row.get(loss, math.nan)) else math.inf)
-        also = f", {accuracy} {best[accuracy]:.4f}" if accuracy in best else ""
-        words.append(f"best epoch {best['epoch'] + 1:.0f} of {len(rows)}: {loss} {best[loss]:.4f}{also}")
+        also = f", {accuracy} {number(best[accuracy])}" if accuracy in best else ""
+        words.append(f"best epoch {best['epoch'] + 1:.0f} of {len(rows)}: {loss} {number(best[loss])}{also}")
     elif rows and (measured := {name: value for name, value in rows[-1].items() if stage_of(name)}):
         words.append(f"last epoch, {rows[-1]['epoch'] + 1:.0f}: {in_words(measured)}")
     beaten = [

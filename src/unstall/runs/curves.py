@@ -16,9 +16,9 @@ from pytorch_lightning.loggers import TensorBoardLogger
 from unstall.runs.files import write
 from unstall.runs.folder import CONFIG, RunLogger, log_dir, tensorboard_of
 from unstall.runs.glance import GLANCE, points_of, title_of
-from unstall.runs.history import History
+from unstall.runs.history import LEVELS, History
 from unstall.runs.hyperparameters import HPARAMS, hyperparameters_of
-from unstall.runs.metrics import logged_as, stage_of
+from unstall.runs.metrics import logged_as, quantity_of, stage_of
 
 
 class Curves(Callback):
@@ -147,13 +147,14 @@ def layout(
     Args:
         names: The metrics of training and validation that were logged.
         over_epochs: The curves at a glance that were drawn.
-        references: Which of `prior_loss` and `chance_accuracy` are known.
+        references: Which of `LEVELS` are known.
     """
     over_steps: dict[str, list[Any]] = {}
-    for quantity, reference in ("loss", "prior_loss"), ("accuracy", "chance_accuracy"):
+    for quantity in "loss", "accuracy":
         curves = [name for stage in ("train", "val") if (name := logged_as(f"{stage}/{quantity}", names))]
+        levels = [f"reference/{name}" for name in LEVELS if name in references and quantity_of(name) == quantity]
         if curves:
-            over_steps[quantity] = _chart([*curves, *([f"reference/{reference}"] if reference in references else [])])
+            over_steps[quantity] = _chart([*curves, *levels])
     glance = {title_of(curve): _chart([curve]) for curve in sorted(over_epochs)}
     charts = {"at a glance, over epochs": glance, "training and validation, over steps": over_steps}
     return {category: charts for category, charts in charts.items() if charts}

@@ -94,6 +94,13 @@ class CourseRecord:
         return [weight.grad for weight in held if weight.grad is not None]
 
 
+def has_more_than(samples: int | None, trainer: pl.Trainer) -> bool:
+    """Return whether a trainer's data are more than a batch of so many samples, as far as the data set says."""
+    held = getattr(getattr(trainer.train_dataloader, "dataset", None), "__len__", lambda: 0)()
+    overfits = bool(vars(trainer).get("overfit_batches"))  # Lightning sets it without declaring it
+    return not overfits and samples is not None and held > samples
+
+
 def clip_norm(trainer: pl.Trainer) -> float | None:
     """Return the limit of the gradient's norm; None where a trainer clips otherwise or not at all."""
     by_norm = (trainer.gradient_clip_algorithm or "norm") == "norm"

@@ -61,7 +61,7 @@ class LinearBaseline(Callback):
             self.held_out.open = False
 
     def reached(self, reference: Reference | None) -> tuple[int, dict[str, float]] | None:
-        """Return on how many samples a linear model was fitted, and its `loss` (the run's own) and `accuracy`, held out.
+        """Return on how many samples a linear model was fitted, and its `loss` (the run's) and `accuracy`, held out.
 
         Args:
             reference: What the run's loss is.
