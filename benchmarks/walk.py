@@ -17,6 +17,7 @@ import sys
 import tempfile
 import time
 import urllib.request
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -244,7 +245,7 @@ def shortened(lines: list[str]) -> list[str]:
     return kept
 
 
-def page_of(told: list[Told], place: Path, durations: bool) -> str:
+def page_of(told: Sequence[Told], place: Path, durations: bool) -> str:
     """Return what a reader typed and saw, as a block."""
     lines = []
     for each in told:
@@ -277,7 +278,10 @@ def walk(place: Path, venv: Path | None, durations: bool) -> str:
     environment = {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "VIRTUAL_ENV")}
     environment |= {"COLUMNS": COLUMNS, "WANDB_MODE": "offline", "WANDB_SILENT": "true"}
     shell = Shell(place, environment)
-    show = lambda *told: page_of(list(told), place, durations)  # noqa: E731
+
+    def show(*told: Told) -> str:
+        return page_of(told, place, durations)
+
     first, _, three, *_ = map(commands, blocks(README, "console"))
     assert first[0] == CLONE
     cloned = shell.run(CLONE.replace("<URL of this repository>", shlex.quote(str(ROOT))), shown=CLONE)

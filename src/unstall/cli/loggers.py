@@ -64,7 +64,7 @@ def _first(error: BaseException) -> BaseException:
 
 def _placed(setting: Namespace, run: RunLogger) -> Namespace:
     """A logger's setting with its own default places taken from the run's folder instead of the working folder."""
-    given = setting.get("init_args", Namespace())
+    given = setting.get("init_args", {})
     folder = given.get("save_dir")
     if folder is None:
         return setting

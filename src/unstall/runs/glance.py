@@ -52,8 +52,8 @@ def title_of(curve: str) -> str:
     words = curve.removeprefix(f"{GLANCE}/").split("_")[1:]
     longer = {"train": "training", "val": "validation"}
     title = " ".join(longer.get(word, word) for word in words)
-    for end, words in OVER.values():
-        title = title.replace(end.replace("_", " "), f" over {words} (at most {MOST:g})")
+    for end, said in OVER.values():
+        title = title.replace(end.replace("_", " "), f" over {said} (at most {MOST:g})")
     return title
 
 

@@ -156,9 +156,9 @@ def _regressed(inputs: Tensor, targets: Tensor, outputs: int, loss: Callable[[Te
     def closure() -> float:
         search.zero_grad()
         value = loss(inputs @ weights, targets) + PENALTY / len(inputs) / 2 * weights.square().sum()
-        value.backward()
+        value.backward()  # type: ignore[no-untyped-call]
         return float(value.detach())
 
     with torch.enable_grad():
-        search.step(closure)
+        search.step(closure)  # type: ignore[no-untyped-call]
     return weights.detach()
