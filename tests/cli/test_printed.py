@@ -49,6 +49,7 @@ def test_what_a_training_prints(name: str, place: Path, capsys: pytest.CaptureFi
     out, err = capsys.readouterr()
     found = commands_in(out + err)
     assert bool(found) == (name not in ("a rehearsal", "nothing to test"))
+    assert name != "few epochs" or "--trainer.max_epochs=20" in [word for words in found for word in words]
     for words in found:
         taken(words, capsys)
 
