@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from unstall.watch.callback import Diagnosis
-from unstall.watch.linear import LinearBaseline, fitted
+from unstall.watch.linear import Kept, LinearBaseline, fitted
 
 
 def drawn(*shape: int, seed: int = 0) -> Tensor:
@@ -131,3 +131,26 @@ def test_nothing_is_said_where_no_linear_model_fits(module: Lit, parts: tuple[Te
     assert watch.observation is not None
     assert baseline.reached(watch.observation.reference) is None
     assert baseline.reached(None) is None
+
+
+@pytest.mark.parametrize(
+    "batch", [None, "text", [INPUTS], [INPUTS, torch.tensor(1)], [INPUTS.to_sparse(), LABELS], [INPUTS, LABELS[:3]]]
+)
+def test_batches_of_another_kind_are_left_alone(batch: Any) -> None:
+    kept = Kept()
+    kept.add([INPUTS, LABELS])
+    assert len(kept.pairs) == 1
+    kept.add(batch)
+    kept.add([INPUTS, LABELS])
+    assert kept.pairs == []
+
+
+def test_no_more_is_kept_than_there_is_room_for() -> None:
+    kept, batch = Kept(), [torch.zeros(1000, 1000), torch.zeros(1000)]
+    for _ in range(20):
+        kept.add(batch)
+    assert len(kept.pairs) == 8
+    kept = Kept()
+    kept.add([torch.zeros(2, 3, 224, 224), torch.zeros(2)])  # never enough samples for so many columns
+    assert kept.pairs == []
+    assert not kept.open

@@ -92,7 +92,7 @@ class Kept:
         if not self.open:
             return
         pair = list(tensors_in(batch))
-        rows = {len(part) if part.ndim else 0 for part in pair}
+        rows = {len(part) if part.ndim and part.layout == torch.strided and not part.is_nested else 0 for part in pair}
         if len(pair) != 2 or len(rows) > 1 or rows == {0}:
             self.open, self.pairs = False, []
             return
