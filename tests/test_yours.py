@@ -242,7 +242,7 @@ def test_other_names_for_losses_do_as_well(
     losses = [row[f"val_loss{ending}"] for row in read_metrics(run / "metrics.csv")]
     best = torch.load(run / "checkpoints" / "best.ckpt", weights_only=True)
     assert best["epoch"] == losses.index(min(losses))
-    assert f"best epoch {best['epoch'] + 1} of 4: val_loss{ending} {min(losses):.4f}, val_acc{ending} 0." in out
+    assert f"best epoch {best['epoch'] + 1} of 4: val_loss{ending} {min(losses):#.4g}, val_acc{ending} 0." in out
     assert "to test it" not in out  # there is no `test_step`
     assert json.loads((run / "diagnosis.json").read_text())["signals"]["validation_loss"] == losses[-1]
 

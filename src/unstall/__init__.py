@@ -42,7 +42,7 @@ if TYPE_CHECKING:  # for type checkers and editors; a test holds the three lists
         write,
     )
     from unstall.trials import LearningRate, Outcome, Score, State, Variant, quiet, race
-    from unstall.watch import STALLS, Cause, Diagnosis, Meter, Signals, Verdict, name_cause
+    from unstall.watch import STALLS, Cause, Diagnosis, LinearBaseline, Meter, Signals, Verdict, name_cause
 
 __all__ = [
     "COURSE_FAULTS",
@@ -62,6 +62,7 @@ __all__ = [
     "InMemoryDataset",
     "LearningRate",
     "LearningRateSearch",
+    "LinearBaseline",
     "Mean",
     "Meter",
     "Mirror",
@@ -112,7 +113,7 @@ _ROOMS = {
     "runs": "Checkpoints Curves EpochLines History Mean Mistakes Predictions Run RunLogger png read_metrics "
     "training_curves write",
     "trials": "LearningRate Outcome Score State Variant quiet race",
-    "watch": "STALLS Cause Diagnosis Meter Signals Verdict name_cause",
+    "watch": "STALLS Cause Diagnosis LinearBaseline Meter Signals Verdict name_cause",
 }
 
 

@@ -39,6 +39,14 @@ def test_each_shows_by_itself(change: dict[str, object], fault: str) -> None:
 
 
 @pytest.mark.parametrize(
+    ("epochs", "remedy"), [(5, "train for more epochs, such as 10"), (None, "train for more epochs")]
+)
+def test_how_many_epochs_more_is_said_where_it_is_known(epochs: int | None, remedy: str) -> None:
+    (found,) = find(COURSE_FAULTS, replace(SOUND, still_falling=0.3, epochs=epochs))
+    assert found.change == remedy
+
+
+@pytest.mark.parametrize(
     "change",
     [
         {"rate_share": 0.05, "last_rate": 0.1},  # a long warm-up that has ended

@@ -23,6 +23,8 @@ def test_a_training_tells_each_epoch_then_its_result_the_constant_the_verdict_th
     *_, best, beaten, verdict, helps, find, test, folder = lines
     assert best.startswith("best epoch ")
     assert beaten.startswith("to be beaten: always the best constant reaches loss 0.69")
+    assert "; a linear model of 200 samples reaches loss 0." in beaten  # of a product, of which it can learn nothing
+    assert 0.3 < float(beaten.rpartition(" ")[2]) < 0.7
     assert verdict.startswith("verdict:     learning rate too low (")
     assert helps.endswith(f" diagnose {folder}")
     assert find.endswith(f" lr_find -c {folder}/config.yaml --fit=true")

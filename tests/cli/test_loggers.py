@@ -17,6 +17,7 @@ from unstall.runs import RunLogger
 
 CSV = "CSVLogger"
 WANDB = "{class_path: WandbLogger, init_args: {offline: true, project: mine}}"
+MLFLOW_HERE = "MLFlowLogger"
 MLFLOW = "{class_path: MLFlowLogger, init_args: {tracking_uri: 'sqlite:///mlflow.db'}}"
 TOGETHER = "[unstall.RunLogger, CSVLogger]"
 KEPT = {"config.yaml", "metrics.csv", "diagnosis.json", "checkpoints/best.ckpt", "checkpoints/last.ckpt"}
@@ -78,6 +79,7 @@ def test_a_run_has_its_folder_with_any_loggers_and_without(
         (TOGETHER, "lightning_logs/version_*/metrics.csv"),
         pytest.param(WANDB, "wandb/offline-run-*/*.wandb", marks=needs("wandb")),
         pytest.param(MLFLOW, "../../../mlflow.db", marks=needs("mlflow")),
+        pytest.param(MLFLOW_HERE, "mlflow.db", marks=needs("mlflow")),
         pytest.param(f"[{MLFLOW}, {WANDB}]", "wandb/offline-run-*/*.wandb", marks=[needs("wandb"), needs("mlflow")]),
     ],
 )
@@ -106,7 +108,7 @@ def test_every_command_works_with_it(
     assert "verified: val/loss" in out
     assert len(list(Path("logs/mine").iterdir())) == 4
     stray = {path.name for path in alone.iterdir()} - {"mine.py", "mine.yaml", "pyproject.toml", "__pycache__"}
-    assert stray <= {"logs", "mlflow.db", "mlruns"}
+    assert stray <= {"logs", *(["mlflow.db", "mlruns"] if MLFLOW in setting else [])}
 
 
 def test_a_logger_keeps_the_folder_that_it_is_given(alone: Path) -> None:
@@ -211,6 +213,30 @@ def test_a_default_folder_lies_in_the_run_s_folder_and_another_stays(tmp_path: P
     assert theirs[0].init_args.save_dir == "."
     assert build_loggers(True, run) == build_loggers(None, run) == [run]
     assert build_loggers(False, run) == []
+
+
+def test_a_logger_that_names_no_store_gets_a_database_in_the_run_s_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "stored_logger.py").write_text(
+        "from pytorch_lightning.loggers import CSVLogger\n\n\nclass Stored(CSVLogger):\n"
+        "    def __init__(self, tracking_uri=None, save_dir='./mlruns', artifact_location=None) -> None:\n"
+        "        super().__init__(save_dir)\n        self.store = tracking_uri, artifact_location\n"
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
+    run, names = RunLogger(tmp_path, "e"), ("tracking_uri", "save_dir", "artifact_location")
+
+    def store(*given: str | None) -> tuple[str, str]:
+        settings = Namespace(dict(zip(names, given, strict=True)))
+        setting = Namespace(class_path="stored_logger.Stored", init_args=settings)
+        (logger,) = build_loggers(setting, run)
+        assert isinstance(logger, sys.modules["stored_logger"].Stored)
+        return logger.store  # type: ignore[no-any-return]
+
+    there = Path(run.log_dir)
+    assert store(None, "./mlruns", None) == (f"sqlite:///{there}/mlflow.db", f"file://{there}/mlruns")
+    assert store(None, str(tmp_path / "a"), "s3://b") == (f"sqlite:///{tmp_path}/a/mlflow.db", "s3://b")
+    assert store("http://c", "./mlruns", None) == ("http://c", None)
 
 
 def test_a_logger_that_cannot_be_built_is_named(tmp_path: Path) -> None:

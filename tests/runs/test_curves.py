@@ -15,6 +15,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from unstall.runs.curves import Curves, layout
 from unstall.runs.folder import RunLogger
+from unstall.runs.glance import draw_over_epochs
 from unstall.runs.history import History, read_metrics
 
 
@@ -104,6 +105,8 @@ def test_layout_pairs_training_and_validation_and_leaves_out_what_is_not_logged(
         ("validation loss over the class prior's (at most 2)", ["Multiline", [f"{over_epochs[0]}$"]]),
     ]
     assert over_steps["loss"] == ["Multiline", ["train_loss$", "val_loss$", "reference/prior_loss$"]]
+    (steps,) = layout(["val_loss"], [], ["constant_loss"]).values()
+    assert steps == {"loss": ["Multiline", ["val_loss$", "reference/constant_loss$"]]}
     assert over_steps["accuracy"] == ["Multiline", ["val_acc$"]]
     (charts,) = layout(["val_loss/dataloader_idx_0"], []).values()
     assert charts == {"loss": ["Multiline", ["val_loss/dataloader_idx_0$"]]}
@@ -154,6 +157,31 @@ def test_under_accumulation_each_step_is_drawn_once_with_its_rate_and_loss(tmp_p
     tags = [tag for category in layout_drawn.category for chart in category.chart for tag in chart.multiline.tag]
     assert "train_loss_epoch$" in tags
     assert {tag.removesuffix("$") for tag in tags} <= curves.keys()
+
+
+class Later(pl.Callback):
+    """A curve that begins in the second epoch."""
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if trainer.current_epoch:
+            draw_over_epochs(trainer, {"at_a_glance/8_straightness": 0.5})
+
+
+@pytest.mark.filterwarnings("ignore:.*does not have many workers", "ignore:The number of training batches")
+def test_a_curve_that_begins_later_has_its_chart(tmp_path: Path) -> None:
+    trainer = pl.Trainer(
+        max_epochs=3,
+        callbacks=[History(), Later(), Curves()],
+        logger=RunLogger(tmp_path, "e"),
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        enable_checkpointing=False,
+        accelerator="cpu",
+    )
+    trainer.fit(Steps(), DataLoader(TensorDataset(torch.ones(8, 3), torch.ones(8)), 4))
+    events = EventAccumulator(str(trainer.log_dir), size_guidance={"tensors": 0}).Reload()
+    laid = [event.tensor_proto.string_val[0] for event in events.Tensors("custom_scalars__config__")]
+    assert [b"8_straightness" in layout for layout in laid] == [False, True]
 
 
 class AtTheCheckpoint(pl.Callback):

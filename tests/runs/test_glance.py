@@ -26,7 +26,7 @@ from unstall.runs.history import History, read_metrics
     ],
 )
 def test_metrics_of_any_name_have_a_curve(names: list[str], curves: list[str]) -> None:
-    found = curves_of(names, prior=False)
+    found = curves_of(names)
     assert [found[name] for name in names if name in found] == [f"at_a_glance/{curve}" for curve in curves]
 
 
@@ -40,13 +40,16 @@ def test_losses_are_drawn_over_the_priors_and_never_far_above() -> None:
     assert points_of(row) == points
     assert points_of(row, 1e-3) == points | {"at_a_glance/6_log10_learning_rate": pytest.approx(-3)}
     assert points_of({**row, "val/loss": math.nan})["at_a_glance/2_val_loss_over_prior"] == 2.0
-    del row["prior_loss"]  # a regression: nothing to compare with, and no accuracy
+    del row["prior_loss"]  # a regression: no accuracy, and perhaps nothing to compare with
     del row["val/accuracy"]
+    over = {"at_a_glance/1_train_loss_over_constant": 2.0, "at_a_glance/2_val_loss_over_constant": 0.25}
+    assert points_of({**row, "constant_loss": 4.0}) == over
     assert points_of(row) == {"at_a_glance/1_train_loss": 653.0, "at_a_glance/2_val_loss": 1.0}
 
 
 def test_titles_are_words() -> None:
     assert title_of("at_a_glance/2_val_loss_over_prior") == "validation loss over the class prior's (at most 2)"
+    assert title_of("at_a_glance/1_train_loss_over_constant") == "training loss over the best constant's (at most 2)"
     assert title_of("at_a_glance/6_log10_learning_rate") == "log10 learning rate"
 
 

@@ -12,10 +12,12 @@ import torch
 import torch.nn.functional as F
 from pytorch_lightning.loggers import TensorBoardLogger
 from pytorch_lightning.tuner.tuning import Tuner
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from unstall.errors import UsageError
+from unstall.runs import History
 from unstall.watch.callback import Diagnosis, write_verdict
 from unstall.watch.causes import Cause
 from unstall.watch.rules import name_cause
@@ -133,8 +135,6 @@ def test_the_verdict_is_written_before_the_last_checkpoint_and_said_once(
 
 
 def test_tensorboard_holds_the_signals_and_the_verdict(tmp_path: Path) -> None:
-    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-
     fit(tmp_path, Lit(3.0, "RMSprop"), Diagnosis())
     events = EventAccumulator(str(tmp_path / "t/run")).Reload()
     scalars = set(events.Tags()["scalars"])
@@ -269,3 +269,36 @@ def test_file_is_plain_json_with_the_promised_keys(tmp_path: Path) -> None:
     assert content["signals"]["loss"] is None
     assert Signals(**content["signals"]).step == 400
     assert [path.name for path in (tmp_path / "new").iterdir()] == ["diagnosis.json"]
+
+
+class Line(pl.LightningModule):
+    """A number for each sample, in units of its own."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(20, 1)
+
+    def training_step(self, batch: list[Tensor], batch_idx: int) -> Tensor:
+        loss = F.mse_loss(self.layer(batch[0]), batch[1].float()[:, None])
+        self.log("train/loss", loss.detach(), on_step=False, on_epoch=True)
+        return loss
+
+    def validation_step(self, batch: list[Tensor], batch_idx: int) -> None:
+        self.log("val/loss", F.mse_loss(self.layer(batch[0]), batch[1].float()[:, None]))
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        return torch.optim.SGD(self.parameters(), lr=1e-3)
+
+
+def test_losses_of_numbers_are_drawn_over_that_of_their_mean(tmp_path: Path) -> None:
+    watch, history = Diagnosis(), History()
+    assert watch.constant_loss is None
+    trainer = fit(tmp_path, Line(), watch, callbacks=[history, watch], max_epochs=2)  # type: ignore[arg-type]
+    variance = float(loaders()[0].dataset[:][1].double().var(correction=0))
+    assert [row["constant_loss"] for row in history.rows] == pytest.approx([variance] * 2)
+    assert "prior_loss" not in history.rows[0]
+    events = EventAccumulator(str(trainer.log_dir)).Reload()
+    drawn = [event.value for event in events.Scalars("at_a_glance/1_train_loss_over_constant")]
+    assert drawn == pytest.approx([min(2.0, row["train/loss"] / variance) for row in history.rows], rel=1e-5)
+    assert drawn[-1] < 1.5 < drawn[0] == 2
+    assert len(events.Scalars("reference/constant_loss")) == 2

@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from unstall.audit import Site
-from unstall.causes import FAULTS, Finding
+from unstall.causes import COURSE_FAULTS, FAULTS, Finding
 from unstall.watch.causes import Cause
 from unstall.watch.conclusion import conclude, on_few_batches
 from unstall.watch.rules import SPEAK, Verdict
@@ -33,6 +33,15 @@ def test_a_suspicion_is_said_beside_a_stall_only() -> None:
     assert conclude(STALLED, at(0.99), [SUSPICIOUS]).cause == SUSPICIOUS.fault
     assert conclude(HEALTHY, at(0.99), [SUSPICIOUS]).cause == SUSPICIOUS.fault  # at chance, whatever the signals say
     assert conclude(HEALTHY, at(0.6), [SUSPICIOUS]).cause == Cause.HEALTHY
+
+
+def test_a_loss_that_comes_down_after_it_overshot_is_not_said_to_need_more_epochs() -> None:
+    falling = Finding(next(fault for fault in COURSE_FAULTS if fault.mend == "longer"), "It was falling", "go on")
+    assert conclude(replace(STALLED, cause=Cause.TOO_HIGH), at(1.05), [falling]).cause == Cause.TOO_HIGH
+    unsure = conclude(replace(STALLED, cause=Cause.TOO_HIGH, confidence=SPEAK - 0.01), at(0.9), [falling])
+    assert (unsure.cause, unsure.runner_up) == (Cause.UNSURE, Cause.TOO_HIGH)
+    assert conclude(STALLED, at(0.99), [falling]).cause == falling.fault
+    assert conclude(replace(STALLED, cause=Cause.TOO_HIGH), at(1.05), [SUSPICIOUS]).cause == SUSPICIOUS.fault
 
 
 def test_a_run_that_learned_is_not_accused() -> None:

@@ -25,6 +25,7 @@ class Course:
         commonest: Share of the commonest label.
         not_finite: How many numbers of a batch were not finite, once a loss was not.
         still_falling: Share by which the latest losses were below those just before them when the training ended.
+        epochs: For how many it was to train, if that was said.
     """
 
     rate: float | None = None
@@ -40,6 +41,7 @@ class Course:
     commonest: float | None = None
     not_finite: int | None = None
     still_falling: float | None = None
+    epochs: int | None = None
 
 
 def schedule(seen: Course) -> Shown:
@@ -100,7 +102,9 @@ def not_finite(seen: Course) -> Shown:
 
 def too_few_epochs(seen: Course) -> Shown:
     """A loss that fell by a tenth within the latest fifty batches, when the training ended."""
-    return {"share": seen.still_falling} if (seen.still_falling or 0) > 0.1 else None
+    if (seen.still_falling or 0) <= 0.1:
+        return None
+    return {"share": seen.still_falling, "such_as": f", such as {2 * seen.epochs}" if seen.epochs else ""}
 
 
 COURSE_FAULTS = (
@@ -183,8 +187,7 @@ COURSE_FAULTS = (
         "too few epochs",
         too_few_epochs,
         "The loss was still falling when the training ended, by {share:.0%} within the latest batches",
-        "train for more epochs",
-        "--trainer.max_epochs=...",
+        "train for more epochs{such_as}",
         mend="longer",
     ),
 )

@@ -42,7 +42,6 @@ TRIED_FAULTS = (
         by_trial,
         "It ended too early: it does far better with {change}",
         "train for more epochs",
-        "--trainer.max_epochs=...",
         mend="longer",
     ),
 )

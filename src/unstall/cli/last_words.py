@@ -6,9 +6,10 @@ from pathlib import Path
 import pytorch_lightning as pl
 from pytorch_lightning.utilities.model_helpers import is_overridden
 
+from unstall.causes import Fault
 from unstall.cli.display import program
-from unstall.runs import METRICS, closing_words, read_metrics
-from unstall.watch import Cause, Diagnosis, Verdict
+from unstall.runs import BEST, LAST, METRICS, closing_words, read_metrics
+from unstall.watch import Cause, Diagnosis, LinearBaseline, Verdict
 
 
 def last_words(
@@ -32,7 +33,8 @@ def last_words(
     rows = read_metrics(folder / METRICS)
     watch = next((callback for callback in settings["callbacks"] if isinstance(callback, Diagnosis)), None)
     verdict = None if watch is None else watch.verdict
-    testable = is_overridden("test_step", module) and (data is None or is_overridden("test_dataloader", data))
+    kept = any((folder / file).is_file() for file in (BEST, LAST))
+    testable = kept and is_overridden("test_step", module) and (data is None or is_overridden("test_dataloader", data))
     words = closing_words(
         rows,
         folder,
@@ -40,9 +42,16 @@ def last_words(
         verdict=_in_short(verdict),
         doubtful=verdict is not None and (verdict.stalled or (verdict.cause == Cause.UNSURE and bool(verdict.remedy))),
         testable=testable,
-        references=_references(rows, watch),
+        epochs=_epochs_to_come(trainer, verdict),
+        references=_references(trainer, rows, watch),
     )
     return [*words, str(folder)]
+
+
+def _epochs_to_come(trainer: pl.Trainer, verdict: Verdict | None) -> int | None:
+    """To how many epochs a run should go on that ended too early."""
+    early = verdict is not None and isinstance(verdict.cause, Fault) and verdict.cause.mend == "longer"
+    return 2 * trainer.max_epochs if early and (trainer.max_epochs or -1) > 0 else None  # type: ignore[operator]
 
 
 def _in_short(verdict: Verdict | None) -> str:
@@ -51,10 +60,16 @@ def _in_short(verdict: Verdict | None) -> str:
     return "unsure" if verdict.cause == Cause.UNSURE else f"{verdict.cause.value} ({verdict.confidence:.0%} sure)"
 
 
-def _references(rows: list[dict[str, float]], watch: Diagnosis | None) -> dict[str, dict[str, float]]:
-    """What the best constant prediction comes to, as far as the labels and numbers seen in training say."""
+def _references(
+    trainer: pl.Trainer, rows: list[dict[str, float]], watch: Diagnosis | None
+) -> dict[str, dict[str, float]]:
+    """What the best constant prediction comes to, and a linear model, as far as what was seen in training says."""
     known = rows[-1] if rows else {}
     loss = known.get("prior_loss") if watch is None or watch.meter is None else watch.meter.losses.read().baseline
     found = {"loss": loss, "accuracy": known.get("chance_accuracy")}
     reached = {name: value for name, value in found.items() if value is not None and math.isfinite(value)}
-    return {"always the best constant": reached} if reached else {}
+    references = {"always the best constant": reached} if reached else {}
+    baseline = next((part for part in vars(trainer)["callbacks"] if isinstance(part, LinearBaseline)), None)
+    observed = None if watch is None else watch.observation
+    linear = None if baseline is None or observed is None else baseline.reached(observed.reference)
+    return references if linear is None else references | {f"a linear model of {linear[0]} samples": linear[1]}

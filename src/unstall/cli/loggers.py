@@ -15,6 +15,8 @@ from unstall.cli.classes import loaded
 from unstall.errors import UsageError
 from unstall.runs import RunLogger
 
+DATABASE, ARTIFACTS = "mlflow.db", "mlruns"
+"""What MLflow keeps a run in, and the files beside it, where its config names no store."""
 HERE = "."
 """Where a logger writes whose class leaves that to be said: in its run's folder itself."""
 
@@ -61,12 +63,19 @@ def _first(error: BaseException) -> BaseException:
 
 
 def _placed(setting: Namespace, run: RunLogger) -> Namespace:
-    """A logger's setting with its own default folder taken from the run's folder instead of the working folder."""
-    folder = setting.get("init_args", {}).get("save_dir")
-    if folder is None or Path(folder) != Path(_default_folder(loaded(setting.class_path))):
+    """A logger's setting with its own default places taken from the run's folder instead of the working folder."""
+    given = setting.get("init_args", {})
+    folder = given.get("save_dir")
+    if folder is None:
         return setting
-    placed = setting.clone()
-    placed.init_args.save_dir = str(Path(run.log_dir, folder))
+    placed, own = setting.clone(), Path(folder) == Path(_default_folder(loaded(setting.class_path)))
+    if own:
+        placed.init_args.save_dir = str(Path(run.log_dir, folder))
+    if "tracking_uri" in given and given.tracking_uri is None:  # Lightning would name a folder, which MLflow refuses
+        place = Path(run.log_dir if own else folder).absolute()
+        placed.init_args.tracking_uri = f"sqlite:///{place / DATABASE}"
+        if given.get("artifact_location") is None:
+            placed.init_args.artifact_location = (place / ARTIFACTS).as_uri()
     return placed
 
 

@@ -16,9 +16,9 @@ from pytorch_lightning.loggers import TensorBoardLogger
 from unstall.runs.files import write
 from unstall.runs.folder import CONFIG, RunLogger, log_dir, tensorboard_of
 from unstall.runs.glance import GLANCE, points_of, title_of
-from unstall.runs.history import History
+from unstall.runs.history import LEVELS, History
 from unstall.runs.hyperparameters import HPARAMS, hyperparameters_of
-from unstall.runs.metrics import logged_as, stage_of
+from unstall.runs.metrics import logged_as, quantity_of, stage_of
 
 
 class Curves(Callback):
@@ -28,12 +28,13 @@ class Curves(Callback):
 
     def __init__(self) -> None:
         self._hyperparameters: dict[str, Any] | None = None
+        self._charts: dict[str, Any] | None = None
         self._drawn: dict[str, Any] = {}
         self._stepped = False
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Write what is known before the first step."""
-        self._hyperparameters = None
+        self._hyperparameters = self._charts = None
         # The base config's `log_every_n_steps` may be more than a short epoch has: then once an epoch.
         self._interval = max(1, min(_log_every_n_steps(trainer), trainer.num_training_batches))
         hyperparameters = hyperparameters_of(trainer, pl_module)
@@ -44,7 +45,7 @@ class Curves(Callback):
         write(folder / HPARAMS, yaml.safe_dump(hyperparameters, sort_keys=False))
         if (folder / CONFIG).is_file():
             logger.experiment.add_text("resolved_config", f"```yaml\n{(folder / CONFIG).read_text()}\n```")
-        self._hyperparameters = hyperparameters
+        self._hyperparameters, self._charts = hyperparameters, {}
 
     def on_train_batch_start(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
@@ -89,7 +90,7 @@ class Curves(Callback):
         self._stepped = False
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Write to the disk what the epoch before has logged last; after the first, the layout of what there is."""
+        """Write to the disk what the epoch before has logged last; after the first, the layout, too."""
         self._lay_out(trainer)
         _flush(trainer)
 
@@ -118,7 +119,7 @@ class Curves(Callback):
 
     def _lay_out(self, trainer: pl.Trainer, ended: bool = False) -> None:
         logger = tensorboard_of(trainer)
-        if logger is None or self._hyperparameters is None:
+        if logger is None or self._charts is None:
             return
         names = [name for name in trainer.logged_metrics if stage_of(name)]
         validated = any(stage_of(name) == "val" for name in names) or not sum(trainer.num_val_batches)
@@ -131,7 +132,12 @@ class Curves(Callback):
         row = _last_row(trainer)
         drawn = logger.drawn if isinstance(logger, RunLogger) else points_of(row)
         over_epochs = [curve for curve in drawn if curve.startswith(f"{GLANCE}/")]
-        logger.experiment.add_custom_scalars(layout(names, over_epochs, row))
+        charts = layout(names, over_epochs, row)
+        if charts != self._charts:  # a curve may begin later, as of what takes some steps to measure
+            logger.experiment.add_custom_scalars(charts)
+            self._charts = charts
+        if self._hyperparameters is None:
+            return
         # The values of these metrics are the last points of their curves: none is written here.
         metrics = dict.fromkeys([*compared, *names] or self.METRICS, 0.0)
         for summary in hparams(self._hyperparameters, metrics):  # type: ignore[no-untyped-call]
@@ -147,13 +153,14 @@ def layout(
     Args:
         names: The metrics of training and validation that were logged.
         over_epochs: The curves at a glance that were drawn.
-        references: Which of `prior_loss` and `chance_accuracy` are known.
+        references: Which of `LEVELS` are known.
     """
     over_steps: dict[str, list[Any]] = {}
-    for quantity, reference in ("loss", "prior_loss"), ("accuracy", "chance_accuracy"):
+    for quantity in "loss", "accuracy":
         curves = [name for stage in ("train", "val") if (name := logged_as(f"{stage}/{quantity}", names))]
+        levels = [f"reference/{name}" for name in LEVELS if name in references and quantity_of(name) == quantity]
         if curves:
-            over_steps[quantity] = _chart([*curves, *([f"reference/{reference}"] if reference in references else [])])
+            over_steps[quantity] = _chart([*curves, *levels])
     glance = {title_of(curve): _chart([curve]) for curve in sorted(over_epochs)}
     charts = {"at a glance, over epochs": glance, "training and validation, over steps": over_steps}
     return {category: charts for category, charts in charts.items() if charts}

@@ -73,7 +73,7 @@ def ordered(metrics: Mapping[str, Any]) -> dict[str, Any]:
 
 def number(value: float) -> str:
     """Return a metric with four digits."""
-    return f"{float(value):#.4g}" if abs(value) < 1e4 else f"{float(value):.4g}"
+    return f"{float(value):#.4g}".removesuffix(".") if abs(value) < 1e4 else f"{float(value):.4g}"
 
 
 def in_words(metrics: Mapping[str, float], most: int = MOST) -> str:

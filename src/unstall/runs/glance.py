@@ -15,26 +15,30 @@ GLANCE = "at_a_glance"
 """TensorBoard sorts by name: nothing usual comes before this."""
 
 MOST = 2.0
-"""Times the class prior's loss above which a loss is drawn there: how far above does not matter, and one run that
+"""Times the best constant's loss above which a loss is drawn there: how far above does not matter, and one run that
 diverges would press all others onto the axis."""
 
 NAMED = {"train/loss": 1, "val/loss": 2, "train/accuracy": 3, "val/accuracy": 4}
 """The number by which TensorBoard sorts the curve."""
 
 
-def curves_of(names: Iterable[str], prior: bool) -> dict[str, str]:
+OVER = {"prior_loss": ("_over_prior", "the class prior's"), "constant_loss": ("_over_constant", "the best constant's")}
+"""What a loss is drawn over, the first that is known: how its curve is called, and in words."""
+
+
+def curves_of(names: Iterable[str], over: str = "") -> dict[str, str]:
     """Return the curve over epochs of each metric of a run, by the metric's name.
 
     Args:
         names: What was logged; losses and accuracies are found by whatever name, other metrics keep theirs.
-        prior: Whether the class prior is known.
+        over: What the curve of a loss has at its end, as in `OVER`.
     """
     names, curves = list(names), {}
     for metric, number in NAMED.items():
         name = logged_as(metric, names)
         if name is not None:
-            over = "_over_prior" if prior and metric.endswith("loss") else ""
-            curves[name] = f"{GLANCE}/{number}_{metric.replace('/', '_')}{over}"
+            end = over if metric.endswith("loss") else ""
+            curves[name] = f"{GLANCE}/{number}_{metric.replace('/', '_')}{end}"
     seen = {tuple(words_of(name)) for name in curves}  # Lightning keeps `train_loss` and `train_loss_epoch`
     for name in names:
         if stage_of(name) and tuple(words_of(name)) not in seen:
@@ -48,22 +52,25 @@ def title_of(curve: str) -> str:
     words = curve.removeprefix(f"{GLANCE}/").split("_")[1:]
     longer = {"train": "training", "val": "validation"}
     title = " ".join(longer.get(word, word) for word in words)
-    return title.replace("over prior", f"over the class prior's (at most {MOST:g})")
+    for end, said in OVER.values():
+        title = title.replace(end.replace("_", " "), f" over {said} (at most {MOST:g})")
+    return title
 
 
 def points_of(row: Mapping[str, float], learning_rate: float | None = None) -> dict[str, float]:
-    """Return an epoch's points: losses over the class prior's where that is known, at most twice it.
+    """Return an epoch's points: losses over the best constant's where that is known, at most twice it.
 
     Args:
-        row: The epoch's metrics, and `prior_loss` (nats).
+        row: The epoch's metrics, and `prior_loss` (nats) or `constant_loss`.
         learning_rate: The rate of the epoch's last step.
     """
-    prior = row.get("prior_loss")
+    level = next((name for name in OVER if row.get(name)), None)
+    over = "" if level is None else OVER[level][0]
     points = {}
-    for name, curve in curves_of(row, bool(prior)).items():
+    for name, curve in curves_of(row, over).items():
         value = row[name]
-        if prior and curve.endswith("_over_prior"):
-            value = min(value / prior, MOST) if math.isfinite(value) else MOST
+        if level is not None and curve.endswith(over):
+            value = min(value / row[level], MOST) if math.isfinite(value) else MOST
         points[curve] = value
     if learning_rate:
         points[f"{GLANCE}/6_log10_learning_rate"] = math.log10(learning_rate)

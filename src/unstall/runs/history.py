@@ -2,6 +2,7 @@
 
 import csv
 import io
+import math
 import os
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,8 @@ from unstall.runs.hyperparameters import hyperparameters_of
 from unstall.runs.metrics import stage_of
 
 METRICS = "metrics.csv"
+LEVELS = "prior_loss", "constant_loss", "chance_accuracy"
+"""What a network that looks at no input can reach."""
 
 PENDING = 100
 """Batches whose labels wait to be counted together: counting makes the host wait for a device."""
@@ -31,7 +34,8 @@ class History(Callback):
 
     Runs with different batch sizes take different numbers of steps for the same work; under ``at_a_glance/`` their
     curves can be compared. ``prior_loss`` (the entropy of the training labels, nats) and ``chance_accuracy`` (the
-    share of the commonest label) are what a network that looks at no input can reach.
+    share of the commonest label) are what a network that looks at no input can reach. Of numbers that is
+    ``constant_loss``, in the unit of the loss, if another callback has an attribute of this name that knows it.
     """
 
     def __init__(self) -> None:
@@ -92,11 +96,7 @@ class History(Callback):
         }
         hyperparameters = hyperparameters_of(trainer, pl_module)
         row |= {name: hyperparameters[name] for name in ("batch_size", "learning_rate") if name in hyperparameters}
-        total = int(self.class_counts.sum())
-        if total:
-            shares = self.class_counts[self.class_counts > 0].double() / total
-            row["prior_loss"] = float(-(shares * shares.log()).sum())
-            row["chance_accuracy"] = float(shares.max())
+        row |= self._levels(trainer)
         # What was not measured in this epoch, as with `check_val_every_n_epoch`, is still there, the same object.
         measured = dict(trainer.callback_metrics)
         row |= {name: float(value) for name, value in measured.items() if value is not self._measured.get(name)}
@@ -104,7 +104,7 @@ class History(Callback):
         self.rows.append(row)
         rate = None if self._learning_rate is None else float(self._learning_rate)
         draw_over_epochs(trainer, points_of(row, rate))
-        levels = {f"reference/{name}": row[name] for name in ("prior_loss", "chance_accuracy") if name in row}
+        levels = {f"reference/{name}": row[name] for name in LEVELS if name in row}
         for logger in trainer.loggers:
             if isinstance(logger, TensorBoardLogger):
                 logger.log_metrics(levels, step=trainer.global_step - 1)
@@ -121,6 +121,18 @@ class History(Callback):
         counts = torch.bincount(labels[labels >= 0], minlength=len(self._counts))
         counts[: len(self._counts)] += self._counts
         self._counts = counts
+
+    def _levels(self, trainer: pl.Trainer) -> dict[str, float]:
+        """What of `LEVELS` is known."""
+        callbacks = vars(trainer)["callbacks"]  # Lightning sets them without declaring them
+        constant = next((value for each in callbacks if (value := getattr(each, "constant_loss", None))), None)
+        total = int(self.class_counts.sum())
+        shares = self.class_counts[self.class_counts > 0].double() / max(total, 1)
+        prior = float(-(shares * shares.log()).sum())
+        # Whole numbers need be no labels: then the loss compares them as numbers.
+        if constant is not None and not (total and math.isclose(prior, constant, rel_tol=0.01)):
+            return {"constant_loss": constant}
+        return {"prior_loss": prior, "chance_accuracy": float(shares.max())} if total else {}
 
 
 def read_metrics(file: Path) -> list[dict[str, float]]:

@@ -6,6 +6,7 @@ In: the losses, weights and gradients of ordinary steps. Out: signals, and the c
 
 from unstall.watch.callback import Diagnosis
 from unstall.watch.causes import STALLS, Cause, describe
+from unstall.watch.linear import LinearBaseline
 from unstall.watch.meter import Meter
 from unstall.watch.rules import Evidence, Verdict, name_cause
 from unstall.watch.signals import Signals
@@ -16,6 +17,7 @@ __all__ = [
     "Cause",
     "Diagnosis",
     "Evidence",
+    "LinearBaseline",
     "Meter",
     "Signals",
     "TargetCounts",

@@ -20,7 +20,7 @@ from unstall.runs import GLANCE, as_json, draw_over_epochs, log_dir, logged_as, 
 from unstall.trials import find_targets
 from unstall.watch.causes import Cause
 from unstall.watch.conclusion import conclude, on_few_batches
-from unstall.watch.course import CourseRecord, clip_norm
+from unstall.watch.course import CourseRecord, clip_norm, has_more_than
 from unstall.watch.meter import Meter
 from unstall.watch.rules import Verdict, hopeless, name_cause
 from unstall.watch.signals import Signals, at_a_glance
@@ -68,6 +68,12 @@ class Diagnosis(Callback):
         self._stepped = self._looked = False
         self._ended = self._drawn = -1
 
+    @property
+    def constant_loss(self) -> float | None:
+        """What the best constant prediction of numbers comes to, as far as they were seen; None of other targets."""
+        numbers = self.meter is not None and self.meter.losses.targets.kind in ("binary", "squares")
+        return self.meter.losses.read().baseline if self.meter is not None and numbers else None
+
     def state_dict(self) -> dict[str, Any]:
         """Return plain numbers and tensors: the checkpoint loads with `weights_only=True`."""
         return {} if self.meter is None else self.meter.state_dict()
@@ -96,7 +102,7 @@ class Diagnosis(Callback):
         group = groups[0]
         momentum = float(group.get("momentum") or group.get("betas", (0.0,))[0])
         self.meter = Meter(pl_module, momentum=momentum)
-        self.course = CourseRecord(trainer.optimizers[0], clip_norm(trainer))
+        self.course = CourseRecord(trainer.optimizers[0], clip_norm(trainer), trainer.max_epochs)
         if self._state is not None:
             self.meter.load_state_dict(self._state)
             self._state = None
@@ -224,7 +230,7 @@ class Diagnosis(Callback):
     def _conclude(self, trainer: pl.Trainer, signals: Signals, ended: bool = False) -> Verdict:
         assert self.meter is not None
         assert self.course is not None
-        repeats = not self._more_than_a_batch(trainer)
+        repeats = not has_more_than(None if self.observation is None else self.observation.samples, trainer)
         course = self.course.read(self.meter.losses, self.meter.path, repeats, ended)
         if self.observation is not None and len(self.observation.zero_gradient) == len(self.observation.parameters):
             course = dataclasses.replace(course, zeroed=False)  # there was none to begin with
@@ -233,13 +239,6 @@ class Diagnosis(Callback):
         verdict = conclude(name_cause(signals), signals, self.findings)
         few = vars(trainer).get("overfit_batches")
         return on_few_batches(verdict, signals, few) if few else verdict
-
-    def _more_than_a_batch(self, trainer: pl.Trainer) -> bool:
-        """Return whether there are more samples than in a batch, as far as the data set says."""
-        samples = getattr(getattr(trainer.train_dataloader, "dataset", None), "__len__", lambda: 0)()
-        overfits = bool(vars(trainer).get("overfit_batches"))  # Lightning sets it without declaring it
-        seen = None if self.observation is None else self.observation.samples
-        return not overfits and seen is not None and samples > seen
 
     def _targets(self, batch: Any) -> Tensor | None:
         """Return what the loss compares with, if that was seen; else what looks like it."""

@@ -34,6 +34,8 @@ def conclude(verdict: Verdict, signals: Signals, findings: Sequence[Finding]) ->
         signals: What was measured.
         findings: What one batch showed, the certain faults first.
     """
+    if verdict.cause == Cause.TOO_HIGH:  # a loss that has overshot comes down for a while, and stays where it began
+        findings = [finding for finding in findings if finding.fault.mend != "longer"]
     ratio = signals.loss / signals.baseline if signals.baseline and signals.loss is not None else None
     learned = ratio is not None and 0 <= ratio < LEARNED
     unknown = verdict.cause == Cause.UNSURE and ratio is None
@@ -55,7 +57,7 @@ def conclude(verdict: Verdict, signals: Signals, findings: Sequence[Finding]) ->
         return replace(verdict, cause=Cause.UNSURE, runner_up=first.fault, sentence=sentence, remedy=first.change)
     if verdict.stalled and not verdict.sure:
         sentence = f"Not sure, perhaps: {verdict.sentence[0].lower()}{verdict.sentence[1:]}"
-        remedy = "`unstall diagnose` can tell"
+        remedy = "`diagnose` can tell"
         return replace(verdict, cause=Cause.UNSURE, runner_up=verdict.cause, sentence=sentence, remedy=remedy)
     if verdict.cause != Cause.HEALTHY:
         return verdict
@@ -68,7 +70,7 @@ def conclude(verdict: Verdict, signals: Signals, findings: Sequence[Finding]) ->
     else:
         sentence = f"The loss is no better than that of the best constant prediction ({signals.baseline:.3g})"
     unsure = replace(verdict, cause=Cause.UNSURE, confidence=0.5, runner_up=None, sentence=sentence)
-    return replace(unsure, remedy="`unstall diagnose` tries what could help")
+    return replace(unsure, remedy="`diagnose` tries what could help")
 
 
 def on_few_batches(verdict: Verdict, signals: Signals, batches: float) -> Verdict:

@@ -24,10 +24,11 @@ class CourseRecord:
     Args:
         optimizer: The fit's.
         clip: The limit of the gradient's norm, if the trainer clips by norm.
+        epochs: The trainer's limit, if it has one.
     """
 
-    def __init__(self, optimizer: torch.optim.Optimizer, clip: float | None) -> None:
-        self.optimizer, self.clip = optimizer, clip
+    def __init__(self, optimizer: torch.optim.Optimizer, clip: float | None, epochs: int | None = None) -> None:
+        self.optimizer, self.clip, self.epochs = optimizer, clip, epochs
         first = optimizer.param_groups[0]
         self.rate = float(first.get("initial_lr", first["lr"]))
         self.steps, self.rates, self.backwards = 0, 0.0, 0
@@ -85,11 +86,19 @@ class CourseRecord:
             commonest=commonest if ended or commonest != 1 else None,  # sorted data begin with one label, too
             not_finite=self.not_finite,
             still_falling=losses.falls_by() if ended else None,
+            epochs=self.epochs if (self.epochs or -1) > 0 else None,
         )
 
     def _gradients(self) -> list[Tensor]:
         held = (weight for group in self.optimizer.param_groups for weight in group["params"])
         return [weight.grad for weight in held if weight.grad is not None]
+
+
+def has_more_than(samples: int | None, trainer: pl.Trainer) -> bool:
+    """Return whether a trainer's data are more than a batch of so many samples, as far as the data set says."""
+    held = getattr(getattr(trainer.train_dataloader, "dataset", None), "__len__", lambda: 0)()
+    overfits = bool(vars(trainer).get("overfit_batches"))  # Lightning sets it without declaring it
+    return not overfits and samples is not None and held > samples
 
 
 def clip_norm(trainer: pl.Trainer) -> float | None:
