@@ -159,7 +159,7 @@ class Trainer(pl.Trainer):
             metric: What is optimized; what the best checkpoint is chosen by, if left out.
             mode: Whether ``min`` or ``max`` of it is best; of a loss or an accuracy that is known.
             prune: Which trials end early: those that their ``diagnosis`` gives up for certain, those below the
-                ``median`` of the others, or ``none``.
+                ``median`` of the others, those that Optuna's ``hyperband`` ends, or ``none``.
             workers: Processes side by side; as many as fill the cores, if left out.
             storage: The URL of the database that all of them share, such as ``postgresql://...``; a file in the
                 experiment's folder, if left out.
