@@ -13,7 +13,7 @@ import yaml
 from pytorch_lightning.callbacks import ModelCheckpoint
 from pytorch_lightning.cli import ArgsType, LightningArgumentParser, LightningCLI
 
-from unstall.cli.checks import blamed, check_data, check_settings, shortage_in
+from unstall.cli.checks import blamed, check_alone, check_data, check_settings, shortage_in
 from unstall.cli.classes import classes_given, classes_of_base, why_not_loaded
 from unstall.cli.display import program
 from unstall.cli.documents import Document, of_diagnosis, of_evaluation, of_fit, of_search
@@ -154,7 +154,12 @@ class CLI(LightningCLI):
             kwargs["callbacks"] = [*without_what_is_off(trainer), Resumption()]
         try:
             built = super().instantiate_trainer(**kwargs)
-        except (ValueError, TypeError, ImportError) as error:  # an accelerator, a number of devices not to be had
+        except (
+            ValueError,
+            TypeError,
+            ImportError,
+            RuntimeError,
+        ) as error:  # devices or a cluster's tasks, not to be had
             raise UsageError(blamed(error, trainer)) from error
         assert isinstance(built, Trainer)
         built.run = self.run
@@ -185,6 +190,9 @@ class CLI(LightningCLI):
 
     def after_instantiate_classes(self) -> None:
         """Find what would fail, before a folder is made or a step is taken."""
+        if self.subcommand in INSTRUMENTS:
+            trains_after = bool(self._get(self.config, "fit") or self._get(self.config, "verify"))
+            check_alone(self.subcommand, self.trainer, trains_after)
         path = self._get(self.config, "ckpt_path") or self._get(self.config, "run")
         if self.checkpoint is not None:
             check_architecture(Path(path), self.checkpoint, self.model)
