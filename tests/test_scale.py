@@ -32,7 +32,7 @@ from torch.utils.data import DataLoader, TensorDataset
 class Points(pl.LightningDataModule):
     def loader(self, seed, shuffle=False):
         points = torch.randn(400, 2, generator=torch.Generator().manual_seed(seed))
-        return DataLoader(TensorDataset(points, (points.prod(1) > 0).long()), 10, shuffle)
+        return DataLoader(TensorDataset(points, (points.prod(1) > 0).long()), batch_size=10, shuffle=shuffle)
 
     def train_dataloader(self):
         return self.loader(0, True)
@@ -166,13 +166,20 @@ def test_the_script_for_slurm_trains_is_ended_and_goes_on(place: Path) -> None:
     environment |= {"PATH": f"{programs}:{os.environ['PATH']}", "GLOO_SOCKET_IFNAME": "lo"}
     (place / "mine.yaml").write_text(CONFIG.replace("Classifier", "Classifier, init_args: {seconds: 0.05}"))
 
-    job = subprocess.Popen(["bash", "job.sh"], cwd=place, env=environment, stderr=subprocess.PIPE, text=True)
-    end = time.monotonic() + 240
-    while not list(place.glob("logs/mine/*/metrics.csv")) and time.monotonic() < end and job.poll() is None:
-        time.sleep(0.1)
-    time.sleep(0.5)  # into the second epoch
-    os.kill(int((place / "srun.pid").read_text()), signal.SIGTERM)
-    _, err = job.communicate(timeout=240)
+    job = subprocess.Popen(
+        ["bash", "job.sh"], cwd=place, env=environment, stderr=subprocess.PIPE, text=True, start_new_session=True
+    )
+    try:
+        end = time.monotonic() + 240
+        while not list(place.glob("logs/mine/*/metrics.csv")) and time.monotonic() < end and job.poll() is None:
+            time.sleep(0.1)
+        time.sleep(0.5)  # into the second epoch
+        assert job.poll() is None, job.communicate()[1]
+        os.kill(int((place / "srun.pid").read_text()), signal.SIGTERM)
+        _, err = job.communicate(timeout=120)
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(job.pid, signal.SIGKILL)
     assert job.returncode == 143, err
     assert err.count("unstall: ended by SIGTERM; ") == 1
     assert (place / "requeued").read_text() == f"requeue {slurm['JOB_ID']}\n"

@@ -27,6 +27,7 @@ from unstall.cli.received import admit, disagreement
 from unstall.cli.saved import SaveConfig, settings
 from unstall.cli.sweeping import FOLDER as SWEEP
 from unstall.cli.sweeping import Trials, words_of_fit
+from unstall.cli.together import Together
 from unstall.cli.trainer import Trainer, without_what_is_off
 from unstall.errors import UsageError
 from unstall.runs import (
@@ -151,15 +152,10 @@ class CLI(LightningCLI):
             self.run = run
             kwargs["logger"] = build_loggers(self.loggers, run)
         if isinstance(trainer.callbacks, list):
-            kwargs["callbacks"] = [*without_what_is_off(trainer), Resumption()]
+            kwargs["callbacks"] = [*without_what_is_off(trainer), Resumption(), Together()]
         try:
             built = super().instantiate_trainer(**kwargs)
-        except (
-            ValueError,
-            TypeError,
-            ImportError,
-            RuntimeError,
-        ) as error:  # devices or a cluster's tasks, not to be had
+        except (ValueError, TypeError, ImportError, RuntimeError) as error:  # an accelerator that is not to be had
             raise UsageError(blamed(error, trainer)) from error
         assert isinstance(built, Trainer)
         built.run = self.run
