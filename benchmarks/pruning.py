@@ -73,6 +73,8 @@ def report() -> None:
     """Write the table of docs/sweep.md."""
     sweeps = {(row["seed"], row["prune"]): row["trials"] for row in rows()}
     seeds = sorted({seed for seed, _ in sweeps if all((seed, pruner) in sweeps for pruner in PRUNERS)})
+    if not seeds:
+        raise SystemExit(f"{FILE.name}: no seed has been swept with every pruner yet")
     lines = []
     for pruner in PRUNERS:
         ended, kept, lost, near, steps, all_steps = 0, 0, [], 0, 0, 0
