@@ -4,11 +4,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import pytorch_lightning as pl
 import torch
+from lightning_utilities.core.rank_zero import rank_zero_only
 from torch.utils.data import DataLoader, TensorDataset
 
 from unstall.cli.checks import (
     blamed,
+    check_alone,
     check_checkpoint,
     check_loader,
     check_name,
@@ -17,6 +20,7 @@ from unstall.cli.checks import (
     shortage_in,
 )
 from unstall.errors import UsageError
+from unstall.trials import quiet
 
 GOOD: dict[str, Any] = {
     "logs_dir": "logs",
@@ -94,3 +98,53 @@ def test_what_torch_says_of_memory() -> None:
         torch.empty(10**15)
     assert "4000000000000000" in (shortage_in(error.value) or "")
     assert shortage_in(RuntimeError("shapes differ")) is None
+
+
+SLURM = {"JOB_ID": "1", "NTASKS": "2", "NTASKS_PER_NODE": "1", "PROCID": "0", "NODEID": "0", "LOCALID": "0"}
+TWO: dict[str, Any] = {"accelerator": "cpu", "devices": 2, "strategy": "ddp", "logger": False}
+
+
+def trainer(**given: Any) -> pl.Trainer:
+    with quiet():
+        return pl.Trainer(enable_progress_bar=False, **{**TWO, **given})
+
+
+def test_an_instrument_works_in_one_process_for_a_fit_in_several() -> None:
+    check_alone("lr_find", trainer(), trains_after=False)
+    check_alone("diagnose", trainer(), trains_after=False)
+    for one in (trainer(devices=1), trainer(devices=1, strategy="auto")):
+        check_alone("lr_find", one, trains_after=True)
+        check_alone("sweep", one, trains_after=False)
+
+
+@pytest.mark.parametrize(
+    ("command", "after", "said"),
+    [
+        ("lr_find", True, "trainer.devices=2: lr_find works in one process .* leave out --fit"),
+        ("diagnose", True, "trainer.devices=2: diagnose works in one process"),
+        ("sweep", False, "trainer.devices=2: a trial trains in one process"),
+    ],
+)
+def test_it_is_refused_where_it_would_wait_for_the_others_for_ever(command: str, after: bool, said: str) -> None:
+    with pytest.raises(UsageError, match=said):
+        check_alone(command, trainer(), after)
+
+
+@pytest.mark.parametrize(
+    ("variables", "said"),
+    [
+        ({"RANK": "0", "WORLD_SIZE": "2", "LOCAL_RANK": "0", "GROUP_RANK": "0", "TORCHELASTIC_RUN_ID": "a"}, "TorchEl"),
+        ({f"SLURM_{name}": number for name, number in SLURM.items()}, "SLURM"),
+    ],
+)
+def test_it_is_refused_in_each_process_of_a_launcher(
+    variables: dict[str, str], said: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr("shutil.which", lambda _: None)  # where `srun` is installed, Lightning asks whether it was used
+    rank = rank_zero_only.rank
+    launched = trainer(num_nodes=2, devices=1)
+    rank_zero_only.rank = rank
+    with pytest.raises(UsageError, match=f"lr_find: trains in one process, and each of 2 was started with it .{said}"):
+        check_alone("lr_find", launched, trains_after=False)

@@ -11,7 +11,7 @@ import traceback
 from pathlib import Path
 from typing import Any
 
-from unstall.sweep import study
+from unstall.sweep import database, study
 from unstall.sweep.study import Plan, open_study
 from unstall.sweep.trial import Watch
 from unstall.sweep.worker import work
@@ -39,7 +39,8 @@ def plan(url: str, method: str = "random", trials: int | None = 4, space: Any = 
 def search(url: str, record: str, seconds: str, trials: str, processes: str) -> None:
     """Make trials until none is left."""
     # Of eight on a busy machine one may be silent for a while; where one is killed, nobody should wait for long.
-    study.BEAT, study.SILENCE = 1, 60 if int(processes) == 8 else 3
+    study.BEAT = database.BEAT = 1
+    database.SILENCE = 60 if int(processes) == 8 else 3
 
     def note(word: str, number: int, settings: dict[str, Any]) -> None:
         with Path(record).open("a") as stream:

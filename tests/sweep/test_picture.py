@@ -47,6 +47,14 @@ def test_lists_are_squares_with_the_outcome_as_colour_and_the_cause_as_mark(tmp_
     assert shares["a.lr"] > 0.9
 
 
+def test_parts_of_the_same_settings_share_a_map(tmp_path: Path) -> None:
+    figure = draw(searched(tmp_path, [{"a.lr": [1, 2], "b": ["x"]}, {"b": ["y"], "a.lr": [2]}], "grid"))
+    assert figure is not None
+    (axes,) = [axes for axes in figure.axes if axes.get_xlabel()]
+    (image,) = axes.get_images()
+    assert image.get_array().filled(-1).tolist() == [[1, 2], [-1, 2]]  # type: ignore[union-attr]
+
+
 def test_ranges_are_points_on_their_own_scale_and_every_pair_has_a_map(tmp_path: Path) -> None:
     space = {"a.lr": {"low": 0.1, "high": 10.0, "log": True}, "b": [1, 2], "c": {"low": 0, "high": 5}}
     figure = draw(searched(tmp_path, space, "random"))

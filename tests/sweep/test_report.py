@@ -71,10 +71,13 @@ def test_an_overlay_goes_where_the_config_has_the_settings() -> None:
         "data": {"class_path": "mine.Data", "init_args": {"batch_size": 32}},
         "trainer": {"max_epochs": 3},
     }
-    assert overlay(config, {"model.optimizer.lr": 0.1, "data.batch_size": 32, "trainer.max_epochs": 3}) == {
+    assert overlay(
+        config, ["model.optimizer.lr", "data.batch_size", "trainer.max_epochs", "model.depth", "data.a.b"]
+    ) == {
         "model": {"init_args": {"optimizer": {"init_args": {"lr": 0.1}}}},
         "data": {"init_args": {"batch_size": 32}},
         "trainer": {"max_epochs": 3},
     }
-    both = overlay(config, {"model.optimizer": "SGD", "model.optimizer.lr": 0.1})
+    both = overlay(config, ["model.optimizer", "model.optimizer.lr"])
     assert both == {"model": {"init_args": {"optimizer": optimizer}}}
+    assert overlay(config, ["model", "model.width"]) == {"model": config["model"]}

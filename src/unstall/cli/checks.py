@@ -199,6 +199,40 @@ def check_data(data: pl.LightningDataModule, module: pl.LightningModule, trainer
     data.trainer, trainer.predicting = None, False
 
 
+def check_alone(command: str, trainer: pl.Trainer, trains_after: bool) -> None:
+    """Refuse what trains in one process where several would do it, or where it would wait for the others for ever.
+
+    Args:
+        command: One of the instruments.
+        trainer: Of the fit that it is about.
+        trains_after: Whether that fit follows at once. Lightning starts its other processes with this one's words, and
+            they would begin with the instrument.
+
+    Raises:
+        UsageError: says how to start it.
+    """
+    processes = trainer.num_devices * trainer.num_nodes
+    if processes == 1:
+        return
+    environment = getattr(trainer.strategy, "cluster_environment", None)
+    if environment is not None and environment.creates_processes_externally:
+        launcher = type(environment).__name__.removesuffix("Environment")
+        raise UsageError(
+            f"{command}: trains in one process, and each of {processes} was started with it ({launcher}); start it "
+            f"once, with --trainer.devices=1 --trainer.num_nodes=1 --trainer.accumulate_grad_batches={processes}"
+        )
+    if command == "sweep":
+        raise UsageError(
+            f"trainer.devices={trainer.num_devices}: a trial trains in one process; give --trainer.devices=1, and "
+            "start the same command once for each device (docs/scale.md)"
+        )
+    if trains_after:
+        raise UsageError(
+            f"trainer.devices={trainer.num_devices}: {command} works in one process and cannot go straight on to a fit "
+            "in several; leave out --fit or --verify, and start the command that it ends with"
+        )
+
+
 def blamed(error: Exception, trainer: Mapping[str, Any]) -> str:
     """Return Lightning's complaint after the setting of the trainer that it is about."""
     about = _named_in(error, trainer)[:1] or ["accelerator", "devices"]

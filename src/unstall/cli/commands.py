@@ -12,7 +12,7 @@ import yaml
 from pytorch_lightning.callbacks import ModelCheckpoint
 from pytorch_lightning.cli import ArgsType, LightningArgumentParser, LightningCLI
 
-from unstall.cli.checks import blamed, check_data, check_settings, refusal_in, shortage_in
+from unstall.cli.checks import blamed, check_alone, check_data, check_settings, refusal_in, shortage_in
 from unstall.cli.classes import classes_given, classes_of_base, why_not_loaded
 from unstall.cli.display import program
 from unstall.cli.documents import Document, of_diagnosis, of_evaluation, of_fit, of_search
@@ -26,6 +26,7 @@ from unstall.cli.received import admit, disagreement, model_of
 from unstall.cli.saved import SaveConfig, settings
 from unstall.cli.sweeping import FOLDER as SWEEP
 from unstall.cli.sweeping import Trials, words_of_fit
+from unstall.cli.together import Together
 from unstall.cli.trainer import Trainer, without_what_is_off
 from unstall.errors import UsageError
 from unstall.runs import (
@@ -153,10 +154,10 @@ class CLI(LightningCLI):
         else:
             self.run = run
             kwargs["logger"] = build_loggers(self.loggers, run)
-        kwargs["callbacks"] = [*without_what_is_off(trainer), Resumption()]
+        kwargs["callbacks"] = [*without_what_is_off(trainer), Resumption(), Together()]
         try:
             built = super().instantiate_trainer(**kwargs)
-        except (ValueError, TypeError, ImportError) as error:  # an accelerator, a number of devices not to be had
+        except (ValueError, TypeError, ImportError, RuntimeError) as error:  # an accelerator that is not to be had
             raise UsageError(blamed(error, trainer)) from error
         assert isinstance(built, Trainer)
         built.run = self.run
@@ -198,6 +199,9 @@ class CLI(LightningCLI):
 
     def after_instantiate_classes(self) -> None:
         """Find what would fail, before a folder is made or a step is taken."""
+        if self.subcommand in INSTRUMENTS:
+            trains_after = bool(self._get(self.config, "fit") or self._get(self.config, "verify"))
+            check_alone(self.subcommand, self.trainer, trains_after)
         path = self._get(self.config, "ckpt_path") or self._get(self.config, "run")
         if self.checkpoint is not None:
             check_architecture(Path(path), self.checkpoint, self.model)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import shlex
 from collections.abc import Callable
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -76,7 +78,7 @@ def words_of_fit(args: list[str]) -> list[str]:
             start = f"{option}="
         else:
             continue
-        if Path(value).is_file():
+        if not _is_text(value) and os.path.isfile(value):  # noqa: PTH113 # of a long text, `Path` raises an error
             config = load(Path(value).read_text(), f"config={value}")
             if isinstance(config, dict) and set(own) & set(config):
                 left = {name: inner for name, inner in config.items() if name not in own}
@@ -212,9 +214,30 @@ def _conclude(shared: Shared, folder: Path, words: list[str], logger: RunLogger)
     trial, settings = found
     run = Path(trial.user_attrs["run"])
     if (run / CONFIG).is_file():  # not where another machine keeps it
-        best = overlay(yaml.safe_load((run / CONFIG).read_text()), settings)
+        best = overlay(yaml.safe_load((run / CONFIG).read_text()), {*common_settings(words), *settings})
         heading = f"# Found by unstall sweep: {shared.plan.metric} {trial.value:.4g}, in {run}.\n"
         write(folder / BEST, heading + yaml.safe_dump(best, sort_keys=False))
-        files = [word for word in options_of(words, "-c", "--config") if Path(word).is_file()]
-        configs = [f"-c {file}" for file in (*files, folder / BEST)]
-        print(f"to train with it:   {program()} fit {' '.join(configs)}")
+        print(f"to train with it:   {program()} {shlex.join([*files_and_options(words), f'--config={folder / BEST}'])}")
+
+
+def common_settings(words: list[str]) -> set[str]:
+    """Return the names of what the file with the space, which stands there as text, says beside it."""
+    from unstall.sweep import setting_name
+
+    texts = [text for text in options_of(words, "-c", "--config") if _is_text(text)]
+    return {setting_name(name.rstrip("+")) for text in texts for name in flat(yaml.safe_load(text))}
+
+
+def files_and_options(words: list[str]) -> list[str]:
+    """Return the words that were typed: all but the text of a file with the space."""
+    kept: list[str] = []
+    for word in words:
+        if not _is_text(word):
+            kept.append(word)
+        elif kept[-1] in ("-c", "--config"):
+            kept.pop()
+    return kept
+
+
+def _is_text(word: str) -> bool:
+    return "\n" in word

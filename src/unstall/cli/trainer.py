@@ -10,6 +10,7 @@ from pytorch_lightning.loggers import TensorBoardLogger
 
 from unstall.cli.going_on import folder_of
 from unstall.cli.project import with_present_names
+from unstall.cli.together import Together
 from unstall.runs import CONFIG, LAST, RunLogger, find_and_load, locate, log_dir
 
 if TYPE_CHECKING:
@@ -33,6 +34,12 @@ class Trainer(pl.Trainer):
 
     run: RunLogger | None = None
     """Whose folder is the run's, whichever loggers there are; None where nothing is kept."""
+
+    @property
+    def received_sigterm(self) -> bool:
+        """Whether this process was asked to end; one of several is when all know, and so after the same batch."""
+        together = next((each for each in vars(self)["callbacks"] if isinstance(each, Together)), None)
+        return super().received_sigterm if together is None or self.world_size == 1 else together.agreed
 
     @property
     def log_dir(self) -> str | None:
@@ -159,7 +166,7 @@ class Trainer(pl.Trainer):
             metric: What is optimized; what the best checkpoint is chosen by, if left out.
             mode: Whether ``min`` or ``max`` of it is best; of a loss or an accuracy that is known.
             prune: Which trials end early: those that their ``diagnosis`` gives up for certain, those below the
-                ``median`` of the others, or ``none``.
+                ``median`` of the others, those that Optuna's ``hyperband`` ends, or ``none``.
             workers: Processes side by side; as many as fill the cores, if left out.
             storage: The URL of the database that all of them share, such as ``postgresql://...``; a file in the
                 experiment's folder, if left out.

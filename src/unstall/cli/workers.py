@@ -54,18 +54,12 @@ def make_trials(plan: Plan, words: list[str], wanted: Callable[[], bool] = lambd
     """Make trials of a study until none is left.
 
     Raises:
-        UsageError: if the database is gone, or if no trial can be judged.
+        UsageError: if the database is locked, full or gone, or if no trial can be judged.
     """
-    from optuna.exceptions import StorageInternalError
-
     from unstall.sweep import open_study, work
 
-    try:
-        with open_study(plan) as shared:
-            work(shared, lambda settings, watch: train(words, settings, watch), wanted)
-    except StorageInternalError as error:
-        cause = " ".join(str(error.__cause__ or error).split())[:200]
-        raise UsageError(f"storage: is gone, {cause}; what is finished is kept, the same command goes on") from error
+    with open_study(plan) as shared:
+        work(shared, lambda settings, watch: train(words, settings, watch), wanted)
 
 
 def _process(plan: Plan, words: list[str], threads: int) -> None:

@@ -6,7 +6,7 @@ best settings, a map of what depends on what. The question: *which settings toge
 
 from unstall.sweep.picture import draw
 from unstall.sweep.report import best_settings, overlay, progress, table
-from unstall.sweep.space import Space, words
+from unstall.sweep.space import Space, setting_name, words
 from unstall.sweep.study import METHODS, PRUNERS, Plan, Shared, open_study
 from unstall.sweep.trial import Watch
 from unstall.sweep.worker import work
@@ -23,6 +23,7 @@ __all__ = [
     "open_study",
     "overlay",
     "progress",
+    "setting_name",
     "table",
     "words",
     "work",

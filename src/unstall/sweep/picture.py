@@ -38,7 +38,10 @@ def draw(shared: Shared) -> Figure | None:
 
     trials = [trial for trial in made(shared) if _outcome(trial) is not None or "cause" in trial.user_attrs]
     maps: list[tuple[Settings, str, str, list[FrozenTrial], dict[str, float]]] = []
+    parts: dict[frozenset[str], Settings] = {}
     for part in shared.space.parts:
+        parts.setdefault(frozenset(part), part)  # the same settings share a map
+    for part in parts.values():
         own = [trial for trial in trials if set(trial.params) == set(part)]
         shares = importances(shared, own)
         order = sorted(part, key=lambda name: -shares.get(name, 0.0))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
@@ -37,24 +37,27 @@ def best_settings(shared: Shared) -> tuple[FrozenTrial, dict[str, Any]] | None:
     return (trials[0], shared.space.settings(trials[0].params)) if trials else None
 
 
-def overlay(config: Mapping[str, Any], settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Return some settings as a config that goes on top of another.
+def overlay(config: Mapping[str, Any], names: Iterable[str]) -> dict[str, Any]:
+    """Return some settings of a config as one that goes on top of another.
 
     Args:
-        config: The resolved config of a run that was made with them.
-        settings: By dotted name, without `init_args`.
+        config: The resolved config of a run.
+        names: Of the settings, dotted, without `init_args`; one that the config lacks is left out.
     """
     found: dict[str, Any] = {}
-    for name in sorted(settings, key=lambda name: -name.count(".")):  # a class, which holds its arguments, at the end
-        place, node = found, config
-        *above, last = name.split(".")
-        for part in above:
-            if "class_path" in node and part not in node:
-                node, place = node["init_args"], place.setdefault("init_args", {})
-            node, place = node[part], place.setdefault(part, {})
-        if "class_path" in node and last not in node:
-            node, place = node["init_args"], place.setdefault("init_args", {})
-        place[last] = node[last]
+    for name in sorted(names, key=lambda name: -name.count(".")):  # a class, which holds its arguments, at the end
+        node, path = config, list[str]()
+        for part in name.split("."):
+            if isinstance(node, Mapping) and "class_path" in node and part not in node:
+                node, path = node.get("init_args") or {}, [*path, "init_args"]
+            if not isinstance(node, Mapping) or part not in node:
+                break
+            node, path = node[part], [*path, part]
+        else:
+            place = found
+            for part in path[:-1]:
+                place = place.setdefault(part, {})
+            place[path[-1]] = node
     return found
 
 

@@ -93,9 +93,10 @@ class Space:
         if not all(isinstance(part, Mapping) and part for part in parts) or not parts:
             raise UsageError(f"space={raw}: holds no settings; give lines such as `model.optimizer.lr: [0.1, 1]`")
         self.raw = raw
-        self.parts: list[Settings] = [
-            {_name(name): _domain(_name(name), value, grid) for name, value in part.items()} for part in parts
-        ]
+        self.parts: list[Settings] = []
+        for part in parts:
+            named = {setting_name(name): value for name, value in part.items()}
+            self.parts.append({name: _domain(name, value, grid) for name, value in named.items()})
         self.domains: Settings = {}
         for name, domain in (item for part in self.parts for item in part.items()):
             known = self.domains.get(name)
@@ -155,7 +156,8 @@ def words(settings: Mapping[str, Any]) -> list[str]:
     return [f"--{name}={value if isinstance(value := settings[name], str) else json.dumps(value)}" for name in ordered]
 
 
-def _name(name: Any) -> str:
+def setting_name(name: Any) -> str:
+    """Return a setting's name as one would type it: `model.lr` for `model.init_args.lr`."""
     return ".".join(part for part in str(name).split(".") if part not in ("init_args", "class_path"))
 
 

@@ -8,14 +8,13 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import random
-import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 from unstall.errors import UsageError
+from unstall.sweep.database import BEAT, reached, storage_at, why_gone
 from unstall.sweep.meanwhile import meanwhile
 from unstall.sweep.space import Space
 
@@ -27,16 +26,8 @@ if TYPE_CHECKING:
     from optuna.trial import FrozenTrial, Trial
 
 METHODS = ("tpe", "random", "grid", "hyperband")
-PRUNERS = ("diagnosis", "median", "none")
-BEAT, SILENCE = 5, 30
-"""Seconds between two signs of life of a trial, and without any until it is repeated elsewhere."""
-PATIENCE = 60
-"""Seconds for which a database may be busy with others."""
-MEANWHILE = ("locked", "already exists", "unique constraint")
-"""What a database says while another process makes the same tables."""
+PRUNERS = ("diagnosis", "median", "hyperband", "none")
 PLACE, ERROR, PLAN = "place", "error", "plan"
-
-T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -77,7 +68,11 @@ class Plan:
 
 
 class Shared:
-    """A study in its database, as a context that ends with leaving it. Made by `open_study`."""
+    """A study in its database, as a context that ends with leaving it. Made by `open_study`.
+
+    Raises:
+        UsageError: at the end of the context, if the database is locked, full or gone.
+    """
 
     def __init__(self, plan: Plan, study: Study, storage: RDBStorage) -> None:
         self.plan, self.study, self.storage = plan, study, storage
@@ -86,10 +81,13 @@ class Shared:
     def __enter__(self) -> Shared:
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         """Leave the database: a server counts its connections."""
         self.storage.remove_session()
         self.storage.engine.dispose()
+        said = None if error is None else why_gone(self.plan.storage, error)
+        if said is not None:
+            raise UsageError(said) from error
 
     def fill(self) -> None:
         """Let a trial wait for every place that has none, or whose process is gone."""
@@ -167,10 +165,10 @@ def open_study(plan: Plan) -> Shared:
         raise UsageError("sweep: needs Optuna; install it: pip install 'unstall[sweep]'") from None
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     logging.getLogger("alembic").setLevel(logging.ERROR)
-    storage = _reached(plan.storage, lambda: _storage(plan.storage))
+    storage = reached(plan.storage, lambda: storage_at(plan.storage))
     directions = optuna.study.StudyDirection
     direction = directions.MAXIMIZE if plan.maximize else directions.MINIMIZE
-    study = _reached(
+    study = reached(
         plan.storage,
         lambda: optuna.create_study(
             storage=storage, study_name=plan.name, direction=direction, load_if_exists=True, pruner=pruner(plan)
@@ -205,75 +203,15 @@ def pruner(plan: Plan) -> BasePruner:
     """Return what ends a trial early by its validations, beside its diagnosis."""
     import optuna
 
-    if plan.method == "hyperband":
+    if "hyperband" in (plan.method, plan.pruner):
         return optuna.pruners.HyperbandPruner(max_resource=plan.epochs or "auto")
     return optuna.pruners.MedianPruner() if plan.pruner == "median" else optuna.pruners.NopPruner()
 
 
-def _storage(url: str) -> RDBStorage:
-    import sqlalchemy
-    from optuna.storages import RDBStorage
-
-    local = url.startswith("sqlite")
-    if url.startswith("postgresql://"):
-        url = url.replace("postgresql://", "postgresql+psycopg://", 1)
-    engine: dict[str, Any] = {"connect_args": {"timeout": PATIENCE}} if local else {"pool_pre_ping": True}
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # Optuna calls heartbeats experimental
-        storage = RDBStorage(url, engine_kwargs=engine, heartbeat_interval=BEAT, grace_period=SILENCE)
-    if local:
-        # sqlite3 begins a transaction at its first change: two processes would read the same trial as waiting, and
-        # both take it. https://docs.sqlalchemy.org/en/20/dialects/sqlite.html, "Serializable isolation". Not earlier:
-        # Optuna opens a second connection within a transaction while it looks at its tables.
-        sqlalchemy.event.listen(storage.engine, "connect", _without_own_transactions)
-        sqlalchemy.event.listen(storage.engine, "begin", _begin)
-        storage.engine.dispose()
-    return storage
-
-
-def _without_own_transactions(connection: Any, record: Any) -> None:
-    connection.isolation_level = None
-
-
-def _begin(connection: Any) -> None:
-    connection.exec_driver_sql("BEGIN IMMEDIATE")
-
-
-def _reached(url: str, attempt: Callable[[], T]) -> T:
-    """Return what an attempt at a database returns; another process may be making the same tables at this moment."""
-    from optuna.exceptions import StorageInternalError
-    from sqlalchemy.exc import SQLAlchemyError
-
-    reasons = (SQLAlchemyError, StorageInternalError, ImportError, RuntimeError, ValueError)
-    end = time.monotonic() + PATIENCE
-    while True:
-        try:
-            return attempt()
-        except reasons as error:  # noqa: PERF203 # it waits for others
-            cause = getattr(error, "orig", None) or getattr(error.__cause__, "orig", None) or error
-            if any(word in str(cause).lower() for word in MEANWHILE) and time.monotonic() < end:
-                time.sleep(random.uniform(0.1, 1))
-                continue
-            lines = str(cause).strip().splitlines() or [type(cause).__name__]
-            raise UsageError(
-                f"storage={without_password(url)}: cannot be used, {lines[0]}; see that it is there and may be "
-                "written, or give another --storage"
-            ) from None
-
-
-def without_password(url: str) -> str:
-    """Return a URL as it may be shown."""
-    from sqlalchemy.engine import make_url
-    from sqlalchemy.exc import ArgumentError
-
-    try:
-        return str(make_url(url).render_as_string(hide_password=True))
-    except ArgumentError:
-        return url
-
-
 def _difference(known: Any, present: Any, name: str = "") -> str:
-    """Say where two nested settings differ, the first three of them."""
+    """Say where two nested settings differ, the first three of them; in a list of spaces, where each does."""
+    if all(isinstance(side, list) and all(isinstance(part, dict) for part in side) for side in (known, present)):
+        known, present = dict(enumerate(known)), dict(enumerate(present))
     if isinstance(known, dict) and isinstance(present, dict):
         keys = [key for key in {**known, **present} if known.get(key) != present.get(key)]
         found = [_difference(known.get(key), present.get(key), f"{name}.{key}" if name else str(key)) for key in keys]
