@@ -12,8 +12,8 @@ RATES = tuple(10.0**exponent for exponent in range(-5, 2))
 """An absolute grid: around a rate that is far off, a relative one finds nothing (1e-6 times 1000 still stalls)."""
 
 
-SCREENED = 4
-"""How many rates of that grid make the whole screening, those that lead after a glance."""
+SCREENED = 3
+"""How many rates of that grid make the whole screening beside the run's own: those that lead after a glance."""
 
 
 HIGHER = 3

@@ -13,7 +13,7 @@ from unstall.trials import Score
 
 
 def reached(subject: Subject, task: Task, enough: float = 1 - GAIN) -> Score | None:
-    """Return what the run comes to unchanged, at the best of its rates or as it stands; None if that is not seen.
+    """Return what the run comes to unchanged, at its own or a usual rate, or as it stands; None if that is not seen.
 
     Args:
         subject: The run.
@@ -22,7 +22,8 @@ def reached(subject: Subject, task: Task, enough: float = 1 - GAIN) -> Score | N
             nothing could be better by what counts.
     """
     _ = subject.control
-    known, measure = subject.own.trained(subject.long), measure_of(subject, Mended("", subject.module), task)
+    measure = measure_of(subject, Mended("", subject.module), task)
+    known = [rate for rate in subject.own.trained(subject.long) if rate in (None, *USUAL_RATES)]
     scores = subject.own.best_measured(known, [subject.long], measure)
     if max((quality_of(score) for _, score in scores), default=0.0) < enough:
         usual = [rate for rate in USUAL_RATES if rate not in known and not subject.is_own(rate)]
