@@ -93,11 +93,17 @@ def tables(measured: dict[str, Any]) -> list[str]:
         *table("| bar | ratio | at most |", bars(measured)),
         "",
     ]
+    steps = TRAIN // BATCH
     by_part = [
-        [part, f"{parts[part]:.3f}", f"{100 * parts[part] / sum(parts.values()):.1f} %"]
+        [
+            part,
+            f"{parts[part]:.3f}",
+            f"{1e6 * parts[part] / steps:.0f}",
+            f"{100 * parts[part] / sum(parts.values()):.1f} %",
+        ]
         for part in sorted(parts, key=lambda part: -parts[part])
     ]
-    lines += table("| where an epoch's time goes, by stopwatch | s | share |", by_part)
+    lines += table("| where an epoch's time goes, by stopwatch | s | μs a step of training | share |", by_part)
     for name, points in measured.get("curves", {}).items():
         lines += ["", *lying(name, "epoch, s", points)]
     return [*lines, "", *lying("rates in a race", "100 steps, s", [(row["rates"], row["seconds"]) for row in race])]

@@ -1,18 +1,22 @@
 """Remedies are raced where they can be, and only there; rates go up as long as that is better."""
 
 import math
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import pytest
 import torch.nn.functional as F
 from torch import nn
 
+import unstall.forks.subject
 from forks.blobs import CONFIG, Lit, blobs
 from unstall.forks.remedies import climb, try_in_place, try_larger_batch, try_rates
 from unstall.forks.subject import Subject
-from unstall.trials import Judge, Score, State, StepOptions
-from unstall.watch import Cause
+from unstall.forks.tried import Fork
+from unstall.trials import Judge, Score, State, StepOptions, Variant
+from unstall.watch import Cause, Signals
 
 
 def with_batches_of(size: int) -> dict[str, Any]:
@@ -20,30 +24,51 @@ def with_batches_of(size: int) -> dict[str, Any]:
     return {**CONFIG, "data": {"class_path": "tests.Data", "init_args": {"batch_size": size}}}
 
 
-def scores(best: float) -> Callable[[list[float]], list[Score]]:
-    """What a race would come to if the loss grew with the decades between a rate and the best one."""
-    return lambda rates: [Score(1 + abs(math.log10(rate / best))) for rate in rates]
+class Track:
+    """What a race would come to if the loss grew with the decades between a rate and the best one, step by step alike.
+
+    Args:
+        best: The rate with the lowest loss.
+        known: Other scores than these, by rate.
+    """
+
+    def __init__(self, best: float, known: dict[float, Score] | None = None) -> None:
+        self.best, self.known, self.reached = best, known or {}, dict[float, int]()
+
+    def __call__(self, rates: Sequence[float], steps: int) -> list[Score]:
+        self.reached |= dict.fromkeys(rates, steps)
+        return [self.known.get(rate, Score(1 + abs(math.log10(rate / self.best)))) for rate in rates]
 
 
 @pytest.mark.parametrize(
-    ("best", "expected"),
+    ("best", "expected", "reached"),
     [
-        (0.01, [0.032, 0.01, 0.0032, 0.001]),
-        (1e-4, [0.032, 0.01, 0.0032, 0.001]),
-        (0.1, [0.32, 0.1, 0.032, 0.01, 0.0032, 0.001]),
-        (1e3, [1.0, 0.32, 0.1, 0.032, 0.01, 0.0032, 0.001]),
+        (0.01, [0.01, 0.0032], {0.032: 160, 0.01: 320, 0.0032: 320, 0.001: 80}),
+        (1e-4, [0.0032, 0.001], {0.032: 80, 0.01: 160, 0.0032: 320, 0.001: 320}),
+        (0.1, [0.32, 0.1, 0.032, 0.01], {0.32: 320, 0.1: 320, 0.032: 320, 0.01: 320, 0.0032: 160, 0.001: 80}),
+        (1e3, [1.0, 0.32, 0.1, 0.032, 0.01], None),
     ],
 )
-def test_rates_are_raced_upwards_until_one_is_too_high(best: float, expected: list[float]) -> None:
-    raced = climb(0.01, scores(best), Judge(2.3).safest)
+def test_rates_are_raced_upwards_until_one_is_too_high_and_those_behind_drop_out(
+    best: float, expected: list[float], reached: dict[float, int] | None
+) -> None:
+    track = Track(best)
+    raced = climb(0.01, track, [80, 160, 320], Judge(2.3))
     assert [rate for rate, _ in raced] == expected
-    assert [score for _, score in raced] == scores(best)(expected)
+    assert [score for _, score in raced] == track(expected, 320)
+    if reached is not None:
+        assert track.reached == reached
+
+
+def test_short_runs_are_raced_whole() -> None:
+    track = Track(0.01)
+    assert [rate for rate, _ in climb(0.01, track, [28], Judge(2.3))] == [0.032, 0.01, 0.0032, 0.001]
 
 
 def test_rates_go_up_too_while_the_highest_has_the_lowest_loss() -> None:
     known = {0.032: Score(0.31, 0.90), 0.01: Score(0.33, 0.91), 0.0032: Score(0.36, 0.89), 0.001: Score(0.5, 0.86)}
     higher = {0.1: Score(0.26, 0.92), 0.32: Score(9.0, 0.1)}
-    raced = climb(0.01, lambda rates: [{**known, **higher}[rate] for rate in rates], Judge(2.3, 0.1, 2000).safest)
+    raced = climb(0.01, Track(0.1, known | higher), [80, 160, 320], Judge(2.3, 0.1, 2000))
     assert [rate for rate, _ in raced][:2] == [0.32, 0.1]
 
 
@@ -51,7 +76,9 @@ def test_other_rates_are_screened_and_the_best_compared_for_longer() -> None:
     subject = Subject(Lit(1e-3), *blobs(), config=CONFIG)
     best, worth_a_try = try_rates(subject)
     screened = [fork for fork in subject.forks if fork.change.endswith(f", {subject.short} steps")]
-    assert len(screened) == 6, "a decade apart, and not the run's own again"
+    glanced = [fork for fork in subject.forks if fork.change.endswith(f", {subject.glance} steps")]
+    assert len(glanced) == 3, "the rest of a decade apart, and not the run's own again"
+    assert 3 <= len(screened) <= 5, "and the half decades that dropped out"
     assert best in subject.forks
     assert best.before == subject.score
     assert best.after.loss < 0.5 * subject.score.loss
@@ -147,12 +174,37 @@ def test_padded_batches_are_enlarged_in_their_gradients_and_that_is_said() -> No
     assert several.after.loss == pytest.approx(plain.after.loss, rel=1e-3)
 
 
-def test_in_place_means_from_where_the_run_stands() -> None:
+def test_in_place_means_from_where_the_run_stands_at_the_rate_that_helps_from_its_start() -> None:
+    rate = Fork("learning rate 1", Score(2.3), Score(0.3), helps=True, learning_rate=1.0)
     subject = Subject(Lit(0.1), *blobs(64))
-    try_in_place(subject)
+    try_in_place(subject, rate)
     assert subject.forks == [], "nobody knows where it stands"
     subject = Subject(Lit(0.1), *blobs(64), start=State(Lit(0.1, seed=3).state_dict()))
-    try_in_place(subject)
-    rates = [fork.change.split()[2] for fork in subject.forks]
-    assert rates == ["0.001", "0.01", "1"]
-    assert len({fork.before for fork in subject.forks}) == 1, "what the run comes to if it goes on"
+    try_in_place(subject, replace(rate, helps=False))
+    assert subject.forks == [], "there is nothing to repair"
+    try_in_place(subject, rate)
+    (fork,) = subject.forks
+    assert fork.change == f"learning rate 1 from here on, {subject.short} steps"
+    on, other = subject.scores([Variant(each, start=subject.start) for each in (0.1, 1.0)], subject.short)
+    assert (fork.before, fork.after) == (on, other), "beside what the run comes to if it goes on"
+
+
+def test_no_step_of_a_rate_is_made_twice_and_few_rates_are_trained_to_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    made = Counter[tuple[float | None, int]]()
+    race = unstall.forks.subject.race
+
+    def counted(module: Any, variants: Any, batches: Any, *rest: Any, **how: Any) -> Any:
+        for variant in variants:
+            first = 0 if variant.start is None else variant.start.steps
+            made.update((variant.learning_rate, first + step) for step in range(len(batches)))
+        return race(module, variants, batches, *rest, **how)
+
+    monkeypatch.setattr(unstall.forks.subject, "race", counted)
+    subject = Subject(Lit(1e-3), *blobs(128), known_signals=Signals(step=320, baseline=2.3))
+    try_rates(subject)
+    assert set(made.values()) == {1}
+    steps = Counter(rate for rate, _ in made)
+    assert steps[None] == subject.long == 320, "the run itself, unchanged"
+    assert sorted(steps.values()).count(320) <= 4, "it, two finalists, and one above them"
+    # Before: the run twice over (320 and 80), 6 rates of 80 steps, and 4 to 7 of 320.
+    assert made.total() <= 320 + 6 * 20 + 3 * 60 + (2 * 80 + 3 * 80 + 2 * 160) + 320

@@ -12,11 +12,14 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
+import torch
+
 from unstall.audit import Observation, tensors_in
 from unstall.causes import COURSE_FAULTS, FAULTS, Course, Finding, find
 from unstall.errors import UsageError
 from unstall.forks.baselines import references
-from unstall.forks.mended import reached, try_findings
+from unstall.forks.mended import try_findings
+from unstall.forks.standing import reached
 from unstall.forks.subject import Subject
 from unstall.forks.targets import Task, task_of
 from unstall.forks.tried import Fork, Report
@@ -194,8 +197,18 @@ def _course(subject: Subject, seen: Observation, batches: Sequence[Any]) -> Cour
         rate_share=fmean(rates[1:]) / rates[0] if rates[0] and len(rates) > 1 else None,
         last_rate=rates[-1],
         decay=decay,
-        size_share=subject.size_share if decay else None,
+        size_share=_size_share(subject) if decay else None,
         label_spread=counts.label_spread(),
         commonest=counts.commonest,
         not_finite=not_finite,
     )
+
+
+def _size_share(subject: Subject) -> float | None:
+    """Return the norm of the unchanged copy's weights at its end over that at the start; None if it diverged."""
+    if subject.control.state is None:
+        return None
+    before, after = subject.module.state_dict(), subject.control.state.weights
+    names = [name for name, _ in subject.module.named_parameters() if name in after]
+    norms = [torch.nn.utils.get_total_norm([state[name].abs().float() for name in names]) for state in (before, after)]
+    return float(norms[1] / norms[0]) if norms[0] else None

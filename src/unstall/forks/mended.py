@@ -16,10 +16,22 @@ from torch.optim import Optimizer
 from unstall.causes import TRIED_FAULTS, Fault, Finding
 from unstall.find import merged
 from unstall.forks.changes import overlay_of
+from unstall.forks.legs import Legs, Measure, looks
 from unstall.forks.subject import Subject
 from unstall.forks.targets import AsTargetsAsk, Task, Wrapped, quality
 from unstall.forks.tried import Fork, Mended
-from unstall.trials import Score, Variant, can_be_one, concatenated, copied, inputs_of, samples_in, select, with_inputs
+from unstall.trials import (
+    Outcome,
+    Score,
+    Variant,
+    can_be_one,
+    concatenated,
+    copied,
+    inputs_of,
+    samples_in,
+    select,
+    with_inputs,
+)
 from unstall.watch import Cause
 
 ROOM = 0.9
@@ -179,34 +191,18 @@ def try_findings(
         if mended is not None and rates:
             mended = replace(mended, rates=rates)
         fork = None if mended is None else try_mended(subject, mended, task, before, finding.fault, steps)
-        if fork is not None and fork.helps and (best is None or _quality(fork.after) > _quality(best[1].after)):
+        if fork is not None and fork.helps and (best is None or quality_of(fork.after) > quality_of(best[1].after)):
             best = finding, fork
     output = kinds.get("output")
     if output is None or rates or output.fault in TRIED_FAULTS:
         return best
     for companions in COMPANIONS:
-        so_far = _quality(before if best is None else best[1].after)
+        so_far = quality_of(before if best is None else best[1].after)
         together = mend_together(("output", *companions), subject, task) if so_far < ROOM else None
         fork = None if together is None else try_mended(subject, together, task, before, output.fault, steps)
-        if fork is not None and fork.helps and _quality(fork.after) > so_far + GAIN:
+        if fork is not None and fork.helps and quality_of(fork.after) > so_far + GAIN:
             best = output, fork
     return best
-
-
-def reached(subject: Subject, task: Task) -> Score | None:
-    """Return what the run comes to unchanged, at its own or a usual rate, or as it stands; None if that is not seen."""
-    _, score = _best_of(subject, Mended("", subject.module), task)
-    now = standing(subject, task)
-    if now is not None and now > _quality(score):
-        return Score(subject.control.held_out_loss, now)
-    return score if score.accuracy is not None else None
-
-
-def standing(subject: Subject, task: Task) -> float | None:
-    """Return how good the run is as it stands; None if it has not been trained, or if its answers are not seen."""
-    if subject.start is None:
-        return None
-    return quality(subject, subject.module, subject.start.weights, subject.held_out, task)
 
 
 def try_mended(
@@ -230,8 +226,7 @@ def try_mended(
     overlays = [overlay_of(subject.config, names, value, place) for names, value, place in mended.settings]
     known = [overlay for overlay in overlays if overlay is not None]
     overlay = reduce(merged, known) if known and len(known) == len(overlays) else None
-    helps = _quality(score) - _quality(before) > GAIN
-    held_out = [mended.transform(batch) for batch in subject.held_out]
+    helps = quality_of(score) - quality_of(before) > GAIN
     fork = Fork(
         change,
         before,
@@ -242,13 +237,14 @@ def try_mended(
         helps,
         replace(mended, rates=(rate,)),
         None if own or overlay is None else rate,
-        lambda weights: quality(subject, mended.module, weights, held_out, task),
+        measure_of(subject, mended, task),
     )
     subject.forks.append(fork)
     return subject.forks[-1]
 
 
-def _quality(score: Score) -> float:
+def quality_of(score: Score) -> float:
+    """Return how good a score is; minus infinity where that is not known."""
     return -math.inf if score.accuracy is None else score.accuracy
 
 
@@ -259,21 +255,29 @@ def trained(subject: Subject, mended: Mended, task: Task, steps: int | None = No
     training = [mended.transform(batch) for batch in subject.training(steps)] * mended.passes
     if mended.shuffled:
         training = _shuffled(training)
+    each = (mended.options or subject.options).accumulate_grad_batches
+
+    def leg(variants: Sequence[Variant], first: int, last: int) -> list[Outcome]:
+        variants = [replace(variant, start=variant.start or mended.start) for variant in variants]
+        batches = training[first * each : last * each]
+        return subject.race(variants, batches, (), mended.module, keep_state=True, options=mended.options)
+
+    lengths = looks(subject.module, subject.short, len(training) // each)
+    return [
+        (rate or subject.rate, score)
+        for rate, score in Legs(leg).best_measured(grid, lengths, measure_of(subject, mended, task))
+    ]
+
+
+def measure_of(subject: Subject, mended: Mended, task: Task) -> Measure:
+    """Return what says how good weights of a mended copy are on the held-out batches."""
     held_out = [mended.transform(batch) for batch in subject.held_out]
-    scores: list[tuple[float, Score]] = []
-    variants = [Variant(rate, start=mended.start) for rate in grid]
-    outcomes = subject.race(variants, training, (), mended.module, keep_state=True, options=mended.options)
-    for rate, outcome in zip(grid, outcomes, strict=True):
-        if outcome.state is not None:
-            answers = quality(subject, mended.module, outcome.state.weights, held_out, task)
-            loss = outcome.losses[-1] if outcome.losses else math.inf
-            scores.append((rate, Score(loss, answers)))
-    return [(rate, score) for rate, score in scores if score.accuracy is not None]
+    return lambda weights: quality(subject, mended.module, weights, held_out, task)
 
 
 def _best_of(subject: Subject, mended: Mended, task: Task, steps: int | None = None) -> tuple[float, Score]:
     known = trained(subject, mended, task, steps)
-    return max(known, key=lambda pair: _quality(pair[1]), default=(subject.rate, Score(math.inf)))
+    return max(known, key=lambda pair: quality_of(pair[1]), default=(subject.rate, Score(math.inf)))
 
 
 def _standardiser(batches: Sequence[Any]) -> Callable[[Any], Any]:

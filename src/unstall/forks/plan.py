@@ -76,7 +76,7 @@ def _try_all(subject: Subject, rebuild: Rebuild | None) -> Report:
     measured = subject.signals, subject.judge, subject.score
     rate, rates = try_rates(subject)
     findings = Findings(*measured, rate, try_larger_batch(subject))
-    try_in_place(subject)
+    try_in_place(subject, rate)
     best = findings.best
     if not findings.stuck and best.loss > 0.3 * findings.judge.reference:
         findings = replace(findings, linear=try_linear_model(subject, best))

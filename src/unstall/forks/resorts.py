@@ -6,7 +6,8 @@ from dataclasses import replace
 
 from unstall.causes import TRIED_FAULTS, Fault, Finding
 from unstall.forks.examination import NEAR_CHANCE, Examination, report_on
-from unstall.forks.mended import GAIN, ROOM, mend, standing, try_mended
+from unstall.forks.mended import GAIN, ROOM, mend, try_mended
+from unstall.forks.standing import reached, standing
 from unstall.forks.tried import Fork, Report
 from unstall.trials import Score
 from unstall.watch import Cause
@@ -35,7 +36,7 @@ def resort(examined: Examination, report: Report) -> Report:
     satisfied = mended or 0 <= best.loss <= SATISFYING * subject.judge.reference
     if examined.task is None or known or (satisfied and cause != Cause.TOO_LOW):
         return report
-    before = examined.before
+    before = reached(subject, examined.task, ROOM)
     if before is None or before.accuracy is None or before.accuracy >= ROOM:
         return report
     if cause == Cause.TOO_LOW and (longer := gone_on(examined, before)) is not None:

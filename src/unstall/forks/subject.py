@@ -17,6 +17,7 @@ from torch import Tensor
 from unstall.audit import Observation, observe
 from unstall.errors import UsageError
 from unstall.find import Config
+from unstall.forks.legs import Legs, small
 from unstall.forks.tried import Fork
 from unstall.trials import (
     Judge,
@@ -40,6 +41,8 @@ from unstall.watch import Cause, Meter, Signals
 
 DISTANCES = ("mse_loss", "l1_loss", "smooth_l1_loss", "huber_loss")
 """Losses of torch that are zero where the prediction is the target, and nowhere less."""
+GLANCE = 20
+"""Steps before which no rate is dropped: by then it shows which ones blow up."""
 
 
 def screening_steps(batch_size: int) -> int:
@@ -83,6 +86,11 @@ class Subject:
         return self.options.accumulate_grad_batches * samples_in(self.batches[0])
 
     @property
+    def glance(self) -> int:
+        """Optimizer steps after which the rates furthest behind drop out of a screening."""
+        return min(self.short, max(GLANCE, self.short // 4))
+
+    @property
     def short(self) -> int:
         """Optimizer steps of a screening."""
         return self._screenings(1)
@@ -92,6 +100,11 @@ class Subject:
         """Optimizer steps of a comparison with the run."""
         return self._screenings(4)
 
+    @property
+    def lengths(self) -> list[int]:
+        """Optimizer steps at which the rates of a race are compared: of a screening, twice that, and the whole."""
+        return sorted({self.short, min(2 * self.short, self.long), self.long})
+
     @cached_property
     def rate(self) -> float:
         """The configured learning rate of the first parameter group that has one."""
@@ -99,22 +112,21 @@ class Subject:
             return lane.optimization.learning_rate
 
     @cached_property
-    def control(self) -> Outcome:
-        """The unchanged copy."""
-        batches = self.training(self.long)
-        return race(self.module, [Variant()], batches, self.held_out, keep_state=True, **self._how)[0]
+    def own(self) -> Legs:
+        """The run's own module, at its learning rate and at others."""
 
-    @property
-    def size_share(self) -> float | None:
-        """Norm of the unchanged copy's weights at its end, over their norm at the start; None if it diverged."""
-        if self.control.state is None:
-            return None
-        before, after = self.module.state_dict(), self.control.state.weights
-        names = [name for name, _ in self.module.named_parameters() if name in after]
-        norms = [
-            torch.nn.utils.get_total_norm([state[name].abs().float() for name in names]) for state in (before, after)
-        ]
-        return float(norms[1] / norms[0]) if norms[0] else None
+        def leg(variants: Sequence[Variant], first: int, last: int) -> list[Outcome]:
+            keep = last == self.long or small(self.module)
+            return race(self.module, variants, self.training(last, first), self.held_out, keep_state=keep, **self._how)
+
+        return Legs(leg)
+
+    @cached_property
+    def control(self) -> Outcome:
+        """The unchanged copy; on its way the steps with which shorter trials are compared."""
+        for steps in (self.glance, self.short) if small(self.module) else ():
+            self.own.at([None], steps)
+        return self.own.at([None], self.long)[0]
 
     @cached_property
     def signals(self) -> Signals:
@@ -217,9 +229,10 @@ class Subject:
         available = max(1, len(self.batches) // self.options.accumulate_grad_batches)
         return min(count * screening_steps(self.batch_size), available)
 
-    def training(self, steps: int) -> Sequence[Any]:
-        """Return the training batches of so many steps."""
-        return self.batches[: steps * self.options.accumulate_grad_batches]
+    def training(self, steps: int, first: int = 0) -> Sequence[Any]:
+        """Return the training batches up to a step, from the first one on or from another."""
+        each = self.options.accumulate_grad_batches
+        return self.batches[first * each : steps * each]
 
 
 def _observed(subject: Subject, batch: Any) -> Observation | None:

@@ -9,10 +9,11 @@ import pytorch_lightning as pl
 from unstall.audit import observe
 from unstall.find import Config, merged
 from unstall.forks.changes import network_settings, overlay_of, redrawn, wider, with_relu
-from unstall.forks.remedies import RATE, at_rates, climb
+from unstall.forks.legs import Legs, small
+from unstall.forks.remedies import RATE, ahead, climb
 from unstall.forks.subject import Subject
 from unstall.forks.tried import Findings, Fork
-from unstall.trials import Score, scale_of_inputs, scaled
+from unstall.trials import Outcome, Score, Variant, scale_of_inputs, scaled
 from unstall.watch import Cause
 
 Rebuild = Callable[[dict[str, Any]], pl.LightningModule]
@@ -100,8 +101,15 @@ def try_suspects(
     best, judge = findings.best, subject.judge
     grid = sorted({*rates, 1e-3, 1e-2, 1e-1})
 
-    def run(suspect: Suspect, rates: Sequence[float], steps: int) -> list[Score]:
-        return subject.scores(at_rates(*rates), steps, suspect.module, suspect.transform)
+    def legs_of(suspect: Suspect) -> Legs:
+        def leg(variants: Sequence[Variant], first: int, last: int) -> list[Outcome]:
+            training = [suspect.transform(batch) for batch in subject.training(last, first)]
+            held_out = [suspect.transform(batch) for batch in subject.held_out]
+            return subject.race(
+                variants, training, held_out, suspect.module, last == subject.long or small(suspect.module)
+            )
+
+        return Legs(leg)
 
     def accuse(suspect: Suspect, rate: float, after: Score) -> Fork:
         faster = overlay_of(subject.config, RATE, rate)
@@ -109,26 +117,28 @@ def try_suspects(
         change = suspect.change if subject.is_own(rate) else f"{suspect.change}, learning rate {rate:.2g}"
         return subject.note(change, best, after, overlay, suspect.cause, rate if overlay is not None else None)
 
-    def screen(suspect: Suspect) -> tuple[Fork, float, Suspect]:
-        scores = run(suspect, grid, 2 * subject.short)
+    def screen(suspect: Suspect) -> tuple[Fork, float, Suspect, Legs]:
+        legs = legs_of(suspect)
+        two = ahead(grid, legs.scores(grid, subject.short), 2, judge)
+        scores = legs.scores(two, subject.lengths[:2][-1])
         at = judge.best(scores)
-        return accuse(suspect, grid[at], scores[at]), grid[at], suspect
+        return accuse(suspect, two[at], scores[at]), two[at], suspect, legs
 
     spoilt = Cause.DEAD_AT_START if findings.dead_at_start else Cause.BAD_SCALE
     batch = subject.first_batch if subject.inputs_alone else None
     suspects = find_suspects(subject.module, batch, subject.config, rebuild, spoilt)
     found = [screen(suspect) for suspect in suspects]
     # A wider network draws its weights anew, and with them mends a spoilt start, which is another cause.
-    narrow = not any(fork.mends for fork, _, _ in found) and "widths" not in network_settings(subject.config)
+    narrow = not any(fork.mends for fork, *_ in found) and "widths" not in network_settings(subject.config)
     changed = wider(subject.module) if narrow else None
     if changed is not None and works(changed, subject.first_batch):
         found.append(screen(Suspect("128 units in each narrow layer", Cause.LOW_CAPACITY, changed)))
     if not found:
         return None
     # By loss: what mends the accuracy and leaves the network sure of its mistakes is not the cause.
-    fork, rate, suspect = min(found, key=lambda item: item[0].after.loss)
+    fork, rate, suspect, legs = min(found, key=lambda item: item[0].after.loss)
     if not fork.helps and fork.after.loss > best.loss:
         return fork
-    raced = climb(rate, lambda rates: run(suspect, rates, subject.long), judge.safest)
+    raced = climb(rate, legs.scores, subject.lengths, judge)
     rate, score = raced[judge.safest([score for _, score in raced])]
     return accuse(suspect, rate, score)

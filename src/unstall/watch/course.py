@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from statistics import fmean
 from typing import Any
 
 import pytorch_lightning as pl
@@ -33,6 +32,7 @@ class CourseRecord:
         self.rate = float(first.get("initial_lr", first["lr"]))
         self.steps, self.rates, self.backwards = 0, 0.0, 0
         self.norms: list[Tensor] = []
+        self._clipped, self._looks = 0.0, 0
         self.sums: list[float] = []
         self.leftover = self.zeroed = False
         self.not_finite: int | None = None
@@ -69,14 +69,16 @@ class CourseRecord:
             repeats: Whether batches are meant to be the same, as under `overfit_batches`.
             ended: Whether the training has.
         """
-        shares = [min(1.0, float(self.clip or 0.0) / max(norm, 1e-30)) for norm in map(float, self.norms)]
+        # Those since the last reading: a long run would else read all of them every time.
+        self._clipped += sum(min(1.0, float(self.clip or 0.0) / max(norm, 1e-30)) for norm in map(float, self.norms))
+        self._looks, self.norms = self._looks + len(self.norms), []
         commonest = losses.targets.commonest
         same = len(self.sums) == FIRST and len(set(self.sums)) == 1 and not repeats
         return Course(
             rate=self.rate,
             rate_share=self.rates / self.steps / self.rate if self.steps and self.rate else None,
             last_rate=float(self.optimizer.param_groups[0]["lr"]),
-            clip_share=fmean(shares) if shares else None,
+            clip_share=self._clipped / self._looks if self._looks else None,
             decay=max(float(group.get("weight_decay", 0.0)) for group in self.optimizer.param_groups),
             size_share=path.size_share(),
             leftover=self.leftover,
