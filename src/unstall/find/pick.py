@@ -90,6 +90,7 @@ class LearningRateSearch:
         race: the rates that raced, ascending.
         configured: the rate that the module's own optimizer has; None if that is not known.
         fit_steps: optimizer steps of the fit; None if nobody knows.
+        pace: how many times faster than in the fit its schedule ran in the race; 1 without one.
     """
 
     learning_rate: float
@@ -102,6 +103,7 @@ class LearningRateSearch:
     race: list[RacedRate]
     configured: float | None = None
     fit_steps: int | None = None
+    pace: float = 1.0
 
 
 def candidates(tested: RangeTest, num_rates: int, lowest: float, highest: float) -> list[float]:
