@@ -26,6 +26,7 @@ from lr_find import FIRST_GUESS, LOOKS, MAKERS, accuracy_at, append_rows, loader
 from measuring import RESULTS, table
 from networks import build_network, evaluate, take_step
 from problems import PROBLEMS, Data
+from unseen import UNSEEN, build_unseen
 from unstall import find_learning_rate, quiet
 from ways import (
     BACKBONE_RATIO,
@@ -40,6 +41,7 @@ from ways import (
 )
 
 TRUTH, PICKS = RESULTS / "lr_find_ways_truth.csv", RESULTS / "lr_find_ways_picks.csv"
+EVERY = PROBLEMS | UNSEEN
 PRETRAINING = Pretraining()
 FROM_SCRATCH, TO_TUNE = ("classes", "spheres", "friedman", "text"), ("mnist", "classes")
 
@@ -64,11 +66,20 @@ class Cell:
 
 
 def draw_cells(group: str) -> Iterator[Cell]:
-    """A seeded draw: every way by turns over optimizers, data, architectures and batch sizes."""
+    """A seeded draw: every way by turns over optimizers, data, architectures and batch sizes.
+
+    The blind group: three cells of each new data set, of which one has a schedule.
+    """
     draw = random.Random(group)
     optimizers = list(FIRST_GUESS)
     draw.shuffle(optimizers)
     turns = itertools.count(draw.randrange(7))
+    if group == "blind":
+        for (data, problem), i in itertools.product(UNSEEN.items(), range(3)):
+            way = draw.choice([way for way in SCHEDULES if way != "constant"]) if i == 2 else "constant"
+            architecture, batch_size = draw.choice(problem.architectures), draw.choice((64, 128, 512))
+            yield Cell(group, way, optimizers[next(turns) % 7], batch_size, architecture, data, seed=0, seeds=2)
+        return
     for way in (*[way for way in SCHEDULES if way != "constant"], *FINE_TUNING):
         data_sets = list(TO_TUNE if way in FINE_TUNING else FROM_SCRATCH)
         draw.shuffle(data_sets)
@@ -81,7 +92,7 @@ def draw_cells(group: str) -> Iterator[Cell]:
 @functools.cache
 def load(name: str, data_dir: str, tuned: bool) -> Data:
     """The data of a cell."""
-    data = PROBLEMS[name].load(data_dir)
+    data = EVERY[name].load(data_dir)
     return data_to_tune_on(data) if tuned else data
 
 
@@ -92,7 +103,7 @@ def data_of(cell: Cell, data_dir: str) -> Data:
 
 def epochs_of(cell: Cell) -> int:
     """Of its fit."""
-    return FINE_TUNING_EPOCHS if cell.way in FINE_TUNING else PROBLEMS[cell.data].epochs
+    return FINE_TUNING_EPOCHS if cell.way in FINE_TUNING else EVERY[cell.data].epochs
 
 
 def network_of(cell: Cell, data_dir: str, seed: int) -> nn.Module:
@@ -100,7 +111,8 @@ def network_of(cell: Cell, data_dir: str, seed: int) -> nn.Module:
     if cell.way in FINE_TUNING:
         return PRETRAINING.network(cell.architecture, cell.data, load(cell.data, data_dir, False), seed)
     torch.manual_seed(seed)
-    return build_network(cell.architecture, data_of(cell, data_dir))
+    build = build_unseen if cell.data in UNSEEN else build_network
+    return build(cell.architecture, data_of(cell, data_dir))
 
 
 def train(cell: Cell, data_dir: str, rate: float, seed: int) -> tuple[float, float, float]:
@@ -167,8 +179,9 @@ def read_truth() -> dict[Cell, dict[float, tuple[float, float]]]:
     return truth
 
 
-def search_cell(cell: Cell, data_dir: str, seed: int) -> tuple[float, int]:
-    """The rate that our finder picks, as the truth counts it, and the number of its steps."""
+def search_cell(cell: Cell, data_dir: str, seed: int) -> list[float]:
+    """What our finder says, its rates as the truth counts them: the pick, its steps, the ends of what trains well, the
+    cliff (or 0)."""
     data = data_of(cell, data_dir)
     with quiet():
         module = Lit(network_of(cell, data_dir, seed), MAKERS[cell.optimizer], cell.way)
@@ -177,7 +190,9 @@ def search_cell(cell: Cell, data_dir: str, seed: int) -> tuple[float, int]:
     search = find_learning_rate(module, loaders, trainer, seed=seed)
     steps = len(search.range_test.losses) + sum(len(rate.losses) for rate in search.race)
     unit = BACKBONE_RATIO if cell.way == "two groups" else 1.0  # the finder counts the rate of the first group
-    return search.learning_rate / unit, steps
+    rates = search.learning_rate, *search.usable, search.diverges_at or 0.0
+    pick, *others = (float(f"{rate / unit:.4g}") for rate in rates)
+    return [pick, steps, *others]
 
 
 def compare(data_dir: str, group: str, ways: list[str], seeds: int, rule: str) -> None:
@@ -186,10 +201,9 @@ def compare(data_dir: str, group: str, ways: list[str], seeds: int, rule: str) -
     for seed, (cell, accuracies) in itertools.product(range(10, 10 + seeds), read_truth().items()):
         if cell.group != group or cell.way not in ways or (cell.name, str(seed), rule) in done:
             continue
-        rate, steps = search_cell(cell, data_dir, seed)
-        append_rows(
-            PICKS, ["cell", "seed", "rule", "learning_rate", "steps"], [[cell.name, seed, rule, f"{rate:.4g}", steps]]
-        )
+        rate, *others = search_cell(cell, data_dir, seed)
+        header = ["cell", "seed", "rule", "learning_rate", "steps", "lowest_usable", "highest_usable", "diverges_at"]
+        append_rows(PICKS, header, [[cell.name, seed, rule, rate, *others]])
         print(f"{cell.name} {seed}: {rate:.2g}, loss {loss_of_pick(rate, accuracies):.1f}", flush=True)
 
 

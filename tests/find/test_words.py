@@ -3,6 +3,8 @@
 import dataclasses
 import math
 
+import pytest
+
 from unstall.find.pick import LearningRateSearch, RacedRate
 from unstall.find.range_test import RangeTest
 from unstall.find.words import answer, explanation, range_of, reason_for
@@ -46,6 +48,27 @@ def test_a_pick_below_the_winner_is_explained() -> None:
     assert "noise" not in " ".join([why, *reasons(found)])
     assert explanation(search()) == []
     assert answer(found) == "Train with a learning rate of 1.0e-03"
+
+
+@pytest.mark.parametrize(
+    ("changed", "said"),
+    [
+        ({"diverges_at": 1e-2}, "Much depends on it: 1.0e-02, 3.1 times as much, diverges"),
+        ({"usable": (1e-3, 1e-1)}, "Not much depends on it: whatever lies within 1.0e-03 to 1.0e-01 trains well"),
+        ({"usable": (1e-3, 1e-1), "diverges_at": 1e-2}, "Much depends on it: 1.0e-02, 3.1 times as much, diverges"),
+        (
+            {"usable": (3.2e-3, 3.2e-3)},
+            "Much depends on it: 3.2e-03 alone trains well, and what lies beside it clearly worse",
+        ),
+        (
+            {"pace": 15.0, "fit_steps": 3750},
+            "Each rate is the one that the schedule multiplies, which ran 15 times faster in the race: 250 steps saw the "
+            "whole of it",
+        ),
+    ],
+)
+def test_how_much_depends_on_the_answer_is_said(changed: dict[str, object], said: str) -> None:
+    assert explanation(search(**changed)) == [said]  # type: ignore[arg-type]
 
 
 def test_the_configured_rate_is_put_in_its_place() -> None:

@@ -10,6 +10,10 @@ SAME = 1e-2
 """Rates that differ by a smaller share are one to a reader."""
 
 
+NEAR, WIDE = 4.0, 30.0
+"""A factor that is at most one step of the race, half a decade; and one that takes four rates in a row."""
+
+
 def reason_for(rate: RacedRate, search: LearningRateSearch) -> str:
     """Return why a rate that raced was picked, or was not.
 
@@ -46,8 +50,15 @@ def answer(search: LearningRateSearch) -> str:
 
 
 def explanation(search: LearningRateSearch) -> list[str]:
-    """Return what a reader may wonder about, a sentence each: a pick below the winner, the configured rate."""
+    """Return what a reader may wonder about, a sentence each: a pick below the winner, a schedule, the configured rate,
+    and how much depends on the answer."""
     sentences = []
+    if search.pace > 1:
+        longest = max(len(rate.losses) for rate in search.race)
+        sentences.append(
+            f"Each rate is the one that the schedule multiplies, which ran {search.pace:.2g} times faster in the race: "
+            f"{longest} steps saw the whole of it"
+        )
     if search.learning_rate < search.leader:
         sentences.append(
             f"{search.leader:.1e} won the race, but when it is lowered {search.noise:.0%} of its loss goes away at "
@@ -64,6 +75,8 @@ def explanation(search: LearningRateSearch) -> list[str]:
         else:
             side = "below" if configured < low else "above"
             sentences.append(f"The configured {configured:.1e} is {side} those that train well")
+    if (how_much := _how_much_depends(search)) is not None:
+        sentences.append(how_much)
     return sentences
 
 
@@ -76,6 +89,18 @@ def range_of(search: LearningRateSearch) -> str:
     """Return the rates that train well, as `1.0e-03 to 1.0e-02`."""
     low, high = search.usable
     return f"{low:.1e} to {high:.1e}" if low < high else f"{low:.1e} alone"
+
+
+def _how_much_depends(search: LearningRateSearch) -> str | None:
+    low, high = search.usable
+    cliff = search.diverges_at
+    if cliff is not None and cliff <= NEAR * search.learning_rate:
+        return f"Much depends on it: {cliff:.1e}, {cliff / search.learning_rate:.1f} times as much, diverges"
+    if high >= WIDE * low:
+        return f"Not much depends on it: whatever lies within {range_of(search)} trains well"
+    if high <= NEAR * low:
+        return f"Much depends on it: {range_of(search)} trains well, and what lies beside it clearly worse"
+    return None
 
 
 def _why_it_won(winner: RacedRate, search: LearningRateSearch) -> str:
