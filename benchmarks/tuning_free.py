@@ -40,7 +40,7 @@ COSTS = {
     "Prodigy": "another optimizer; two to three more copies of the weights",
     "D-Adaptation": "another optimizer; one more copy of the weights",
     "DoG": "another optimizer; the averaged weights must be evaluated in place of the trained ones",
-    "Schedule-Free AdamW": "another optimizer; `optimizer.train()` and `.eval()` around every evaluation and checkpoint",
+    "Schedule-Free AdamW": "another optimizer; `.train()` and `.eval()` of the optimizer around each evaluation",
     "own default": "nothing",
     "best after one epoch": "an epoch of each rate",
 }

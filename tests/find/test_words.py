@@ -62,8 +62,8 @@ def test_a_pick_below_the_winner_is_explained() -> None:
         ),
         (
             {"pace": 15.0, "fit_steps": 3750},
-            "Each rate is the one that the schedule multiplies, which ran 15 times faster in the race: 250 steps saw the "
-            "whole of it",
+            "Each rate is the one that the schedule multiplies, which ran 15 times faster in the race: 250 steps saw "
+            "the whole of it",
         ),
     ],
 )
