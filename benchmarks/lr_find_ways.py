@@ -68,16 +68,16 @@ class Cell:
 def draw_cells(group: str) -> Iterator[Cell]:
     """A seeded draw: every way by turns over optimizers, data, architectures and batch sizes.
 
-    The blind group: three cells of each new data set, of which one has a schedule.
+    The blind group: two cells of each new data set, of which one has a schedule.
     """
     draw = random.Random(group)
     optimizers = list(FIRST_GUESS)
     draw.shuffle(optimizers)
     turns = itertools.count(draw.randrange(7))
     if group == "blind":
-        for (data, problem), i in itertools.product(UNSEEN.items(), range(3)):
-            way = draw.choice([way for way in SCHEDULES if way != "constant"]) if i == 2 else "constant"
-            architecture, batch_size = draw.choice(problem.architectures), draw.choice((64, 128, 512))
+        for (data, problem), i in itertools.product(UNSEEN.items(), range(2)):
+            way = draw.choice([way for way in SCHEDULES if way != "constant"]) if i else "constant"
+            architecture, batch_size = draw.choice(problem.architectures), draw.choice((64, 128, 256))
             yield Cell(group, way, optimizers[next(turns) % 7], batch_size, architecture, data, seed=0, seeds=2)
         return
     for way in (*[way for way in SCHEDULES if way != "constant"], *FINE_TUNING):

@@ -83,10 +83,10 @@ def code(_: str) -> Data:
 
 
 UNSEEN = {
-    "letters": Problem(letters, 12, ("depthwise",)),
-    "patches": Problem(patches, 12, ("depthwise", "tokens")),
-    "tones": Problem(tones, 12, ("frames", "dilated")),
-    "code": Problem(code, 12, ("causal", "tokens")),
+    "letters": Problem(letters, 8, ("depthwise",)),
+    "patches": Problem(patches, 8, ("depthwise", "tokens")),
+    "tones": Problem(tones, 8, ("frames", "dilated")),
+    "code": Problem(code, 8, ("causal", "tokens")),
 }
 
 

@@ -39,6 +39,8 @@ def test_the_winner_is_lower_the_longer_the_fit_goes_on() -> None:
     assert lead(finalists, horizon=5).learning_rate == 0.1
     assert lead(finalists, horizon=20).learning_rate == 0.1
     assert lead(finalists, horizon=20 * 2**4).learning_rate == 0.01
+    decayed = lead(finalists, horizon=20 * 2**4, share_left=0.0)
+    assert decayed.learning_rate == 0.1, "the race has seen it without its noise"
     finalists[0] = dataclasses.replace(finalists[0], expected_loss=0.25)
     assert lead(finalists, horizon=math.inf).learning_rate == 0.1, "too far behind for any fit"
 

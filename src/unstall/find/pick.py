@@ -140,17 +140,19 @@ def expected_loss(losses: Sequence[float], held_out_loss: float) -> float:
     return max(fmean(_late(losses)), held_out_loss)
 
 
-def lead(raced: Sequence[RacedRate], horizon: float) -> RacedRate:
+def lead(raced: Sequence[RacedRate], horizon: float, share_left: float = 1.0) -> RacedRate:
     """Return the winner: of the rates that raced longest, the lowest that is behind by no more than chance and bias.
 
     Chance: one standard error of the difference between the late losses of the two, batch by batch. Bias: short races
     favour high rates, which descend faster, while what limits them in the end does not yet show. The longer the fit
-    goes on after the race, the more a lower rate may be behind. And nothing: losses that are both next to zero, beside
+    goes on after the race, the more a lower rate may be behind; not so where the race has seen a schedule lower the
+    rate, and the noise with it. And nothing: losses that are both next to zero, beside
     that of the start, are equal, and the lower rate is further from the cliff.
 
     Args:
         raced: all rates.
         horizon: steps of the fit.
+        share_left: of the rate at the end of the race: what a schedule has made of it.
 
     Raises:
         UsageError: if every rate diverged.
@@ -163,7 +165,8 @@ def lead(raced: Sequence[RacedRate], horizon: float) -> RacedRate:
     finalists = [rate for rate in alive if len(rate.losses) == longest]
     first = min(finalists, key=lambda rate: rate.expected_loss)
     nothing = NOTHING * abs(first.losses[0])
-    bias = TOLERANCE * math.log2(min(LONGEST, max(1.0, horizon / longest))) * abs(first.expected_loss)
+    doublings = math.log2(min(LONGEST, max(1.0, horizon / longest)))
+    bias = TOLERANCE * min(1.0, share_left) * doublings * abs(first.expected_loss)
 
     def chance(rate: RacedRate) -> float:
         gaps = [a - b for a, b in zip(_late(rate.losses), _late(first.losses), strict=True)]

@@ -133,11 +133,14 @@ def find_learning_rate(
         raced, states = _run_race(run, take, rates, legs, (min_learning_rate, max_learning_rate))
         longest = max(len(rate.losses) for rate in raced)
         horizon = rehearsal.horizon if math.isfinite(rehearsal.horizon) else UNKNOWN * longest
-        leader, noise = lead(raced, horizon), 0.0
+        ends = [states[rate.learning_rate] for rate in raced if len(rate.losses) == longest]
+        share_left = min((_share_left(state) for state in ends if state is not None), default=1.0)
+        leader, noise = lead(raced, horizon, share_left), 0.0
         start = states[leader.learning_rate]
-        # Where a schedule lowers the rate by itself there is no noise to probe; and a race as long as the fit has shown
-        # it all.
-        if start is not None and _share_left(start) >= SCALES[1] and horizon > longest:
+        # Where a schedule lowers the rate, in the race or where the race does not see it, there is no noise to probe;
+        # and a race as long as the fit has shown it all.
+        seen = not unchanged.state.schedulers or (pace > 1 and not _waits(unchanged.state))
+        if start is not None and seen and share_left >= SCALES[1] and horizon > longest:
             leg = take(max(1, round(PROBE * len(leader.losses))))
             at, below = rehearsal.race([Variant(leader.learning_rate * s, start=start) for s in SCALES[:2]], leg)
             noise = noise_share(at.losses, below.losses, leader.losses[0])
@@ -200,11 +203,14 @@ def _beyond(lanes: Mapping[float, RacedRate], limits: tuple[float, float]) -> fl
 
 
 def _share_left(state: State) -> float:
-    """What schedules have made of the rate, as a share of it; nothing of it where one waits for the loss to stall."""
-    if any("num_bad_epochs" in schedule for schedule in state.schedulers):  # `ReduceLROnPlateau`
-        return 0.0
+    """What schedules have made of the rate, as a share of it."""
     now = next((group["lr"] for group in state.groups if group.get("initial_lr", group["lr"])), 0.0)
     return float(now) / learning_rate_of(state.groups, state.schedulers)
+
+
+def _waits(state: State) -> bool:
+    """Whether a schedule waits for the loss to stall, as `ReduceLROnPlateau` does, which no race sees."""
+    return any("num_bad_epochs" in schedule for schedule in state.schedulers)
 
 
 def _check_arguments(lowest: float, highest: float, num_rates: int, steps: int | None) -> None:
