@@ -137,14 +137,17 @@ def test_the_peak_of_a_schedule_is_searched() -> None:
     assert 0.1 <= search.learning_rate <= 10, "the configured peak is a thousandth of what trains"
 
 
-def test_a_schedule_is_left_to_lower_the_rate_by_itself() -> None:
+@pytest.mark.parametrize("epochs", [10, None])
+def test_a_schedule_is_left_to_lower_the_rate_by_itself(epochs: int | None) -> None:
     class Scheduled(Lit):
         def configure_optimizers(self) -> Any:
             optimizer = torch.optim.SGD(self.parameters(), lr=0.1)
             return [optimizer], [torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, 10)]
 
-    trainer = pl.Trainer(max_epochs=10, accelerator="cpu", logger=False, enable_checkpointing=False)
+    silent: Any = dict.fromkeys(("logger", "enable_checkpointing"), False)
+    trainer = None if epochs is None else pl.Trainer(max_epochs=epochs, accelerator="cpu", **silent)
     search = find_learning_rate(Scheduled(), (make_loader(batch_size=1), make_loader(seed=1)), trainer, steps=210)
+    assert (search.pace > 1) == (epochs is not None), "without a trainer nobody has said how long the fit is"
     assert search.noise == 0
     assert search.learning_rate == search.leader
 

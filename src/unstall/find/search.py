@@ -120,7 +120,7 @@ def find_learning_rate(
         legs = leg_lengths(steps or round(STEPS * math.sqrt(128 / batch_size)), len(rates), rehearsal.horizon)
         pace = 1.0
         assert unchanged.state is not None
-        if unchanged.state.schedulers and math.isfinite(rehearsal.horizon):  # the fit in small
+        if unchanged.state.schedulers and trainer is not None and math.isfinite(rehearsal.horizon):  # the fit in small
             pace = rehearsal.horizon / sum(length for _, length in legs)
             rehearsal = replace(rehearsal, options=replace(options, pace=pace))
 
