@@ -179,9 +179,8 @@ def read_truth() -> dict[Cell, dict[float, tuple[float, float]]]:
     return truth
 
 
-def search_cell(cell: Cell, data_dir: str, seed: int) -> list[float]:
-    """What our finder says, its rates as the truth counts them: the pick, its steps, the ends of what trains well, the
-    cliff (or 0)."""
+def search_cell(cell: Cell, data_dir: str, seed: int) -> tuple[float, int]:
+    """The rate that our finder picks, as the truth counts it, and the number of its steps."""
     data = data_of(cell, data_dir)
     with quiet():
         module = Lit(network_of(cell, data_dir, seed), MAKERS[cell.optimizer], cell.way)
@@ -190,9 +189,7 @@ def search_cell(cell: Cell, data_dir: str, seed: int) -> list[float]:
     search = find_learning_rate(module, loaders, trainer, seed=seed)
     steps = len(search.range_test.losses) + sum(len(rate.losses) for rate in search.race)
     unit = BACKBONE_RATIO if cell.way == "two groups" else 1.0  # the finder counts the rate of the first group
-    rates = search.learning_rate, *search.usable, search.diverges_at or 0.0
-    pick, *others = (float(f"{rate / unit:.4g}") for rate in rates)
-    return [pick, steps, *others]
+    return search.learning_rate / unit, steps
 
 
 def compare(data_dir: str, group: str, ways: list[str], seeds: int, rule: str) -> None:
@@ -201,9 +198,9 @@ def compare(data_dir: str, group: str, ways: list[str], seeds: int, rule: str) -
     for seed, (cell, accuracies) in itertools.product(range(10, 10 + seeds), read_truth().items()):
         if cell.group != group or cell.way not in ways or (cell.name, str(seed), rule) in done:
             continue
-        rate, *others = search_cell(cell, data_dir, seed)
-        header = ["cell", "seed", "rule", "learning_rate", "steps", "lowest_usable", "highest_usable", "diverges_at"]
-        append_rows(PICKS, header, [[cell.name, seed, rule, rate, *others]])
+        rate, steps = search_cell(cell, data_dir, seed)
+        row = [cell.name, seed, rule, f"{rate:.4g}", steps]
+        append_rows(PICKS, ["cell", "seed", "rule", "learning_rate", "steps"], [row])
         print(f"{cell.name} {seed}: {rate:.2g}, loss {loss_of_pick(rate, accuracies):.1f}", flush=True)
 
 

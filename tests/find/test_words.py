@@ -18,6 +18,14 @@ RACE = [
     RacedRate(1.0, [2.3, 99.0], math.inf, math.inf, True),
 ]
 
+LEVEL = [
+    RacedRate(1e-4, [2.3] * 50, 2.0, 2.0, False),
+    *(
+        RacedRate(rate, [2.3, *[loss] * 99], loss, loss, False)
+        for rate, loss in ((1e-3, 0.31), (3.2e-3, 0.3), (1e-2, 0.32))
+    ),
+]
+
 
 def search(pick: float = 3.2e-3, **changed: object) -> LearningRateSearch:
     found = LearningRateSearch(pick, 3.2e-3, 0.13, (1e-3, 1e-2), 1.0, 1e-4, RangeTest([1e-3], [2.3]), RACE)
@@ -54,8 +62,11 @@ def test_a_pick_below_the_winner_is_explained() -> None:
     ("changed", "said"),
     [
         ({"diverges_at": 1e-2}, "Much depends on it: 1.0e-02, 3.1 times as much, diverges"),
-        ({"usable": (1e-3, 1e-1)}, "Not much depends on it: whatever lies within 1.0e-03 to 1.0e-01 trains well"),
-        ({"usable": (1e-3, 1e-1), "diverges_at": 1e-2}, "Much depends on it: 1.0e-02, 3.1 times as much, diverges"),
+        (
+            {"race": LEVEL},
+            "Not much depends on it: from 1.0e-03 to 1.0e-02 losses differ by less than a tenth over the same steps",
+        ),
+        ({"race": LEVEL, "diverges_at": 1e-2}, "Much depends on it: 1.0e-02, 3.1 times as much, diverges"),
         (
             {"usable": (3.2e-3, 3.2e-3)},
             "Much depends on it: 3.2e-03 alone trains well, and what lies beside it clearly worse",

@@ -53,7 +53,8 @@ this. Beyond it the power law is safer: with 0.5 the leader was kept at a cliff 
 
 USABLE = 1.5
 """A rate trains well if after the first leg its loss is at most this multiple of the lowest one. On the same cells such
-rates came within about two and a half points of the best after two epochs."""
+rates came within about two and a half points of the best after two epochs. And it has come at least half of the way
+down: early, or while a schedule warms up, losses may all be near that of the start."""
 
 
 @dataclass(frozen=True)
@@ -242,7 +243,8 @@ def conclude(
     shortest = min(len(rate.losses) for rate in alive)
     early = {rate.learning_rate: fmean(_late(rate.losses[:shortest])) for rate in alive}
     least = min(early.values())
-    well = [rate for rate, loss in early.items() if loss - least <= (USABLE - 1) * abs(least)]
+    limit = min(least + (USABLE - 1) * abs(least), max(least, (least + first.losses[0]) / 2))
+    well = [rate for rate, loss in early.items() if loss <= limit]
     diverged = [rate.learning_rate for rate in raced if rate.diverged and rate.learning_rate > learning_rate]
     blows_up_at = tested.blows_up_at
     if not diverged and blows_up_at is not None and blows_up_at > max(early):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from statistics import fmean
 
 from unstall.find.pick import LearningRateSearch, RacedRate
 
@@ -10,8 +11,12 @@ SAME = 1e-2
 """Rates that differ by a smaller share are one to a reader."""
 
 
-NEAR, WIDE = 4.0, 30.0
-"""A factor that is at most one step of the race, half a decade; and one that takes four rates in a row."""
+NEAR, WIDE = 4.0, 9.0
+"""A factor that is at most one step of the race, half a decade; and one of two steps."""
+
+
+LEVEL = 0.1
+"""Share of the lowest loss: rates whose losses differ by less, over the same steps, are as good as each other."""
 
 
 def reason_for(rate: RacedRate, search: LearningRateSearch) -> str:
@@ -96,11 +101,27 @@ def _how_much_depends(search: LearningRateSearch) -> str | None:
     cliff = search.diverges_at
     if cliff is not None and cliff <= NEAR * search.learning_rate:
         return f"Much depends on it: {cliff:.1e}, {cliff / search.learning_rate:.1f} times as much, diverges"
-    if high >= WIDE * low:
-        return f"Not much depends on it: whatever lies within {range_of(search)} trains well"
+    level = _level(search)
+    if level[-1] >= WIDE * level[0]:
+        return (
+            f"Not much depends on it: from {level[0]:.1e} to {level[-1]:.1e} losses differ by less than a tenth "
+            "over the same steps"
+        )
     if high <= NEAR * low:
         return f"Much depends on it: {range_of(search)} trains well, and what lies beside it clearly worse"
     return None
+
+
+def _level(search: LearningRateSearch) -> list[float]:
+    """The rates that got beyond the first leg, if their losses are level where the first of them stopped; else the
+    pick."""
+    alive = [rate for rate in search.race if not rate.diverged]
+    first_leg = min(len(rate.losses) for rate in alive)
+    beyond = [rate for rate in alive if len(rate.losses) > first_leg]
+    steps = min((len(rate.losses) for rate in beyond), default=0)
+    late = [fmean(rate.losses[steps * 3 // 4 : steps]) for rate in beyond]
+    level = bool(late) and max(late) - min(late) <= LEVEL * abs(min(late)) and min(late) < beyond[0].losses[0] / 2
+    return [rate.learning_rate for rate in beyond] if level else [search.learning_rate]
 
 
 def _why_it_won(winner: RacedRate, search: LearningRateSearch) -> str:
