@@ -142,6 +142,20 @@ def read_truth() -> dict[Cell, dict[float, float]]:
     return truth
 
 
+def search_rates(first_guess: int, train: Callable[[float], tuple[float, ...]]) -> dict[float, tuple[float, ...]]:
+    """Train at half-decade rates around `10 ** first_guess` until what comes last, an accuracy, has clearly fallen."""
+    measured: dict[int, tuple[float, ...]] = {}
+    for direction in (1, -1):
+        position, fallen = 2 * first_guess, 0
+        while fallen < 2 and -12 <= position <= 4:
+            if position not in measured:
+                measured[position] = train(10 ** (position / 2))
+            loss = max(values[-1] for values in measured.values()) - measured[position][-1]
+            fallen = 2 if loss > COLLAPSED else fallen + 1 if loss > FALLEN else 0
+            position += direction
+    return {10 ** (position / 2): values for position, values in measured.items()}
+
+
 def make_truth(data_dir: str, rounds: int, batch_sizes: list[int], data_sets: list[str]) -> None:
     """Train the cells that the file lacks, and append each as it is finished."""
     done = read_truth()
@@ -149,19 +163,11 @@ def make_truth(data_dir: str, rounds: int, batch_sizes: list[int], data_sets: li
     for cell in [*draw_cells(rounds), *draw_other_cells(rounds)]:
         if cell in done or cell.batch_size not in batch_sizes or cell.data not in data_sets:
             continue
-        last: dict[int, float] = {}
-        accuracy: dict[int, float] = {}
-        for direction in (1, -1):
-            position, fallen = 2 * FIRST_GUESS[cell.optimizer], 0
-            while fallen < 2 and -12 <= position <= 4:
-                if position not in accuracy:
-                    last[position], accuracy[position] = train_fully(cell, 10 ** (position / 2), load(cell.data))
-                loss = max(accuracy.values()) - accuracy[position]
-                fallen = 2 if loss > COLLAPSED else fallen + 1 if loss > FALLEN else 0
-                position += direction
+        train = functools.partial(train_fully, cell, data=load(cell.data))
+        measured = search_rates(FIRST_GUESS[cell.optimizer], train)
         rows = [
-            [*vars(cell).values(), f"{10 ** (position / 2):.3g}", f"{last[position]:.4f}", f"{value:.4f}"]
-            for position, value in sorted(accuracy.items())
+            [*vars(cell).values(), f"{rate:.3g}", f"{last:.4f}", f"{value:.4f}"]
+            for rate, (last, value) in sorted(measured.items())
         ]
         append_rows(TRUTH, [*Cell.__annotations__, "learning_rate", "last", "accuracy"], rows)
         print(cell, flush=True)

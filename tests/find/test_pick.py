@@ -39,6 +39,8 @@ def test_the_winner_is_lower_the_longer_the_fit_goes_on() -> None:
     assert lead(finalists, horizon=5).learning_rate == 0.1
     assert lead(finalists, horizon=20).learning_rate == 0.1
     assert lead(finalists, horizon=20 * 2**4).learning_rate == 0.01
+    decayed = lead(finalists, horizon=20 * 2**4, share_left=0.0)
+    assert decayed.learning_rate == 0.1, "the race has seen it without its noise"
     finalists[0] = dataclasses.replace(finalists[0], expected_loss=0.25)
     assert lead(finalists, horizon=math.inf).learning_rate == 0.1, "too far behind for any fit"
 
@@ -122,3 +124,10 @@ def test_a_rate_that_dies_in_a_later_leg_is_not_picked() -> None:
     raced = [RacedRate(0.1, [2.0] * 4 + [1.0] * 40, 1.0, 1.0, False), RacedRate(1.0, [2.0, 0.1], math.inf, 9, True)]
     assert lead(raced, horizon=100).learning_rate == 0.1
     assert conclude(RangeTest([0.1, 1.0], [2.0, 1.0]), raced, None, 0.1, 0.0, 0.1).diverges_at == 1.0
+
+
+def test_a_rate_that_has_hardly_moved_is_not_among_those_that_train_well() -> None:
+    ends = {1e-4: 1.99, 1e-3: 1.9, 1e-2: 1.6, 1e-1: 1.5}
+    raced = [RacedRate(rate, [2.0, *[loss] * 19], loss, loss, False) for rate, loss in ends.items()]
+    search = conclude(RangeTest([0.1], [2.0]), raced, None, leader=0.1, noise=0.0, learning_rate=0.1)
+    assert search.usable == (1e-2, 1e-1), "a loss of 1.9 is within half of the lowest, and of one that nothing taught"

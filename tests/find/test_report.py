@@ -48,7 +48,15 @@ def test_files(tmp_path: Path) -> None:
     assert "a callback sets it" in (tmp_path / "lr_find.yaml").read_text()
     found = json.loads((tmp_path / "lr_find.json").read_text())
     assert list(found)[:4] == ["learning_rate", "leader", "noise", "usable"]
-    assert list(found)[4:] == ["diverges_at", "lightning_suggestion", "range_test", "race", "configured", "fit_steps"]
+    assert list(found)[4:] == [
+        "diverges_at",
+        "lightning_suggestion",
+        "range_test",
+        "race",
+        "configured",
+        "fit_steps",
+        "pace",
+    ]
     assert found["range_test"][0].keys() == {"learning_rate", "loss", "smoothed_loss"}
     assert found["race"][0] == dataclasses.asdict(search.race[0])
     assert found["race"][-1]["expected_loss"] is None

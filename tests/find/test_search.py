@@ -21,7 +21,8 @@ from unstall.errors import UsageError
 from unstall.find.pick import settle
 from unstall.find.report import save
 from unstall.find.search import find_learning_rate
-from unstall.trials import quiet
+from unstall.find.setting import rate_of_fit
+from unstall.trials import LearningRate, quiet
 
 SGD = functools.partial(torch.optim.SGD, lr=0.1)
 
@@ -54,17 +55,21 @@ def make_loader(samples: int = 256, batch_size: int = 16, seed: int = 0, shuffle
 DATA = (make_loader(), make_loader(seed=1, shuffle=False))
 
 
-def test_batches_of_all_samples_have_no_noise_and_single_samples_have() -> None:
+def noisy_data(batch_size: int) -> tuple[DataLoader[Any], DataLoader[Any]]:
+    """Three of ten targets are another sample's."""
     generator = torch.Generator().manual_seed(0)
     inputs, targets = (torch.cat(parts) for parts in zip(*make_loader(shuffle=False), strict=True))
     targets = torch.where(
         torch.rand(256, generator=generator) < 0.3, targets[torch.randperm(256, generator=generator)], targets
     )
+    return DataLoader(TensorDataset(inputs, targets), batch_size, shuffle=True), make_loader(seed=1)
+
+
+def test_batches_of_all_samples_have_no_noise_and_single_samples_have() -> None:
     noise = {}
     for size in (256, 1):
         torch.manual_seed(0)
-        loader = DataLoader(TensorDataset(inputs, targets), size, shuffle=True)
-        noise[size] = find_learning_rate(Lit(), (loader, make_loader(seed=1)), steps=800).noise
+        noise[size] = find_learning_rate(Lit(), noisy_data(size), steps=800).noise
     assert noise[256] < 1e-6 < 1e-3 < noise[1]
 
 
@@ -132,15 +137,52 @@ def test_the_peak_of_a_schedule_is_searched() -> None:
     assert 0.1 <= search.learning_rate <= 10, "the configured peak is a thousandth of what trains"
 
 
-def test_a_schedule_is_left_to_lower_the_rate_by_itself() -> None:
+@pytest.mark.parametrize("epochs", [10, None])
+def test_a_schedule_is_left_to_lower_the_rate_by_itself(epochs: int | None) -> None:
     class Scheduled(Lit):
         def configure_optimizers(self) -> Any:
             optimizer = torch.optim.SGD(self.parameters(), lr=0.1)
             return [optimizer], [torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, 10)]
 
-    search = find_learning_rate(Scheduled(), (make_loader(batch_size=1), make_loader(seed=1)), steps=210)
+    silent: Any = dict.fromkeys(("logger", "enable_checkpointing"), False)
+    trainer = None if epochs is None else pl.Trainer(max_epochs=epochs, accelerator="cpu", **silent)
+    search = find_learning_rate(Scheduled(), (make_loader(batch_size=1), make_loader(seed=1)), trainer, steps=210)
+    assert (search.pace > 1) == (epochs is not None), "without a trainer nobody has said how long the fit is"
     assert search.noise == 0
     assert search.learning_rate == search.leader
+
+
+class Following(Lit):
+    """Its rate follows a function of the share of the fit that is over."""
+
+    def __init__(self, share: Any) -> None:
+        super().__init__()
+        self.share = share
+
+    def configure_optimizers(self) -> Any:
+        optimizer = torch.optim.SGD(self.parameters(), lr=0.1)
+        total = int(self.trainer.estimated_stepping_batches)
+
+        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: self.share(step / total))
+        return [optimizer], [{"scheduler": schedule, "interval": "step"}]
+
+
+def test_the_race_sees_the_whole_schedule_however_long_the_fit() -> None:
+    seen = [0.0]
+    falling = Following(lambda share: seen.append(share) or 1 - share)  # type: ignore[func-returns-value]
+    trainer = pl.Trainer(max_epochs=40, accelerator="cpu", logger=False, enable_checkpointing=False)
+    search = find_learning_rate(falling, DATA, trainer, steps=210)
+    longest = max(len(rate.losses) for rate in search.race)
+    assert search.pace == pytest.approx(640 / longest)
+    assert search.noise == 0
+    assert max(seen) > 0.99
+
+
+def test_a_schedule_that_only_warms_up_leaves_the_noise_to_be_probed() -> None:
+    trainer = pl.Trainer(max_epochs=8, accelerator="cpu", logger=False, enable_checkpointing=False)
+    torch.manual_seed(0)
+    warming = Following(lambda share: min(1.0, 20 * share + 0.01))
+    assert find_learning_rate(warming, noisy_data(1), trainer, steps=800).noise > 1e-3
 
 
 def test_a_loss_may_be_negative(tmp_path: Path) -> None:
@@ -207,6 +249,49 @@ def test_the_ratio_of_parameter_groups_and_the_trainers_options_matter() -> None
     torch.manual_seed(0)
     clipped = pl.Trainer(gradient_clip_val=1e-3, accelerator="cpu", logger=False, enable_checkpointing=False)
     assert find_learning_rate(Lit(), DATA, clipped).learning_rate > search.learning_rate
+
+
+class Together(torch.optim.Optimizer):
+    """Steps several optimizers as one, as people do who want Muon for matrices and AdamW for the rest."""
+
+    def __init__(self, *parts: torch.optim.Optimizer) -> None:
+        self.parts = parts
+        super().__init__([group for part in parts for group in part.param_groups], {})
+
+    def step(self, closure: Any = None) -> Any:
+        with torch.enable_grad():
+            loss = closure()
+        for part in self.parts:
+            part.step()
+        return loss
+
+    def state_dict(self) -> Any:
+        return {"parts": [part.state_dict() for part in self.parts]}
+
+    def load_state_dict(self, state_dict: Any) -> None:
+        for part, state in zip(self.parts, state_dict["parts"], strict=True):
+            part.load_state_dict(state)
+        self.param_groups = [group for part in self.parts for group in part.param_groups]
+
+
+@pytest.mark.skipif(not hasattr(torch.optim, "Muon"), reason="torch.optim.Muon came with torch 2.9")
+def test_optimizers_that_are_stepped_together_keep_their_ratio() -> None:
+    class Two(Lit):
+        def configure_optimizers(self) -> Any:
+            muon = torch.optim.Muon([self.network.weight], lr=2e-5)
+            return Together(muon, torch.optim.AdamW([self.network.bias], lr=3e-7))
+
+    torch.manual_seed(0)
+    search = find_learning_rate(Two(), DATA, steps=210)
+    assert search.configured == 2e-5
+    assert 1e-3 <= search.learning_rate <= 1, "of Muon, whose part does the work"
+    assert rate_of_fit(Two(), DATA) == 2e-5
+    callback = LearningRate(search.learning_rate)
+    trainer = pl.Trainer(max_steps=1, callbacks=[callback], accelerator="cpu", logger=False, enable_checkpointing=False)
+    with quiet():
+        trainer.fit(Two(), *DATA)
+    rates = [group["lr"] for group in trainer.optimizers[0].param_groups]
+    assert rates == pytest.approx([search.learning_rate, 0.015 * search.learning_rate])
 
 
 def test_a_data_module_brings_its_transfer_hooks() -> None:

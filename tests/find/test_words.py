@@ -3,6 +3,8 @@
 import dataclasses
 import math
 
+import pytest
+
 from unstall.find.pick import LearningRateSearch, RacedRate
 from unstall.find.range_test import RangeTest
 from unstall.find.words import answer, explanation, range_of, reason_for
@@ -14,6 +16,14 @@ RACE = [
     RacedRate(1e-2, [2.3] * 250, 0.25, 0.25, False),
     RacedRate(0.1, [2.3] * 50, 3.0, 3.0, False),
     RacedRate(1.0, [2.3, 99.0], math.inf, math.inf, True),
+]
+
+LEVEL = [
+    RacedRate(1e-4, [2.3] * 50, 2.0, 2.0, False),
+    *(
+        RacedRate(rate, [2.3, *[loss] * 99], loss, loss, False)
+        for rate, loss in ((1e-3, 0.31), (3.2e-3, 0.3), (1e-2, 0.32))
+    ),
 ]
 
 
@@ -46,6 +56,30 @@ def test_a_pick_below_the_winner_is_explained() -> None:
     assert "noise" not in " ".join([why, *reasons(found)])
     assert explanation(search()) == []
     assert answer(found) == "Train with a learning rate of 1.0e-03"
+
+
+@pytest.mark.parametrize(
+    ("changed", "said"),
+    [
+        ({"diverges_at": 1e-2}, "Much depends on it: 1.0e-02, 3.1 times as much, diverges"),
+        (
+            {"race": LEVEL},
+            "Not much depends on it: from 1.0e-03 to 1.0e-02 losses differ by less than a tenth over the same steps",
+        ),
+        ({"race": LEVEL, "diverges_at": 1e-2}, "Much depends on it: 1.0e-02, 3.1 times as much, diverges"),
+        (
+            {"usable": (3.2e-3, 3.2e-3)},
+            "Much depends on it: 3.2e-03 alone trains well, and what lies beside it clearly worse",
+        ),
+        (
+            {"pace": 15.0, "fit_steps": 3750},
+            "Each rate is the one that the schedule multiplies, which ran 15 times faster in the race: 250 steps saw "
+            "the whole of it",
+        ),
+    ],
+)
+def test_how_much_depends_on_the_answer_is_said(changed: dict[str, object], said: str) -> None:
+    assert explanation(search(**changed)) == [said]  # type: ignore[arg-type]
 
 
 def test_the_configured_rate_is_put_in_its_place() -> None:

@@ -138,6 +138,19 @@ def test_schedules_move_when_a_fit_would_move_them(schedule: str, per_epoch: int
     assert seen == pytest.approx(factors)
 
 
+@pytest.mark.parametrize(
+    ("schedule", "pace", "moves"), [("step", 2.5, 10), ("every second step", 3, 6), ("epoch", 7, 9)]
+)
+def test_a_short_trial_sees_the_schedule_of_the_whole_fit(schedule: str, pace: float, moves: int) -> None:
+    """Four steps at a pace end where the fit's `4 * pace` end: an epoch has three steps here."""
+    optimization = Optimization(Quadratic(schedule), StepOptions(steps_per_epoch=3, pace=pace))
+    first = rates_of(optimization)[0]
+    for steps in range(1, 5):
+        optimization.optimizer.step()
+        optimization.move_schedules(steps)
+    assert rates_of(optimization)[0] / first == pytest.approx(0.5**moves)
+
+
 @pytest.mark.parametrize("schedule", ["", "step", "warm-up"])
 def test_another_rate_is_as_if_the_optimizer_had_been_made_with_it(schedule: str) -> None:
     changed, made = (

@@ -8,7 +8,7 @@ import pytest
 import pytorch_lightning as pl
 
 from unstall.errors import UsageError
-from unstall.trials.variants import Outcome, StepOptions, Variant
+from unstall.trials.variants import Outcome, State, StepOptions, Variant
 
 
 def make_trainer(folder: Path, **arguments: Any) -> pl.Trainer:
@@ -20,6 +20,18 @@ def make_trainer(folder: Path, **arguments: Any) -> pl.Trainer:
 def test_the_held_out_loss_is_a_mean_and_infinite_for_what_dropped_out() -> None:
     assert Outcome(Variant(), [2.0], [0.5, 0.7], {}, finite=True).held_out_loss == pytest.approx(0.6)
     assert Outcome(Variant(), [2.0], [], {}, finite=False).held_out_loss == math.inf
+
+
+def test_the_groups_of_a_state_are_the_optimizers_own_or_those_of_the_optimizers_within_it() -> None:
+    first, second = ({"param_groups": [{"lr": rate}], "state": {0: {"step": 1}}} for rate in (0.1, 0.01))
+    assert State({}, first).groups == [{"lr": 0.1}]
+    for nested in (
+        {"parts": [first, second]},
+        {"a": first, "b": second},
+        {"param_groups": [], "parts": [first, second]},
+    ):
+        assert State({}, nested).groups == [{"lr": 0.1}, {"lr": 0.01}]
+    assert State({}).groups == []
 
 
 def test_options_are_those_of_the_trainer(tmp_path: Path) -> None:

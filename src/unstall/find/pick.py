@@ -53,7 +53,8 @@ this. Beyond it the power law is safer: with 0.5 the leader was kept at a cliff 
 
 USABLE = 1.5
 """A rate trains well if after the first leg its loss is at most this multiple of the lowest one. On the same cells such
-rates came within about two and a half points of the best after two epochs."""
+rates came within about two and a half points of the best after two epochs. And it has come at least half of the way
+down: early, or while a schedule warms up, losses may all be near that of the start."""
 
 
 @dataclass(frozen=True)
@@ -90,6 +91,7 @@ class LearningRateSearch:
         race: the rates that raced, ascending.
         configured: the rate that the module's own optimizer has; None if that is not known.
         fit_steps: optimizer steps of the fit; None if nobody knows.
+        pace: how many times faster than in the fit its schedule ran in the race; 1 without one.
     """
 
     learning_rate: float
@@ -102,6 +104,7 @@ class LearningRateSearch:
     race: list[RacedRate]
     configured: float | None = None
     fit_steps: int | None = None
+    pace: float = 1.0
 
 
 def candidates(tested: RangeTest, num_rates: int, lowest: float, highest: float) -> list[float]:
@@ -138,17 +141,19 @@ def expected_loss(losses: Sequence[float], held_out_loss: float) -> float:
     return max(fmean(_late(losses)), held_out_loss)
 
 
-def lead(raced: Sequence[RacedRate], horizon: float) -> RacedRate:
+def lead(raced: Sequence[RacedRate], horizon: float, share_left: float = 1.0) -> RacedRate:
     """Return the winner: of the rates that raced longest, the lowest that is behind by no more than chance and bias.
 
     Chance: one standard error of the difference between the late losses of the two, batch by batch. Bias: short races
     favour high rates, which descend faster, while what limits them in the end does not yet show. The longer the fit
-    goes on after the race, the more a lower rate may be behind. And nothing: losses that are both next to zero, beside
+    goes on after the race, the more a lower rate may be behind; not so where the race has seen a schedule lower the
+    rate, and the noise with it. And nothing: losses that are both next to zero, beside
     that of the start, are equal, and the lower rate is further from the cliff.
 
     Args:
         raced: all rates.
         horizon: steps of the fit.
+        share_left: of the rate at the end of the race: what a schedule has made of it.
 
     Raises:
         UsageError: if every rate diverged.
@@ -161,7 +166,8 @@ def lead(raced: Sequence[RacedRate], horizon: float) -> RacedRate:
     finalists = [rate for rate in alive if len(rate.losses) == longest]
     first = min(finalists, key=lambda rate: rate.expected_loss)
     nothing = NOTHING * abs(first.losses[0])
-    bias = TOLERANCE * math.log2(min(LONGEST, max(1.0, horizon / longest))) * abs(first.expected_loss)
+    doublings = math.log2(min(LONGEST, max(1.0, horizon / longest)))
+    bias = TOLERANCE * min(1.0, share_left) * doublings * abs(first.expected_loss)
 
     def chance(rate: RacedRate) -> float:
         gaps = [a - b for a, b in zip(_late(rate.losses), _late(first.losses), strict=True)]
@@ -237,7 +243,8 @@ def conclude(
     shortest = min(len(rate.losses) for rate in alive)
     early = {rate.learning_rate: fmean(_late(rate.losses[:shortest])) for rate in alive}
     least = min(early.values())
-    well = [rate for rate, loss in early.items() if loss - least <= (USABLE - 1) * abs(least)]
+    limit = min(least + (USABLE - 1) * abs(least), max(least, (least + first.losses[0]) / 2))
+    well = [rate for rate, loss in early.items() if loss <= limit]
     diverged = [rate.learning_rate for rate in raced if rate.diverged and rate.learning_rate > learning_rate]
     blows_up_at = tested.blows_up_at
     if not diverged and blows_up_at is not None and blows_up_at > max(early):

@@ -88,6 +88,8 @@ def draw(search: LearningRateSearch) -> Figure:
             axes.plot([], [], " ", label=f"{words}: {value:.1e}, off to the {side}")
     axes.set_xscale("log")
     axes.set_xlim(low, high)
+    if search.diverges_at is not None and search.diverges_at < high:
+        axes.axvspan(search.diverges_at, high, color="C3", alpha=0.08)
     losses = [*(mean for _, _, mean in inside), *(rate.expected_loss for rate in alive)]
     if min(losses) > 0:  # a likelihood's logarithm need not be
         axes.set_ylim(0.8 * min(losses), 2 * max(tested.losses[0], *(rate.expected_loss for rate in alive)))

@@ -119,6 +119,14 @@ def find_learning_rate(
         if not held_out:
             raise UsageError("data: the validation loader has no batch; give it samples, or leave it out")
         batch_size = samples_in(first) * options.accumulate_grad_batches
+        (unchanged,) = rehearsal.race([Variant()], [], keep_state=True)
+        rates = candidates(tested, num_rates, min_learning_rate, max_learning_rate)
+        legs = leg_lengths(steps or round(STEPS * math.sqrt(128 / batch_size)), len(rates), rehearsal.horizon)
+        pace = 1.0
+        assert unchanged.state is not None
+        if unchanged.state.schedulers and trainer is not None and math.isfinite(rehearsal.horizon):  # the fit in small
+            pace = rehearsal.horizon / sum(length for _, length in legs)
+            rehearsal = replace(rehearsal, options=replace(options, pace=pace))
 
         def run(variants: list[Variant], leg: list[Any]) -> list[Outcome]:
             return rehearsal.race(variants, leg, held_out, keep_state=True)
@@ -126,26 +134,28 @@ def find_learning_rate(
         def take(leg_steps: int) -> list[Any]:
             return list(itertools.islice(batches, leg_steps * options.accumulate_grad_batches))
 
-        rates = candidates(tested, num_rates, min_learning_rate, max_learning_rate)
-        legs = leg_lengths(steps or round(STEPS * math.sqrt(128 / batch_size)), len(rates), rehearsal.horizon)
         raced, states = _run_race(run, take, rates, legs, (min_learning_rate, max_learning_rate))
         longest = max(len(rate.losses) for rate in raced)
         horizon = rehearsal.horizon if math.isfinite(rehearsal.horizon) else UNKNOWN * longest
-        leader, noise = lead(raced, horizon), 0.0
+        ends = [states[rate.learning_rate] for rate in raced if len(rate.losses) == longest]
+        share_left = min((_share_left(state) for state in ends if state is not None), default=1.0)
+        leader, noise = lead(raced, horizon, share_left), 0.0
         start = states[leader.learning_rate]
-        # A schedule will lower the rate by itself, and a race that was as long as the fit has shown it all.
-        if start is not None and not start.schedulers and horizon > longest:
+        # Where a schedule lowers the rate, in the race or where the race does not see it, there is no noise to probe;
+        # and a race as long as the fit has shown it all.
+        seen = not unchanged.state.schedulers or (pace > 1 and not _waits(unchanged.state))
+        if start is not None and seen and share_left >= SCALES[1] and horizon > longest:
             leg = take(max(1, round(PROBE * len(leader.losses))))
             at, below = rehearsal.race([Variant(leader.learning_rate * s, start=start) for s in SCALES[:2]], leg)
             noise = noise_share(at.losses, below.losses, leader.losses[0])
-        (unchanged,) = rehearsal.race([Variant()], [], keep_state=True)
     longer = horizon / len(leader.losses)
     rate = settle(leader.learning_rate, noise, longer, min_learning_rate, leader.losses)
     search = conclude(tested, raced, suggestion, leader.learning_rate, noise, rate)
     search = replace(
         search,
-        configured=_rate_in(unchanged.state),
+        configured=learning_rate_of(unchanged.state.groups, unchanged.state.schedulers),
         fit_steps=int(rehearsal.horizon) if math.isfinite(rehearsal.horizon) else None,
+        pace=pace,
     )
     if torch.distributed.is_available() and torch.distributed.is_initialized():
         shared = [search]
@@ -196,10 +206,15 @@ def _beyond(lanes: Mapping[float, RacedRate], limits: tuple[float, float]) -> fl
     return beyond if limits[0] <= beyond <= limits[1] else None
 
 
-def _rate_in(state: State | None) -> float | None:
-    if state is None or state.optimizer is None:
-        return None
-    return learning_rate_of(state.optimizer["param_groups"], state.schedulers)
+def _share_left(state: State) -> float:
+    """What schedules have made of the rate, as a share of it."""
+    now = next((group["lr"] for group in state.groups if group.get("initial_lr", group["lr"])), 0.0)
+    return float(now) / learning_rate_of(state.groups, state.schedulers)
+
+
+def _waits(state: State) -> bool:
+    """Whether a schedule waits for the loss to stall, as `ReduceLROnPlateau` does, which no race sees."""
+    return any("num_bad_epochs" in schedule for schedule in state.schedulers)
 
 
 def _check_arguments(lowest: float, highest: float, num_rates: int, steps: int | None) -> None:

@@ -76,8 +76,7 @@ def rate_of_fit(module: pl.LightningModule, data: Data = None, trainer: pl.Train
         (outcome,) = rehearse(module, data, trainer, scratch).race([Variant()], [], keep_state=True)
     state = outcome.state
     assert state is not None
-    assert state.optimizer is not None
-    return learning_rate_of(state.optimizer["param_groups"], state.schedulers)
+    return learning_rate_of(state.groups, state.schedulers)
 
 
 def overlay_for(config: Any, path: Path, value: Any, *, whole: bool = False) -> dict[str, Any] | None:

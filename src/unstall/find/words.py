@@ -3,11 +3,20 @@
 from __future__ import annotations
 
 import math
+from statistics import fmean
 
 from unstall.find.pick import LearningRateSearch, RacedRate
 
 SAME = 1e-2
 """Rates that differ by a smaller share are one to a reader."""
+
+
+NEAR, WIDE = 4.0, 9.0
+"""A factor that is at most one step of the race, half a decade; and one of two steps."""
+
+
+LEVEL = 0.1
+"""Share of the lowest loss: rates whose losses differ by less, over the same steps, are as good as each other."""
 
 
 def reason_for(rate: RacedRate, search: LearningRateSearch) -> str:
@@ -46,8 +55,15 @@ def answer(search: LearningRateSearch) -> str:
 
 
 def explanation(search: LearningRateSearch) -> list[str]:
-    """Return what a reader may wonder about, a sentence each: a pick below the winner, the configured rate."""
+    """Return what a reader may wonder about, a sentence each: a pick below the winner, a schedule, the configured rate,
+    and how much depends on the answer."""
     sentences = []
+    if search.pace > 1:
+        longest = max(len(rate.losses) for rate in search.race)
+        sentences.append(
+            f"Each rate is the one that the schedule multiplies, which ran {search.pace:.2g} times faster in the race: "
+            f"{longest} steps saw the whole of it"
+        )
     if search.learning_rate < search.leader:
         sentences.append(
             f"{search.leader:.1e} won the race, but when it is lowered {search.noise:.0%} of its loss goes away at "
@@ -64,6 +80,8 @@ def explanation(search: LearningRateSearch) -> list[str]:
         else:
             side = "below" if configured < low else "above"
             sentences.append(f"The configured {configured:.1e} is {side} those that train well")
+    if (how_much := _how_much_depends(search)) is not None:
+        sentences.append(how_much)
     return sentences
 
 
@@ -76,6 +94,34 @@ def range_of(search: LearningRateSearch) -> str:
     """Return the rates that train well, as `1.0e-03 to 1.0e-02`."""
     low, high = search.usable
     return f"{low:.1e} to {high:.1e}" if low < high else f"{low:.1e} alone"
+
+
+def _how_much_depends(search: LearningRateSearch) -> str | None:
+    low, high = search.usable
+    cliff = search.diverges_at
+    if cliff is not None and cliff <= NEAR * search.learning_rate:
+        return f"Much depends on it: {cliff:.1e}, {cliff / search.learning_rate:.1f} times as much, diverges"
+    level = _level(search)
+    if level[-1] >= WIDE * level[0]:
+        return (
+            f"Not much depends on it: from {level[0]:.1e} to {level[-1]:.1e} losses differ by less than a tenth "
+            "over the same steps"
+        )
+    if high <= NEAR * low:
+        return f"Much depends on it: {range_of(search)} trains well, and what lies beside it clearly worse"
+    return None
+
+
+def _level(search: LearningRateSearch) -> list[float]:
+    """The rates that got beyond the first leg, if their losses are level where the first of them stopped; else the
+    pick."""
+    alive = [rate for rate in search.race if not rate.diverged]
+    first_leg = min(len(rate.losses) for rate in alive)
+    beyond = [rate for rate in alive if len(rate.losses) > first_leg]
+    steps = min((len(rate.losses) for rate in beyond), default=0)
+    late = [fmean(rate.losses[steps * 3 // 4 : steps]) for rate in beyond]
+    level = bool(late) and max(late) - min(late) <= LEVEL * abs(min(late)) and min(late) < beyond[0].losses[0] / 2
+    return [rate.learning_rate for rate in beyond] if level else [search.learning_rate]
 
 
 def _why_it_won(winner: RacedRate, search: LearningRateSearch) -> str:

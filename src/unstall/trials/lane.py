@@ -136,7 +136,7 @@ class Lane:
         self.steps += 1
         self._stand(first + len(batches) - 1)
         after(len(batches) - 1)
-        self.optimization.move_schedules(self.steps - self.first)
+        self.optimization.move_schedules(self.steps)
         return loss
 
     def evaluate(self, batches: Sequence[Any]) -> list[float]:

@@ -150,11 +150,13 @@ class Optimization:
         return loss
 
     def move_schedules(self, steps: int) -> None:
-        """Move the schedules on after so many steps; one that waits for a metric stays."""
+        """Move the schedules on after the last of so many steps; one that waits for a metric stays."""
+        before, now = (steps - 1) * self.options.pace, steps * self.options.pace
         for schedule in self.schedules:
-            period = 1 if schedule.interval == "step" else self.options.steps_per_epoch
-            if period and steps % (period * schedule.frequency) == 0 and not schedule.reduce_on_plateau:
-                self.module.lr_scheduler_step(schedule.scheduler, None)
+            period = schedule.frequency * (1 if schedule.interval == "step" else self.options.steps_per_epoch or 0)
+            if period and not schedule.reduce_on_plateau:
+                for _ in range(int(now // period) - int(before // period)):
+                    self.module.lr_scheduler_step(schedule.scheduler, None)
 
     def state(self, weights: dict[str, Any], steps: int = 0) -> State:
         """Return where the optimizer and its schedules are, beside the module's weights and the steps made so far."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from statistics import fmean
 from typing import Any
@@ -37,6 +37,19 @@ class State:
     schedulers: Sequence[Mapping[str, Any]] = ()
     steps: int = 0
     scaler: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def groups(self) -> list[Mapping[str, Any]]:
+        """Parameter groups of the optimizer; of one that steps others, whose states lie in its own, those of each."""
+        return list(_groups_in(self.optimizer))
+
+
+def _groups_in(state: Any) -> Iterator[Mapping[str, Any]]:
+    if isinstance(state, Mapping) and state.get("param_groups"):
+        yield from state["param_groups"]
+    elif isinstance(state, Mapping | list | tuple):
+        for part in state.values() if isinstance(state, Mapping) else state:
+            yield from _groups_in(part)
 
 
 @dataclass(frozen=True)
@@ -95,6 +108,8 @@ class StepOptions:
         steps_per_epoch: optimizer steps after which schedules that count epochs move on; None: they stay.
         learning_rate: in the place of the configured one, as a `LearningRate` callback sets it; None keeps that.
         scaler: state in which the gradient scaler of `16-mixed` starts; empty is torch's own.
+        pace: how many times faster than in the fit schedules run: a trial that is so much shorter sees the whole of
+            them.
 
     Raises:
         UsageError: if the precision is another one.
@@ -107,6 +122,7 @@ class StepOptions:
     steps_per_epoch: int | None = None
     learning_rate: float | None = None
     scaler: Mapping[str, Any] = field(default_factory=dict)
+    pace: float = 1.0
 
     def __post_init__(self) -> None:
         if self.precision not in (*MIXED, *FULL):
