@@ -104,11 +104,10 @@ class CLI(LightningCLI):
         args, path, taken, newest = go_on(args)
         taken = replace(taken, run_name=taken.run_name or self.run_name)
         self.lock = taken.lock  # held from here on, and let go of whatever comes
-        taken, self.notes = admit(args, with_run_configs(taken))
-        self.notes = [*newest, *self.notes]
-        self.checkpoint, self.run_name = taken.checkpoint, taken.run_name
+        taken, notes = admit(args, with_run_configs(taken))
+        self.notes = [*newest, *notes]
+        self.checkpoint, self.run_name, words = taken.checkpoint, taken.run_name, without_base(taken.args)
         self.step = taken.step if args[:1] == ["fit"] else None
-        words = without_base(taken.args)
         if words[:1] and words[0] in self.subcommands():
             command = self._parser(words[0])
             assert isinstance(command, Parser)
@@ -122,8 +121,7 @@ class CLI(LightningCLI):
             if failure is None:
                 raise
             raise UsageError(failure) from None
-        stage = self.config.subcommand
-        config = self.config[stage]
+        config = self.config[stage := self.config.subcommand]
         if path is None and config.get("ckpt_path"):  # it would be followed, and was not looked at
             raise UsageError(f"ckpt_path={config.ckpt_path}: give it on the command line, not in a config")
         check_settings(config.as_dict())
@@ -200,8 +198,8 @@ class CLI(LightningCLI):
     def after_instantiate_classes(self) -> None:
         """Find what would fail, before a folder is made or a step is taken."""
         if self.subcommand in INSTRUMENTS:
-            trains_after = bool(self._get(self.config, "fit") or self._get(self.config, "verify"))
-            check_alone(self.subcommand, self.trainer, trains_after)
+            trains_after = self._get(self.config, "fit") or self._get(self.config, "verify")
+            check_alone(self.subcommand, self.trainer, bool(trains_after))
         path = self._get(self.config, "ckpt_path") or self._get(self.config, "run")
         if self.checkpoint is not None:
             check_architecture(Path(path), self.checkpoint, self.model)
@@ -215,9 +213,8 @@ class CLI(LightningCLI):
             check_writable(folder, 9 * weights + 1_000_000)
         for note in self.notes if rank() == 0 else ():
             print(f"unstall: note: {' '.join(note.split())}", file=sys.stderr)
-        if self.datamodule is None:
-            return
-        check_data(self.datamodule, self.model, self.trainer, str(self.subcommand))
+        if self.datamodule is not None:
+            check_data(self.datamodule, self.model, self.trainer, str(self.subcommand))
 
     def before_fit(self) -> None:
         """Make the run's folder one that can be gone on from, and say so where the process is ended."""
@@ -230,8 +227,7 @@ class CLI(LightningCLI):
         if rank():
             return
         self.folder.mkdir(parents=True, exist_ok=True)
-        if self.lock is None:
-            self.lock = Lock(self.folder)
+        self.lock = self.lock or Lock(self.folder)
         write(self.folder / CONFIG, settings(self._parser("fit"), self.config["fit"]))
 
     def after_fit(self) -> None:

@@ -182,8 +182,7 @@ class Lane:
 
     def _output(self, batch: Any, batch_idx: int) -> Any:
         dtype = MIXED.get(str(self.options.precision))
-        mixed = torch.autocast(self.device.type, dtype, cache_enabled=False) if dtype else nullcontext()
-        with mixed:
+        with torch.autocast(self.device.type, dtype, cache_enabled=False) if dtype else nullcontext():
             return self._training_step(batch, batch_idx)
 
     def _loss_of(self, output: Any) -> Tensor | None:
