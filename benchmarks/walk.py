@@ -36,7 +36,7 @@ Three readers, each from nothing to *understood*, by the commands that the docum
 order. `python benchmarks/walk.py` walks and writes this page. The words are the terminal's own, as they are where
 nothing is a terminal (a line an epoch, no bar); of lines `epoch ...` in a row only the first and the last are kept,
 `[...]` for those between; `PLACE` is the folder in which the walk began.
-{environment}{durations}
+{notes}
 """
 
 KERAS = """
@@ -319,11 +319,11 @@ def walk(place: Path, venv: Path | None, durations: bool) -> str:
     board = served("make tensorboard", shell)
     told = [*made, *used, yours, *theirs]
     print(f"{len(told)} commands, {sum(each.seconds for each in told):.0f} s")
-    taken = "" if venv is None else "The environment was there already: nothing was installed. "
-    timed = "Durations are of this walk, with nothing else running.\n" if durations else ""
+    taken = "" if venv is None else "The environment was there already: nothing was installed."
+    timed = "Durations are of this walk, with nothing else running." if durations else ""
     return "".join(
         [
-            OPENING.format(environment=taken, durations=timed),
+            OPENING.format(notes=" ".join(filter(None, (taken, timed)))),
             KERAS.format(first=show(cloned, *made), second=show(*used), yours=show(yours)),
             LIGHTNING.format(first=show(*theirs), files=f"```text\n{kept}\n```"),
             TENSORBOARD.format(first=show(board)),
