@@ -88,9 +88,7 @@ def test_a_fork_is_complete(lesson: bool, instruments: str, workshop: Path, tmp_
     assert not traces(home, lesson)
     assert AUTHOR in (home / "LICENSE").read_text()
     assert (home / "README.md").read_text().startswith(f"# {TITLE}\n")
-    (_, ours), (whom, promised) = (
-        (place / "SECURITY.md").read_text().split("\n\n## ", 1) for place in (ROOT, home)
-    )
+    (_, ours), (whom, promised) = ((place / "SECURITY.md").read_text().split("\n\n## ", 1) for place in (ROOT, home))
     assert promised == ours
     assert AUTHOR in whom
     modules = {file.stem for file in (home / "src" / package).glob("[!_]*.py")}
