@@ -133,8 +133,9 @@ def await_writing(folder: Path, process: "subprocess.Popen[str]", seconds: float
     """Wait until a file is being written, which is beside its place then. False: none was."""
     until = time.monotonic() + seconds
     while time.monotonic() < until and process.poll() is None:
-        if any(file for file in useless(folder) if file.endswith(f".{process.pid}")):
-            return True
+        for place in ("logs/*/*", "logs/*/*/checkpoints"):  # few, because a file is there for milliseconds
+            if next(folder.glob(f"{place}/.*.{process.pid}"), None) is not None:
+                return True
     return False
 
 
