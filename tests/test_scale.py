@@ -140,6 +140,32 @@ def test_two_nodes_make_one_run_and_the_instruments_work_in_one_process(place: P
     assert json.loads((run / "diagnosis.json").read_text())["cause"]
 
 
+def test_two_processes_of_one_machine_end_together_when_one_is_asked_to(place: Path) -> None:
+    (place / "mine.yaml").write_text(CONFIG.replace("Classifier", "Classifier, init_args: {seconds: 0.05}"))
+    words = ["fit", "-c", "mine.yaml", "--trainer.devices=2", "--trainer.strategy=ddp"]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    started = subprocess.Popen(
+        [sys.executable, "-m", "unstall", *words],
+        cwd=place,
+        env={**os.environ, "GLOO_SOCKET_IFNAME": "lo"},
+        text=True,
+        start_new_session=True,
+        **pipes,  # type: ignore[call-overload]
+    )
+    try:
+        assert "epoch 1/3" in started.stdout.readline()
+        time.sleep(0.5)
+        started.terminate()
+        _, err = started.communicate(timeout=120)  # until the other has closed them, too
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(started.pid, signal.SIGKILL)
+    assert started.returncode == 143, err
+    assert err.count("unstall: ended by SIGTERM; ") == 1
+    (run,) = place.glob("logs/mine/*")
+    assert 20 < torch.load(run / "checkpoints/last.ckpt", weights_only=True)["global_step"] < 40
+
+
 def test_the_script_for_slurm_trains_is_ended_and_goes_on(place: Path) -> None:
     (script,) = re.findall(r"```bash\n(#!/bin/bash\n.*?)```", PAGE, re.S)
     for name in ("--ntasks-per-node", "--gpus-per-node", "--trainer.devices"):  # one task on each of two nodes
