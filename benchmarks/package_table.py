@@ -46,7 +46,8 @@ def lines(rows: list[dict[str, Any]]) -> list[str]:
         *table(HEADER, map(cells, sorted(rows, key=lambda row: str(row["package"])))),
         "",
         f"The pick is good in {counts[0]} of {len(rows)}; the rate is named in {counts[1]} of {len(stalls)} stalls, "
-        f"and {mended} are as good with the fix, in a whole fit. One seed{''.join(several)}, on a {rows[0]['machine']}.",
+        f"and {mended} are as good with the fix, in a whole fit. One seed{''.join(several)}, "
+        f"on a {rows[0]['machine']}.",
     ]
 
 
