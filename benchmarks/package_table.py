@@ -41,11 +41,13 @@ def lines(rows: list[dict[str, Any]]) -> list[str]:
     stalls = [row[name] for row in rows for name in ("too_high", "too_low") if row[name]["stalls"]]
     counts = [sum(row["progress"] >= GOOD for row in rows), sum(seen["right"] for seen in stalls)]
     mended = sum((seen["mended"] or 0) >= GOOD for seen in stalls)
+    several = (f", {row['fits']} for each rate of {row['package']}" for row in rows if row.get("fits", 1) > 1)
     return [
         *table(HEADER, map(cells, sorted(rows, key=lambda row: str(row["package"])))),
         "",
         f"The pick is good in {counts[0]} of {len(rows)}; the rate is named in {counts[1]} of {len(stalls)} stalls, "
-        f"and {mended} are as good with the fix, in a whole fit. One seed, on a {rows[0]['machine']}.",
+        f"and {mended} are as good with the fix, in a whole fit. One seed{''.join(several)}, "
+        f"on a {rows[0]['machine']}.",
     ]
 
 
