@@ -17,6 +17,7 @@ from collections.abc import Callable
 from contextlib import redirect_stdout
 from pathlib import Path
 from statistics import median
+from typing import Any
 
 import numpy as np
 import pytorch_lightning as pl
@@ -72,7 +73,7 @@ def batches(count: int, size: int = 32) -> list[Batch]:
     return [(inputs := torch.randn(size, INPUTS), inputs[:, :CLASSES].argmax(1)) for _ in range(count)]
 
 
-def fit(module: pl.LightningModule, data: Dataset[Batch], epochs: int = 1, size: int = 32, clip: float = 0.0) -> None:
+def fit(module: pl.LightningModule, data: Dataset[Any], epochs: int = 1, size: int = 32, clip: float = 0.0) -> None:
     """Train with the diagnosis at hand."""
     with quiet(), redirect_stdout(io.StringIO()), tempfile.TemporaryDirectory() as scratch:
         trainer = pl.Trainer(
