@@ -135,7 +135,6 @@ def test_in_place_means_from_where_the_run_stands_at_the_rate_that_helps_from_it
 
 def test_no_step_of_a_rate_is_made_twice_and_few_rates_are_trained_to_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
     made = Counter[tuple[float | None, int]]()
-    race = unstall.forks.subject.race
 
     def counted(module: Any, variants: Any, batches: Any, *rest: Any, **how: Any) -> Any:
         for variant in variants:
