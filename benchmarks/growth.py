@@ -17,6 +17,7 @@ from collections.abc import Callable
 from contextlib import redirect_stdout
 from pathlib import Path
 from statistics import median
+from typing import Any
 
 import numpy as np
 import pytorch_lightning as pl
@@ -27,8 +28,6 @@ from torch.utils.data import DataLoader, Dataset, TensorDataset
 
 from measuring import ROOT, machine, replace_tables, table
 from unstall import Diagnosis, Variant, fork, quiet, race, screening_steps
-from unstall.audit import observe
-from unstall.trials import copied
 
 Batch = tuple[Tensor, Tensor]
 INPUTS, CLASSES = 64, 10
@@ -72,7 +71,7 @@ def batches(count: int, size: int = 32) -> list[Batch]:
     return [(inputs := torch.randn(size, INPUTS), inputs[:, :CLASSES].argmax(1)) for _ in range(count)]
 
 
-def fit(module: pl.LightningModule, data: Dataset[Batch], epochs: int = 1, size: int = 32, clip: float = 0.0) -> None:
+def fit(module: pl.LightningModule, data: Dataset[Any], epochs: int = 1, size: int = 32, clip: float = 0.0) -> None:
     """Train with the diagnosis at hand."""
     with quiet(), redirect_stdout(io.StringIO()), tempfile.TemporaryDirectory() as scratch:
         trainer = pl.Trainer(
@@ -117,15 +116,9 @@ def cases(folder: Path) -> dict[str, tuple[tuple[int, int, int], Callable[[int],
             np.random.default_rng(0).standard_normal((count, INPUTS), np.float32).tofile(file)
         fit(Lit(), OnDisk(file, count), size=256)
 
-    def looked_at(layers: int) -> None:
-        module = Lit(16, layers)
-        observe(module, batches(1)[0], [module.configure_optimizers()])
-
     return {
         "width: 100 steps": ((512, 1024, 2048), lambda width: race(Lit(width), [Variant()], batches(100))),
         "layers: 50 steps": ((16, 32, 64), lambda layers: race(Lit(64, layers), [Variant()], batches(50))),
-        "layers: the look before the first step": ((64, 128, 256), looked_at),
-        "layers: a copy of the module": ((64, 128, 256), lambda layers: [copied(Lit(16, layers)) for _ in range(20)]),
         "samples of a batch: 50 steps": ((512, 1024, 2048), lambda size: race(Lit(), [Variant()], batches(50, size))),
         "samples: an epoch with the diagnosis": ((16_000, 32_000, 64_000), lambda count: fit(Lit(), samples(count))),
         "samples on disk: the same, batches of 256": ((16_000, 32_000, 64_000), on_disk),

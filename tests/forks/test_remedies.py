@@ -10,12 +10,11 @@ import pytest
 import torch.nn.functional as F
 from torch import nn
 
-import unstall.forks.subject
 from forks.blobs import CONFIG, Lit, blobs
 from unstall.forks.remedies import climb, try_in_place, try_larger_batch, try_rates
 from unstall.forks.subject import Subject
 from unstall.forks.tried import Fork
-from unstall.trials import Judge, Score, State, StepOptions, Variant
+from unstall.trials import Judge, Score, State, StepOptions, Variant, race
 from unstall.watch import Cause, Signals
 
 
@@ -191,7 +190,6 @@ def test_in_place_means_from_where_the_run_stands_at_the_rate_that_helps_from_it
 
 def test_no_step_of_a_rate_is_made_twice_and_few_rates_are_trained_to_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
     made = Counter[tuple[float | None, int]]()
-    race = unstall.forks.subject.race
 
     def counted(module: Any, variants: Any, batches: Any, *rest: Any, **how: Any) -> Any:
         for variant in variants:
@@ -199,7 +197,7 @@ def test_no_step_of_a_rate_is_made_twice_and_few_rates_are_trained_to_the_end(mo
             made.update((variant.learning_rate, first + step) for step in range(len(batches)))
         return race(module, variants, batches, *rest, **how)
 
-    monkeypatch.setattr(unstall.forks.subject, "race", counted)
+    monkeypatch.setattr("unstall.forks.subject.race", counted)
     subject = Subject(Lit(1e-3), *blobs(128), known_signals=Signals(step=320, baseline=2.3))
     try_rates(subject)
     assert set(made.values()) == {1}
