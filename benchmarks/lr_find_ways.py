@@ -222,7 +222,7 @@ def report(rules: list[str]) -> None:
         rate = float(row["learning_rate"])
         loss = loss_of_pick(rate, accuracies)
         kind = "fine-tuning" if cell.way in FINE_TUNING else "schedules" if cell.way != "constant" else "constant"
-        for part in (kind, cell.way):
+        for part in dict.fromkeys(("all", kind, cell.way)):
             parts.setdefault((cell.group, part, row["rule"]), []).append((loss, int(row["steps"])))
         if loss > 1:
             best = max(accuracies, key=lambda other: accuracies[other][1])
