@@ -1,6 +1,7 @@
 """Copies that can be trained, of what `copy.deepcopy` refuses or spoils."""
 
 import threading
+from functools import partial
 from typing import Any
 
 import pytest
@@ -57,3 +58,16 @@ def test_what_has_no_copy_is_refused_in_one_line() -> None:
     network.lock = threading.Lock()
     with pytest.raises(UsageError, match=r"model=Linear: it cannot be copied \(cannot pickle '_thread.lock' object\)"):
         copied(network)
+
+
+def test_a_copy_shares_functions_but_not_those_that_hold_weights() -> None:
+    network: Any = nn.Linear(3, 2)
+    network.make = partial(torch.optim.SGD, lr=0.1, momentum=partial(max, list(range(9))))
+    network.kept = {"make": [partial(sorted, key=threading.Lock)]}
+    network.scale = partial(torch.mul, network.weight)
+    network.step = partial(network.forward)
+    twin: Any = copied(network)
+    assert twin.make is network.make
+    assert twin.kept["make"][0] is network.kept["make"][0]
+    assert twin.scale.args[0] is twin.weight
+    assert twin.step.func.__self__ is twin

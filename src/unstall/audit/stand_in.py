@@ -17,7 +17,7 @@ from torch import Tensor
 from unstall.audit.comparison import Comparison, find_comparison
 from unstall.audit.flow import Flow
 from unstall.audit.record import Recording, tensors_in
-from unstall.trials import quiet, run_its_own_code, training_step, unchanged_random_state
+from unstall.trials import factories, quiet, run_its_own_code, training_step, unchanged_random_state
 
 SILENT = ("log", "log_dict", "print", "toggle_optimizer", "untoggle_optimizer", "clip_gradients")
 """What a step may call of its module that acts on the run."""
@@ -61,7 +61,7 @@ class StandIn:
         trainer: pl.Trainer | None = None,
         optimizers: Sequence[torch.optim.Optimizer] = (),
     ) -> None:
-        self.copies: dict[int, Any] = {}
+        self.copies = factories(module)
         self.module = copy.deepcopy(module, self.copies)
         run_its_own_code(self.module)
         if not all(weight.is_leaf for weight in self.module.parameters()):

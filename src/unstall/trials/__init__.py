@@ -17,7 +17,7 @@ from unstall.trials.batches import (
     take_samples,
     with_inputs,
 )
-from unstall.trials.copies import copied, put_back, run_its_own_code
+from unstall.trials.copies import copied, factories, put_back, run_its_own_code
 from unstall.trials.judge import HELPS, MATTERS, Judge, Score
 from unstall.trials.lane import in_fit, training_step
 from unstall.trials.learning_rate import LearningRate, learning_rate_of
@@ -45,6 +45,7 @@ __all__ = [
     "check_optimization",
     "concatenated",
     "copied",
+    "factories",
     "find_targets",
     "first_samples",
     "in_fit",

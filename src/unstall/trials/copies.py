@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterator, Mapping
+from functools import partial
+from types import ModuleType
 from typing import Any, TypeVar, cast
 
 import pytorch_lightning as pl
@@ -26,7 +28,7 @@ def copied(module: Module) -> Module:
     Raises:
         UsageError: if a part, such as a lock or an open file, has no copy.
     """
-    memo: dict[int, Any] = {id(tensor): tensor.detach().clone() for tensor in _with_graph(module)}
+    memo = {**factories(module), **{id(tensor): tensor.detach().clone() for tensor in _with_graph(module)}}
     for buffer in module.buffers():
         if isinstance(buffer, UninitializedBuffer):
             memo[id(buffer)] = cast(Any, UninitializedBuffer)(device=buffer.device, dtype=buffer.dtype)
@@ -61,8 +63,28 @@ def put_back(module: pl.LightningModule, weights: Mapping[str, Any]) -> None:
     module.load_state_dict(weights, strict=module.strict_loading and whole)
 
 
+def factories(module: nn.Module) -> dict[int, Any]:
+    """Return what copies share with the module, by id: functions with arguments, such as one that makes an optimizer.
+
+    jsonargparse's hold the command line that made them, with its trainer and its data, which a copy would copy.
+    """
+    shared = (value for value in _attributes(module) if isinstance(value, partial) and not _holds_state(value))
+    return {id(factory): factory for factory in shared}
+
+
+def _holds_state(function: partial[Any]) -> bool:
+    if not isinstance(getattr(function.func, "__self__", None), ModuleType | None):  # a method of something
+        return True
+    return any(isinstance(value, Tensor | nn.Module) for value in (*function.args, *function.keywords.values()))
+
+
 def _with_graph(module: nn.Module) -> Iterator[Tensor]:
     """Yield the tensors among the attributes of all parts that were computed from others."""
+    return (value for value in _attributes(module) if isinstance(value, Tensor) and value.grad_fn is not None)
+
+
+def _attributes(module: nn.Module) -> Iterator[Any]:
+    """Yield the attributes of all parts, and what is in those that are collections."""
     waiting: list[Any] = [vars(part) for part in module.modules()]
     seen: set[int] = set()
     while waiting:
@@ -70,10 +92,8 @@ def _with_graph(module: nn.Module) -> Iterator[Tensor]:
         if id(value) in seen:
             continue
         seen.add(id(value))
-        if isinstance(value, Tensor):
-            if value.grad_fn is not None:
-                yield value
-        elif isinstance(value, Mapping):
+        yield value
+        if isinstance(value, Mapping):
             waiting += value.values()
         elif isinstance(value, list | tuple | set):
             waiting += value
