@@ -1,8 +1,10 @@
 """A rate that is gone on with ends where one in a single stretch ends, and nothing is trained or measured twice."""
 
+import random
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -16,11 +18,15 @@ BATCHES, HELD_OUT = blobs(128)
 
 
 class Scheduled(Lit):
-    """With everything that a state holds: momentum, a schedule, and running means."""
+    """With everything that a state holds: momentum, a schedule, running means, and noise that goes on."""
 
     def __init__(self) -> None:
         super().__init__(0.1)
         self.network.insert(1, nn.BatchNorm1d(64))
+
+    def training_step(self, batch: Sequence[torch.Tensor], batch_idx: int) -> torch.Tensor:
+        noise = torch.randn_like(batch[0]) * random.random() * np.random.rand()
+        return super().training_step([batch[0] + noise, batch[1]], batch_idx)
 
     def configure_optimizers(self) -> Any:
         optimizer = torch.optim.Adam(self.parameters(), lr=self.rate)

@@ -1,8 +1,7 @@
 """One module at several learning rates, none trained further than it is asked for, and never over the same steps twice.
 
 What is gone on with ends where it would have ended without the pause: weights, optimizer and schedules go on, as do
-the batches, and the trainer says the same step. Random numbers, such as dropout's, are those of the first leg again,
-for all rates alike.
+the batches and the random numbers, such as dropout's, and the trainer says the same step.
 """
 
 from __future__ import annotations

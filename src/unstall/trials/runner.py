@@ -10,8 +10,9 @@ from __future__ import annotations
 import itertools
 import math
 import random
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -92,6 +93,28 @@ def unchanged_random_state() -> Iterator[None]:
             torch.mps.set_rng_state(mps)
 
 
+def _generators() -> dict[str, Any]:
+    return {
+        "python": random.getstate(),
+        "numpy": np.random.get_state(),
+        "torch": torch.get_rng_state(),
+        "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+        "mps": torch.mps.get_rng_state() if torch.backends.mps.is_available() else None,
+    }
+
+
+def _set_generators(states: Mapping[str, Any]) -> None:
+    if not states:
+        return
+    random.setstate(states["python"])
+    np.random.set_state(states["numpy"])
+    torch.set_rng_state(states["torch"])
+    if states["cuda"]:
+        torch.cuda.set_rng_state_all(states["cuda"])
+    if states["mps"] is not None:
+        torch.mps.set_rng_state(states["mps"])
+
+
 class _Runner:
     """One variant on its way."""
 
@@ -111,6 +134,8 @@ class _Runner:
         losses: list[Tensor | None] = []
         evaluated: list[float] = []
         with self._lane(self.variant) as lane:
+            if self.variant.start is not None:
+                _set_generators(self.variant.start.generators)
             refused = False
             for number, together in enumerate(self._batches_of_steps(batches)):
                 try:
@@ -122,7 +147,7 @@ class _Runner:
                 losses.append(loss)
                 if number % look_every == 0 and loss is not None and not torch.isfinite(loss):
                     break
-            values = self._values(losses)
+            values, generators = self._values(losses), _generators()
             if not refused and all(map(math.isfinite, values)):
                 try:
                     evaluated = lane.evaluate(held_out)
@@ -138,7 +163,7 @@ class _Runner:
                 held_out_losses=evaluated if finite else [],
                 held_out_metrics=lane.log.metrics if finite else {},
                 finite=finite,
-                state=lane.state() if keep_state and finite else None,
+                state=replace(lane.state(), generators=generators) if keep_state and finite else None,
             )
 
     @property

@@ -30,6 +30,7 @@ class State:
         schedulers: one state per scheduler, of a checkpoint its `lr_schedulers`; empty starts them afresh.
         steps: optimizer steps made so far, which the module sees as `global_step`; of a checkpoint its `global_step`.
         scaler: the gradient scaler's state, of a checkpoint its `MixedPrecision`; empty starts it afresh.
+        generators: states of the global random generators, which go on; empty leaves them as they are.
     """
 
     weights: Mapping[str, Any]
@@ -37,6 +38,7 @@ class State:
     schedulers: Sequence[Mapping[str, Any]] = ()
     steps: int = 0
     scaler: Mapping[str, Any] = field(default_factory=dict)
+    generators: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def groups(self) -> list[Mapping[str, Any]]:
