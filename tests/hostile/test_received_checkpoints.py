@@ -10,6 +10,7 @@ import pytest
 import torch
 import yaml
 
+from hostile.commands import refusal, words
 from unstall.cli.entry import main
 
 Content = dict[str, Any]
@@ -29,21 +30,6 @@ def taken_out(run: Path, change: Callable[[Content], Any]) -> Path:
     change(content)
     torch.save(content, "loose.ckpt")
     return Path("loose.ckpt")
-
-
-def command(name: str, subject: Path, *more: str) -> list[str]:
-    named = str(subject) if name == "diagnose" else f"--ckpt_path={subject}"
-    return [name, named, "--trainer.accelerator=cpu", *more]
-
-
-def refusal(arguments: list[str], capfd: pytest.CaptureFixture[str]) -> str:
-    with pytest.raises(SystemExit) as end:
-        main(arguments)
-    out, err = capfd.readouterr()
-    assert end.value.code == 2, err
-    assert out == ""
-    assert err.count("\n") == 1, err
-    return err
 
 
 MODULE = """
@@ -104,7 +90,7 @@ def test_hyper_parameters_choose_no_place(name: str, plain: Path, capfd: pytest.
     typed = ["--model=keeper_of_places.Keeper", "--data=null", "--model.notes=typed", "--trainer.callbacks=null"]
     if name == "fit":
         typed += ["--trainer.max_epochs=2", "--trainer.enable_progress_bar=false", "--trainer.log_every_n_steps=1"]
-    main(command(name, plain, *typed))
+    main(words(name, plain, *typed))
     assert Path("places.txt").read_text().split() == ["here", "typed", "out", "0.5"]
     err = capfd.readouterr().err
     for place in ("model.data_dir=theirs", "model.notes=../up", "model.save_path=src/a.py"):
@@ -123,7 +109,7 @@ def test_no_place_hides_in_a_text(sent: Path, capfd: pytest.CaptureFixture[str])
         data = {"class_path": "lesson.MNISTDataModule", "init_args": {"data_dir": "/nowhere"}}
         content["config"] = yaml.safe_dump(config | {"data": yaml.safe_dump(data)})
 
-    main(command("test", taken_out(sent, change)))
+    main(words("test", taken_out(sent, change)))
     assert "data_dir: /nowhere" in capfd.readouterr().err
 
 
@@ -156,7 +142,7 @@ def test_no_file_is_removed_that_is_not_a_checkpoint_of_the_run(
 
             rewrite(sent, change)
             done = torch.load(sent / "checkpoints/last.ckpt", weights_only=True)["epoch"] + 1
-            main(command("fit", sent, f"--trainer.max_epochs={done + 1}", "--trust"))
+            main(words("fit", sent, f"--trainer.max_epochs={done + 1}", "--trust"))
             assert (tmp_path / "victim/dear").exists(), (name, victim)
 
 
@@ -165,8 +151,8 @@ def test_no_link_leads_out_of_a_run(sent: Path, tmp_path: Path, capfd: pytest.Ca
     for link in ("checkpoints/more", ".lock"):
         (sent / link).symlink_to(tmp_path / "dear")
         for name in ("fit", "test", "diagnose"):
-            assert "leads out of the run" in refusal(command(name, sent), capfd)
-    main(command("fit", sent, "--trust", "--trainer.max_epochs=4"))
+            assert "leads out of the run" in refusal(words(name, sent), capfd)
+    main(words("fit", sent, "--trust", "--trainer.max_epochs=4"))
     assert (tmp_path / "dear").read_text() == "mine"
 
 
@@ -216,7 +202,7 @@ def test_no_checkpoint_takes_long_or_ends_in_a_traceback(
     change, named = ODD[name]
     loose = taken_out(sent, change)
     for which in ("fit",) if name == "weights alone" else ("test", "fit"):
-        assert named in refusal(command(which, loose), capfd).replace("'", "")
+        assert named in refusal(words(which, loose), capfd).replace("'", "")
 
 
 UNFIT: dict[str, tuple[Content, str]] = {
@@ -234,7 +220,7 @@ def test_what_cannot_be_taken_up_is_one_line_and_leaves_nothing(
     loose = taken_out(sent, lambda content: content.update(change))
     before = sorted(Path("logs").rglob("*"))
     with pytest.raises(SystemExit) as end:
-        main(command("fit", loose, "--trainer.max_epochs=4", "--trainer.enable_progress_bar=false"))
+        main(words("fit", loose, "--trainer.max_epochs=4", "--trainer.enable_progress_bar=false"))
     notes, error, rest = capfd.readouterr().err.partition("unstall: error: ckpt_path=loose.ckpt: ")
     assert end.value.code == 2
     assert error
@@ -249,4 +235,4 @@ def test_a_checkpoint_that_unpacks_to_more_than_it_is_is_refused(sent: Path, cap
         for item in sound.infolist():
             packed.writestr(item.filename, sound.read(item), zipfile.ZIP_DEFLATED)
         packed.writestr("archive/data/more", bytes(50_000_000), zipfile.ZIP_DEFLATED)
-    assert "loose.ckpt" in refusal(command("test", Path("loose.ckpt")), capfd)
+    assert "loose.ckpt" in refusal(words("test", Path("loose.ckpt")), capfd)

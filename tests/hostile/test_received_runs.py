@@ -9,6 +9,7 @@ import pytest
 import torch
 import yaml
 
+from hostile.commands import refusal, words
 from unstall.cli.entry import main
 
 Change = Callable[[dict[str, Any]], None]
@@ -112,18 +113,9 @@ def rewrite_checkpoint(run: Path, change: Change) -> Path:
     return run / "loose.ckpt"
 
 
-def words(command: str, subject: Path) -> list[str]:
-    return [command, str(subject) if command == "diagnose" else f"--ckpt_path={subject}", "--trainer.accelerator=cpu"]
-
-
 def refused(arguments: list[str], capfd: pytest.CaptureFixture[str]) -> str:
     before = set(sys.modules)
-    with pytest.raises(SystemExit) as end:
-        main(arguments)
-    out, err = capfd.readouterr()
-    assert end.value.code == 2, err
-    assert out == ""
-    assert err.count("\n") == 1, err
+    err = refusal(arguments, capfd)
     assert not Path("owned").exists()
     assert not {"this", "antigravity", "evil", "logs.sent.x.evil", "beside.evil"} & (set(sys.modules) - before)
     return err

@@ -48,9 +48,7 @@ ZOO = [
 @pytest.mark.filterwarnings("ignore")  # of Lightning, torch and the modules themselves: they are as they are
 @pytest.mark.parametrize("instrument", INSTRUMENTS)
 @pytest.mark.parametrize("trait", ZOO, ids=lambda trait: trait.__name__)
-def test_anyones_module(trait: Any, instrument: str, tmp_path: Path, request: pytest.FixtureRequest) -> None:
-    if instrument in trait.pending:
-        request.applymarker(pytest.mark.xfail(strict=True, reason=trait.pending[instrument]))
+def test_anyones_module(trait: Any, instrument: str, tmp_path: Path) -> None:
     pl.seed_everything(0)
     module, data = trait(), trait.data()
     watched = instrument == "fit"

@@ -45,9 +45,6 @@ class Trait(pl.LightningModule):
     refused: ClassVar[dict[str, str]] = {}
     """What an instrument (`fit`, `find` or `diagnose`) says in one line, where it cannot help."""
 
-    pending: ClassVar[dict[str, str]] = {}
-    """What an instrument does not yet do, and why."""
-
     def __init__(self, lr: float = 1e-2) -> None:
         super().__init__()
         self.save_hyperparameters()
@@ -623,7 +620,6 @@ class WithoutConfigureOptimizers(pl.LightningModule):
     """Refused by Lightning itself, too."""
 
     refused: ClassVar = dict.fromkeys(("find", "diagnose"), "it has no configure_optimizers") | {"fit": ""}
-    pending: ClassVar[dict[str, str]] = {}
     data = Trait.data
 
     def __init__(self) -> None:

@@ -87,11 +87,11 @@ def check_settings(config: Mapping[str, Any]) -> None:
         raise UsageError(f"trainer.val_check_interval={interval}: give a share of an epoch or a number of batches")
     most = max(256, 16 * cores())
     for name, value in flat(config).items():
+        argument = f"{name.replace('.init_args', '')}={value}"
         if isinstance(value, int) and abs(value) >= 2**63:
-            raise UsageError(f"{name.replace('.init_args', '')}={value}: is beyond what can be counted to; give less")
+            raise UsageError(f"{argument}: is beyond what can be counted to; give less")
         if name.rpartition(".")[2] in PROCESSES and str(value).isdecimal() and int(value) > most:
-            name = name.replace(".init_args", "")
-            raise UsageError(f"{name}={value}: is a number of processes; give at most {most} on this machine")
+            raise UsageError(f"{argument}: is a number of processes; give at most {most} on this machine")
     largest = torch.finfo(torch.float32).max
     for name, value in flat(config.get("model") or {}, "model").items():
         if isinstance(value, float) and largest < abs(value) < math.inf:

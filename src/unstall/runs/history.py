@@ -80,8 +80,10 @@ class History(Callback):
     ) -> None:
         """Count the samples, and in the first epoch the classes."""
         self.samples_seen += samples_in(batch) * trainer.world_size
+        if trainer.current_epoch:
+            return
         targets = find_targets(batch)
-        if targets is not None and trainer.current_epoch == 0 and targets.ndim == 1 and _are_whole(targets):
+        if targets is not None and targets.ndim == 1 and _are_whole(targets):
             self._pending.append(targets.detach().clone())  # it may be a view of the whole batch
             if len(self._pending) == PENDING:
                 self._count()

@@ -81,16 +81,11 @@ def race(
 @contextmanager
 def unchanged_random_state() -> Iterator[None]:
     """Put the global generators of Python, NumPy and torch (CPU, CUDA, MPS) back where they were."""
-    python, numpy = random.getstate(), np.random.get_state()
-    mps = torch.mps.get_rng_state() if torch.backends.mps.is_available() else None
+    states = _generators()
     try:
-        with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
-            yield
+        yield
     finally:
-        random.setstate(python)
-        np.random.set_state(numpy)
-        if mps is not None:
-            torch.mps.set_rng_state(mps)
+        _set_generators(states)
 
 
 def _generators() -> dict[str, Any]:
@@ -147,7 +142,7 @@ class _Runner:
                 losses.append(loss)
                 if number % look_every == 0 and loss is not None and not torch.isfinite(loss):
                     break
-            values, generators = self._values(losses), _generators()
+            values, generators = self._values(losses), _generators() if keep_state else {}
             if not refused and all(map(math.isfinite, values)):
                 try:
                     evaluated = lane.evaluate(held_out)

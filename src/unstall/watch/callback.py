@@ -71,8 +71,10 @@ class Diagnosis(Callback):
     @property
     def constant_loss(self) -> float | None:
         """What the best constant prediction of numbers comes to, as far as they were seen; None of other targets."""
-        numbers = self.meter is not None and self.meter.losses.targets.kind in ("binary", "squares")
-        return self.meter.losses.read().baseline if self.meter is not None and numbers else None
+        if self.meter is None or self.meter.losses.targets.kind not in ("binary", "squares"):
+            return None
+        self.meter.losses.targets.flush()
+        return self.meter.losses.targets.baseline
 
     def state_dict(self) -> dict[str, Any]:
         """Return plain numbers and tensors: the checkpoint loads with `weights_only=True`."""
