@@ -62,7 +62,7 @@ def main(options: list[str]) -> None:
         options: Settings for every run, such as `--data.data_dir=...` or `--trainer.max_epochs=2`.
 
     Raises:
-        UsageError: The configs are not there.
+        UsageError: The configs are not there, or several processes are asked for.
     """
     if {"-h", "--help"} & set(options):
         print(HELP)
@@ -71,6 +71,9 @@ def main(options: list[str]) -> None:
         raise UsageError(
             f"{CONFIGS}: no such folder in {Path.cwd()}; clone the project, if you have not yet, and go to its folder"
         )
+    processes = ("--trainer.devices", "--trainer.num_nodes")
+    if several := [option for option in options if option.startswith(processes) and not option.endswith("=1")]:
+        raise UsageError(f"{several[0]}: its lr_find and diagnose train in one process; leave it out for the demo")
     console = Console(highlight=False)
     command = program()
     options = [SHORT, *options]

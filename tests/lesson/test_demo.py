@@ -48,6 +48,17 @@ def test_demo_away_from_its_configs_says_where_to_run_it(tmp_path: Path, monkeyp
         demo.main([])
 
 
+@pytest.mark.parametrize("option", ["--trainer.devices=2", "--trainer.num_nodes=2", "--trainer.devices=-1"])
+def test_demo_in_several_processes_is_refused_before_its_first_run(
+    option: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("configs").symlink_to(ROOT / "configs")
+    with pytest.raises(UsageError, match=rf"^{option}: its lr_find and diagnose train in one process; leave it out"):
+        demo.main([option])
+    assert not Path("logs").exists()
+
+
 def test_row_of_a_run_with_and_without_a_diagnosis(tmp_path: Path) -> None:
     folder = tmp_path / "logs" / "slow" / "a_run"
     folder.mkdir(parents=True)
