@@ -73,7 +73,7 @@ class Trainer(pl.Trainer):
         from rich.console import Console
 
         from unstall.data import global_seed
-        from unstall.find import find_learning_rate, merged, overlay_with_rate, rate_of_fit, save, show, table
+        from unstall.find import find_learning_rate, merged, overlay_with_rate, picture, rate_of_fit, save, show, table
 
         data, config = datamodule if datamodule is not None else model, self.config
         search = find_learning_rate(
@@ -94,12 +94,14 @@ class Trainer(pl.Trainer):
         if config is not None:
             rate_with = lambda overlay: rate_of_fit(build_model(merged(config, overlay)), data, self)  # noqa: E731
             self.overlay = overlay_with_rate(config, search.learning_rate, rate_with)
-        for logger in self.loggers:
-            if isinstance(logger, TensorBoardLogger):
-                show(search, logger.experiment)
-                logger.experiment.flush()
+        boards = [logger for logger in self.loggers if isinstance(logger, TensorBoardLogger)]
+        if folder is None and not boards:
+            return search
+        drawn = picture(search)
+        for board in boards:
+            show(search, board.experiment, drawn)
         if folder is not None:
-            save(search, folder, self.overlay)
+            save(search, folder, drawn, self.overlay)
         return search
 
     def diagnose(
