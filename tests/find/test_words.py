@@ -48,7 +48,9 @@ def test_every_rate_has_a_reason_of_its_own() -> None:
 
 
 def test_a_rate_that_trains_well_is_not_said_to_overshoot() -> None:
-    early = [dataclasses.replace(rate, losses=rate.losses[:142]) if rate.learning_rate == 1e-2 else rate for rate in RACE]
+    early = [
+        dataclasses.replace(rate, losses=rate.losses[:142]) if rate.learning_rate == 1e-2 else rate for rate in RACE
+    ]
     said = "higher: still behind the winner after 142 steps, and high rates lose with time"
     assert reasons(search(race=early))[3] == said
 

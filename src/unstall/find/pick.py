@@ -17,7 +17,7 @@ long enough for the best rate to get over its first steps, which throw adaptive 
 
 LOOK, LEAST_LOOK, STAY = 0.25, 12, 4
 """Share of the first leg, and of the last, after which rates that cannot win any more drop out; the least steps for
-that; and how many stay in the first at least. What that would have changed in recorded searches, which is nothing, is in
+that; and how many stay in the first at least. What that changed in recorded searches, which is nothing, is in
 docs/lr_find.md."""
 
 

@@ -35,9 +35,14 @@ class TargetCounts:
         self._within: list[float] = []
         self._drawn: list[int] = []
 
+    @property
+    def complete(self) -> bool:
+        """Whether enough targets were noted."""
+        return self._labels >= LABELS_COUNTED
+
     def after_batch(self, targets: Tensor) -> None:
         """Note the targets of a batch."""
-        if self._labels >= LABELS_COUNTED:
+        if self.complete:
             return
         if self.kind in ("binary", "squares"):
             if targets.ndim:
