@@ -62,6 +62,7 @@ class Seeing(Diagnosis):
 def test_a_step_calls_what_does_something_and_nothing_else(tmp_path: Any) -> None:
     profiler, seeing = Asked(), Seeing()
     callbacks = callbacks_of(settings([Mistakes(), Predictions(), seeing, OfAUser()]))
+    drop_idle_hooks(callbacks)
     silent: Any = dict.fromkeys(
         ("logger", "enable_checkpointing", "enable_progress_bar", "enable_model_summary"), False
     )
@@ -89,5 +90,5 @@ def test_a_step_calls_what_does_something_and_nothing_else(tmp_path: Any) -> Non
 def test_every_hook_of_a_step_exists(hook: str) -> None:
     assert callable(getattr(Callback, hook))
     callback = Mistakes()
-    drop_idle_hooks(callback)
+    drop_idle_hooks([callback])
     assert getattr(callback, hook) is None

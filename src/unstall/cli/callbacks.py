@@ -1,5 +1,7 @@
 """Which callbacks a run has, and which of their hooks a step calls."""
 
+from collections.abc import Iterable
+
 from jsonargparse import Namespace
 from pytorch_lightning.callbacks import Callback, Checkpoint, ProgressBar
 
@@ -24,21 +26,19 @@ def callbacks_of(trainer: Namespace) -> list[Callback]:
     off = tuple(kind for kind, flag in flags.items() if flag is False)
     given = trainer.callbacks if isinstance(trainer.callbacks, list) else [trainer.callbacks]
     on = [callback for callback in given if callback is not None and not isinstance(callback, off)]
-    callbacks = [*on, Resumption(), Together()]
-    for callback in callbacks:
-        drop_idle_hooks(callback)
-    return callbacks
+    return [*on, Resumption(), Together()]
 
 
-def drop_idle_hooks(callback: Callback) -> None:
-    """Have Lightning pass over the hooks of a step that a callback of ours only inherits, and that do nothing.
+def drop_idle_hooks(callbacks: Iterable[Callback]) -> None:
+    """Have Lightning pass over the hooks of a step that callbacks of ours only inherit, and that do nothing.
 
     It calls each of them on each callback in every step, within a context that has a name of its own, and passes over
     what cannot be called (`_call_callback_hooks` of 2.6): some fifty calls a step for a dozen callbacks. Those of
     others are left as they are: somebody may call them by himself.
     """
-    kind = type(callback)
-    if kind.__module__.partition(".")[0] == __name__.partition(".")[0]:
-        for hook in HOOKS:
-            if getattr(kind, hook) is getattr(Callback, hook):
-                setattr(callback, hook, None)
+    for callback in callbacks:
+        kind = type(callback)
+        if kind.__module__.partition(".")[0] == __name__.partition(".")[0]:
+            for hook in HOOKS:
+                if getattr(kind, hook) is getattr(Callback, hook):
+                    setattr(callback, hook, None)

@@ -12,7 +12,7 @@ import yaml
 from pytorch_lightning.callbacks import ModelCheckpoint
 from pytorch_lightning.cli import ArgsType, LightningArgumentParser, LightningCLI
 
-from unstall.cli.callbacks import callbacks_of
+from unstall.cli.callbacks import callbacks_of, drop_idle_hooks
 from unstall.cli.checks import blamed, check_alone, check_data, check_settings, refusal_in, shortage_in
 from unstall.cli.classes import classes_given, classes_of_base, why_not_loaded
 from unstall.cli.display import program
@@ -157,6 +157,7 @@ class CLI(LightningCLI):
         except (ValueError, TypeError, ImportError, RuntimeError) as error:  # an accelerator that is not to be had
             raise UsageError(blamed(error, trainer)) from error
         assert isinstance(built, Trainer)
+        drop_idle_hooks(vars(built)["callbacks"])
         built.run = self.run
         return built
 

@@ -137,8 +137,10 @@ def find_learning_rate(
         def take(leg_steps: int) -> list[Any]:
             return list(itertools.islice(batches, leg_steps * options.accumulate_grad_batches))
 
-        # A schedule may yet turn the order of the rates; and in a race as long as the fit, all see the whole of it.
-        looks = not unchanged.state.schedulers and sum(length for _, length in legs) < rehearsal.horizon
+        # A schedule may yet turn the order of the rates, and so may a few steps, as of large batches; and in a race as
+        # long as the fit, all see the whole of it.
+        whole_fit = sum(length for _, length in legs) >= rehearsal.horizon
+        looks = not unchanged.state.schedulers and not whole_fit and round(LOOK * legs[0][1]) >= LEAST_LOOK
         raced, states = _run_race(run, take, rates, legs, (min_learning_rate, max_learning_rate), looks)
         longest = max(len(rate.losses) for rate in raced)
         horizon = rehearsal.horizon if math.isfinite(rehearsal.horizon) else UNKNOWN * longest
@@ -195,7 +197,7 @@ def _run_race(
         going = [lane.learning_rate for lane in ahead[:entrants]] if number else rates
         last, early = number == len(legs) - 1, round(LOOK * leg_steps)
         begins = []
-        if looks and early >= LEAST_LOOK and len(going) > 1 and (last or number == 0):
+        if looks and len(going) > 1 and (last or number == 0):
             begins = take(early)
             run_leg(going, begins)
             going, leg_steps = still_in([lanes[rate] for rate in going], last), leg_steps - early

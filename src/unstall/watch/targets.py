@@ -91,7 +91,8 @@ class TargetCounts:
         if len(self._within) < 8 or not self.class_counts:
             return None
         excess = (sum(count > 0 for count in self.class_counts) - 1) / 2
-        expected = fmean(max(0.0, entropy(self.class_counts) - excess / drawn) for drawn in self._drawn)
+        whole = entropy(self.class_counts)
+        expected = fmean(max(0.0, whole - excess / drawn) for drawn in self._drawn)
         return over(fmean(self._within), expected)
 
     @property
