@@ -16,9 +16,9 @@ long enough for the best rate to get over its first steps, which throw adaptive 
 
 
 LOOK, LEAST_LOOK, STAY = 0.25, 12, 4
-"""Share of the first leg, and of the last, after which rates that cannot win any more drop out; the least steps which that
-must be of the first; and how many stay in it at least. Of 47 searches at batch 32 and 128 that changed none; at batch
-1024, where it is five steps, a higher rate that was behind came back in 6 of 15 (docs/lr_find.md)."""
+"""Share of the first leg, and of the last, after which rates that cannot win any more drop out; the least steps of the
+first that this must be; and how many stay in it at least. Of 47 searches at batch 32 and 128 it changed none; at batch
+1024, where it would be five steps, a higher rate that was behind came back in 6 of 15 (docs/lr_find.md)."""
 
 
 MARGIN = 0.25
