@@ -196,7 +196,7 @@ def train_bare(network: nn.Module, optimizer: torch.optim.Optimizer, train: Any,
         with profiler.profile(".optimizer_step"):
             optimizer.zero_grad()
         with profiler.profile(".backward"):
-            loss.backward()
+            loss.backward()  # type: ignore[no-untyped-call]
         with profiler.profile(".optimizer_step"):
             optimizer.step()
         with profiler.profile("training_step"):
