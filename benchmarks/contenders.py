@@ -8,7 +8,8 @@ import sys
 import tempfile
 import time
 import warnings
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Mapping
 from functools import partial
 from itertools import islice
 from statistics import median
@@ -70,7 +71,8 @@ PARTS = {
     ".backward": "backward pass",
     ".optimizer_step": "the optimizer",
 }
-"""Part of a step by what the name of a profiled action contains, the first that fits; all else is Lightning's own."""
+"""Part of a step by what the name of a profiled action contains, the first that fits; all else is `OWN`."""
+OWN = "the loop's own"
 
 
 class Stopwatch(Profiler):
@@ -79,19 +81,19 @@ class Stopwatch(Profiler):
     def __init__(self) -> None:
         super().__init__()
         self.seconds: dict[str, float] = {}
-        self.running = ["Lightning's own"]
+        self.running = [OWN]
         self.since = time.perf_counter()
         self.callbacks = [PARTS[name] for name in ("Diagnosis", "History", "[Callback]")]
 
     def start(self, action_name: str) -> None:
         fitting = (part for fragment, part in PARTS.items() if fragment in action_name)
         outer = self.running[-1]
-        self._change()
+        self.read()
         # Whatever a callback has done for itself is the callback's.
-        self.running.append(outer if outer in self.callbacks else next(fitting, "Lightning's own"))
+        self.running.append(outer if outer in self.callbacks else next(fitting, OWN))
 
     def stop(self, action_name: str) -> None:
-        self._change()
+        self.read()
         self.running.pop()
 
     def timed(self, call: Callable[..., Any]) -> Callable[..., Any]:
@@ -103,26 +105,46 @@ class Stopwatch(Profiler):
 
         return with_stopwatch
 
-    def _change(self) -> None:
+    def read(self) -> dict[str, float]:
+        """Return the seconds of each part up to now."""
         now = time.perf_counter()
         self.seconds[self.running[-1]] = self.seconds.get(self.running[-1], 0.0) + now - self.since
         self.since = now
+        return dict(self.seconds)
 
 
 class Shares(First):
-    """Sends what the stopwatch read over all epochs but the first, seconds an epoch."""
+    """Sends what the stopwatch read over all epochs but the first: seconds an epoch, and microseconds a step.
+
+    Of the steps it is what passes from the start of an epoch to its validation.
+    """
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if trainer.current_epoch == 1:
             self.watch: Stopwatch = trainer.profiler  # type: ignore[attr-defined]
+            self.training: Counter[str] = Counter()
             for logger in trainer.loggers:
                 for name in ("log_metrics", "save"):
                     setattr(logger, name, self.watch.timed(getattr(logger, name)))
             self.watch.seconds.clear()
+        if trainer.current_epoch:
+            self.began = self.watch.read()
+
+    def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if trainer.current_epoch:
+            self.training.update({part: now - self.began.get(part, 0.0) for part, now in self.watch.read().items()})
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         epochs = trainer.current_epoch - 1
-        gate().send(shares={part: seconds / epochs for part, seconds in self.watch.seconds.items()})
+        gate().send(
+            shares={part: seconds / epochs for part, seconds in self.watch.seconds.items()},
+            step=a_step(self.training, epochs),
+        )
+
+
+def a_step(seconds: Mapping[str, float], epochs: int) -> dict[str, float]:
+    """Microseconds of a step, by part."""
+    return {part: 1e6 * spent / epochs / (TRAIN // BATCH) for part, spent in seconds.items()}
 
 
 def fit(*options: str, epochs: int) -> None:
@@ -149,16 +171,7 @@ def bare(epochs: int, make_optimizer: Callable[..., torch.optim.Optimizer] = OUR
     accuracy = 0.0
     for _ in range(epochs):
         gate().turn()
-        loss_sum, hits = torch.zeros(()), torch.zeros((), dtype=torch.long)
-        for chosen in torch.randperm(TRAIN).split(BATCH):  # type: ignore[no-untyped-call]
-            labels = train.labels.index_select(0, chosen)  # type: ignore[attr-defined]
-            logits = network(train.images.index_select(0, chosen) / 255)  # type: ignore[attr-defined]
-            loss = F.cross_entropy(logits, labels)
-            optimizer.zero_grad()
-            loss.backward()  # type: ignore[no-untyped-call]
-            optimizer.step()
-            loss_sum += loss.detach() * len(labels)
-            hits += (logits.argmax(dim=1) == labels).sum()
+        train_bare(network, optimizer, train, unstall.NoProfiler())
         loss_sum, hits = torch.zeros(()), torch.zeros((), dtype=torch.long)
         with torch.no_grad():
             for chosen in torch.arange(VAL).split(EVAL_BATCH):  # type: ignore[no-untyped-call]
@@ -168,6 +181,42 @@ def bare(epochs: int, make_optimizer: Callable[..., torch.optim.Optimizer] = OUR
                 hits += (logits.argmax(dim=1) == labels).sum()
         accuracy = float(hits) / VAL
     gate().end(accuracy)
+
+
+def train_bare(network: nn.Module, optimizer: torch.optim.Optimizer, train: Any, profiler: Profiler) -> None:
+    """An epoch without a framework."""
+    loss_sum, hits = torch.zeros(()), torch.zeros((), dtype=torch.long)
+    for chosen in torch.randperm(TRAIN).split(BATCH):  # type: ignore[no-untyped-call]
+        with profiler.profile("dataloader_next"):
+            labels = train.labels.index_select(0, chosen)
+            images = train.images.index_select(0, chosen) / 255
+        with profiler.profile("training_step"):
+            logits = network(images)
+            loss = F.cross_entropy(logits, labels)
+        with profiler.profile(".optimizer_step"):
+            optimizer.zero_grad()
+        with profiler.profile(".backward"):
+            loss.backward()  # type: ignore[no-untyped-call]
+        with profiler.profile(".optimizer_step"):
+            optimizer.step()
+        with profiler.profile("training_step"):
+            loss_sum += loss.detach() * len(labels)
+            hits += (logits.argmax(dim=1) == labels).sum()
+
+
+def bare_shares(epochs: int) -> None:
+    """Microseconds of a step of the bare loop, by part, over all epochs but the first."""
+    torch.manual_seed(0)
+    data = MNISTDataModule(data_dir=str(MNIST_FOLDER))
+    data.setup("fit")
+    network = MLP([784, HIDDEN, 10])
+    optimizer, watch, train = OURS(network.parameters()), Stopwatch(), data.train_dataloader().dataset
+    for epoch in range(epochs):
+        if epoch == 1:
+            watch.read()
+            watch.seconds.clear()
+        train_bare(network, optimizer, train, watch)
+    gate().send(step=a_step(watch.read(), epochs - 1))
 
 
 class Tutorial(pl.LightningModule):
@@ -258,6 +307,10 @@ RUNS: dict[str, Callable[..., None]] = {
     "torchvision": torchvision,
     "first_step": partial(fit, "--trainer.callbacks+=contenders.FirstStep"),
     "shares": partial(fit, "--trainer.callbacks+=contenders.Shares", "--trainer.profiler=contenders.Stopwatch"),
+    "empty_shares": partial(
+        fit, "--trainer.callbacks=contenders.Shares", "--trainer.profiler=contenders.Stopwatch", *OFF
+    ),
+    "bare_shares": bare_shares,
     "ceiling": ceiling,
     "race": racing,
 }

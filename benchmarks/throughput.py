@@ -33,6 +33,7 @@ CONTENDERS = {
     "keras_tensorflow": "Keras on TensorFlow",
     "keras_jax": "Keras on JAX",
 }
+STEPS = {"bare": "a bare loop", "empty": "Lightning, nothing on", "ours": "`unstall fit`, everything on"}
 NEEDS = {"keras_tensorflow": ("keras", "tensorflow"), "keras_jax": ("keras", "jax")}
 
 
@@ -93,20 +94,25 @@ def tables(measured: dict[str, Any]) -> list[str]:
         *table("| bar | ratio | at most |", bars(measured)),
         "",
     ]
-    steps = TRAIN // BATCH
     by_part = [
-        [
-            part,
-            f"{parts[part]:.3f}",
-            f"{1e6 * parts[part] / steps:.0f}",
-            f"{100 * parts[part] / sum(parts.values()):.1f} %",
-        ]
+        [part, f"{parts[part]:.3f}", f"{100 * parts[part] / sum(parts.values()):.1f} %"]
         for part in sorted(parts, key=lambda part: -parts[part])
     ]
-    lines += table("| where an epoch's time goes, by stopwatch | s | μs a step of training | share |", by_part)
+    lines += table("| where an epoch's time goes, by stopwatch | s | share |", by_part)
+    lines += ["", *table_of_a_step(measured["steps"])]
     for name, points in measured.get("curves", {}).items():
         lines += ["", *lying(name, "epoch, s", points)]
     return [*lines, "", *lying("rates in a race", "100 steps, s", [(row["rates"], row["seconds"]) for row in race])]
+
+
+def table_of_a_step(steps: dict[str, dict[str, float]]) -> list[str]:
+    """Microseconds of one step of training by part: a column for each loop, without validation and the epoch's end."""
+    parts = sorted(steps["ours"], key=lambda part: -steps["ours"][part])
+    rows: list[list[object]] = [
+        [part, *(f"{step[part]:.0f}" if part in step else "" for step in steps.values())] for part in parts
+    ]
+    rows.append(["**all of a step**", *(f"**{sum(step.values()):.0f}**" for step in steps.values())])
+    return table(f"| a step's μs, by stopwatch | {' | '.join(STEPS[name] for name in steps)} |", rows)
 
 
 def lying(name: str, measure: str, points: list[tuple[int, float]]) -> list[str]:
@@ -140,6 +146,7 @@ def bars(measured: dict[str, Any]) -> list[list[object]]:
     for label, name, other, bar in (
         ("an epoch over the bare loop's", "ours", "bare", 1.25),
         ("over that with `torch.optim.RMSprop`", "ours", "bare_torch", ""),
+        ("over Lightning's own loop, without any callback or logger", "ours", "no_callbacks", 1.10),
         ("over Lightning with torchvision's", "ours", "torchvision", 0.35),
         ("over Keras on TensorFlow", "ours", "keras_tensorflow", 1.0),
         ("over Keras on JAX (goal)", "ours", "keras_jax", 1.0),
@@ -205,6 +212,9 @@ def main() -> None:
     began = start_up(arguments.repeats)
     keras = {"script": "keras_contender.py", "python": arguments.keras_python}
     contenders = [Contender(name, arguments.epochs, **(keras if name in NEEDS else {})) for name in names]
+    watched = max(2, min(6, arguments.epochs))
+    shares = ask("shares", watched)
+    step = shares.pop("step")
     measured: dict[str, Any] = {
         "machine": machine(),
         "epochs": arguments.epochs,
@@ -213,7 +223,12 @@ def main() -> None:
         "start_up": began,
         **ask("ceiling"),
         **ask("race"),
-        **ask("shares", 6),
+        **shares,
+        "steps": {
+            "bare": ask("bare_shares", watched)["step"],
+            "empty": ask("empty_shares", watched)["step"],
+            "ours": step,
+        },
     }
     if arguments.curves:
         measured["curves"] = curves()

@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 from collections import Counter
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from lesson.datamodule import MNISTDataModule
 from lesson.network import MLP
 from lesson.optimizer import KerasRMSprop
+from unstall import NoProfiler
 from unstall.cli.commands import CLI
 
 BATCH, FROM, STEPS = 4, 10, 100
@@ -29,7 +31,7 @@ class Count(TorchDispatchMode):
     def __init__(self) -> None:
         super().__init__()
         self.calls: Counter[str] = Counter()
-        self.large = 0
+        self.large = self.hooks = 0
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         result = func(*args, **(kwargs or {}))
@@ -39,19 +41,33 @@ class Count(TorchDispatchMode):
         return result
 
 
+class Hooks(NoProfiler):
+    """Counts what Lightning asks its profiler about: each hook of each callback that it calls."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.calls: Counter[str] = Counter()
+
+    def profile(self, action_name: str) -> AbstractContextManager[None]:  # type: ignore[override]
+        self.calls[action_name.partition("]")[0]] += 1
+        return super().profile(action_name)
+
+
 class Window(pl.Callback):
     """Counts over so many whole steps of the second epoch."""
 
     def __init__(self) -> None:
-        self.count = Count()
+        self.count, self.hooks = Count(), Hooks()
 
     def on_train_batch_start(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
     ) -> None:
         if trainer.current_epoch == 1 and batch_idx == FROM:
+            self.hooks.calls.clear()
             self.count.__enter__()
         if trainer.current_epoch == 1 and batch_idx == FROM + STEPS:
             self.count.__exit__(None, None, None)
+            self.count.hooks = self.hooks.calls["[Callback"]
 
 
 @pytest.fixture(scope="module")
@@ -62,6 +78,7 @@ def ours(tiny_mnist_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Coun
     class Watched(CLI):
         def before_fit(self) -> None:
             self.trainer.callbacks.append(window)  # type: ignore[attr-defined]
+            self.trainer.profiler = window.hooks  # type: ignore[attr-defined]
 
     options = ["--trainer.max_epochs=2", "--trainer.accelerator=cpu", f"--data.batch_size={BATCH}"]
     places = [f"--data.data_dir={tiny_mnist_dir}", f"--logs_dir={tmp_path_factory.mktemp('logs')}"]
@@ -102,6 +119,12 @@ def test_few_operator_calls_beyond_those_of_a_plain_loop(ours: Count, bare: Coun
         f"{bare.calls.total() / STEPS} operator calls a step in a plain loop, and {more} more", ours.calls - bare.calls
     )
     assert more < 20
+
+
+def test_no_callback_is_called_in_a_step_for_nothing(ours: Count) -> None:
+    per_step = ours.hooks / STEPS - 6  # this test's own callback has them all
+    print(f"{per_step} hooks of callbacks a step")
+    assert per_step < 20
 
 
 def test_no_host_synchronisation_per_step(ours: Count) -> None:

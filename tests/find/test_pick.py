@@ -7,7 +7,18 @@ import math
 import pytest
 
 from unstall.errors import UsageError
-from unstall.find.pick import RacedRate, candidates, conclude, expected_loss, lead, leg_lengths, noise_share, settle
+from unstall.find.pick import (
+    RacedRate,
+    candidates,
+    conclude,
+    expected_loss,
+    first_leg,
+    lead,
+    leg_lengths,
+    noise_share,
+    settle,
+    still_in,
+)
 from unstall.find.range_test import RangeTest
 
 
@@ -84,6 +95,31 @@ def test_no_leg_goes_on_after_the_fit() -> None:
     assert legs[:2] == leg_lengths(820, 7)[:2]
     assert sum(steps for _, steps in legs) == 120
     assert leg_lengths(820, 7, horizon=10_000) == leg_lengths(820, 7)
+
+
+def after_a_quarter(losses: dict[float, float]) -> list[RacedRate]:
+    return [RacedRate(rate, [2.3] * 13, loss, loss, math.isinf(loss)) for rate, loss in losses.items()]
+
+
+def test_the_slowest_drop_out_of_the_first_leg_and_none_above_the_leader() -> None:
+    spread = {1e-5: 2.3, 1e-4: 2.2, 1e-3: 1.9, 3.2e-3: 1.2, 1e-2: 0.6, 3.2e-2: 40.0, 0.1: math.inf}
+    assert still_in(after_a_quarter(spread), last=False) == [1e-4, 1e-3, 3.2e-3, 1e-2, 3.2e-2]
+    level = dict.fromkeys([1e-5, 1e-4, 1e-3, 1e-2, 0.1, 1.0], 2.3) | {1.0: 2.2}
+    assert still_in(after_a_quarter(level), last=False) == list(level), "nothing tells them apart yet"
+    assert still_in(after_a_quarter({1e-2: math.inf}), last=False) == []
+
+
+def test_of_the_last_two_the_higher_one_drops_out_if_it_is_behind() -> None:
+    assert still_in(after_a_quarter({1e-2: 0.50, 3.2e-2: 0.51}), last=True) == [1e-2]
+    assert set(still_in(after_a_quarter({1e-2: 0.9, 3.2e-2: 0.5}), last=True)) == {1e-2, 3.2e-2}
+
+
+def test_the_first_leg_is_told_from_what_raced() -> None:
+    def of(*steps: int) -> int:
+        return first_leg([RacedRate(1e-2, [2.3] * length, 1, 1, False) for length in steps])
+
+    assert of(13, 13, 53, 105, 142, 253) == of(53, 53, 53, 105, 253, 253) == 53
+    assert of(105, 253, 253) == 105, "the others diverged"
 
 
 def test_a_lower_rate_must_come_as_far_as_the_leader_was_seen_to_come() -> None:

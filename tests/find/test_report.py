@@ -12,7 +12,7 @@ from rich.console import Console
 
 from unstall.find.pick import LearningRateSearch, RacedRate, conclude
 from unstall.find.range_test import RangeTest
-from unstall.find.report import draw, save, show, table
+from unstall.find.report import draw, picture, save, show, table
 
 
 def make_search(offset: float = 0.0) -> LearningRateSearch:
@@ -38,13 +38,13 @@ def printed(search: LearningRateSearch) -> str:
 def test_files(tmp_path: Path) -> None:
     search = make_search()
     overlay = {"model": {"init_args": {"learning_rate": 0.1}}}
-    save(search, tmp_path, overlay)
+    save(search, tmp_path, picture(search), overlay)
     assert sorted(file.name for file in tmp_path.iterdir()) == [
         f"lr_find.{kind}" for kind in ("csv", "json", "png", "yaml")
     ]
     assert yaml.safe_load((tmp_path / "lr_find.yaml").read_text()) == overlay
     assert "a callback sets it" not in (tmp_path / "lr_find.yaml").read_text()
-    save(search, tmp_path, {"trainer": {"callbacks+": []}})
+    save(search, tmp_path, picture(search), {"trainer": {"callbacks+": []}})
     assert "a callback sets it" in (tmp_path / "lr_find.yaml").read_text()
     found = json.loads((tmp_path / "lr_find.json").read_text())
     assert list(found)[:4] == ["learning_rate", "leader", "noise", "usable"]
@@ -109,7 +109,7 @@ def test_tensorboard_shows_both_curves_over_the_rate(tmp_path: Path) -> None:
 
     search = make_search()
     with SummaryWriter(str(tmp_path)) as writer:
-        show(search, writer)
+        show(search, writer, picture(search))
     events = EventAccumulator(str(tmp_path))
     events.Reload()
     raced = events.Scalars("lr_find/race_loss_over_1000_log10_rate")

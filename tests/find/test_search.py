@@ -18,8 +18,8 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from unstall.errors import UsageError
-from unstall.find.pick import settle
-from unstall.find.report import save
+from unstall.find.pick import LearningRateSearch, settle
+from unstall.find.report import picture, save
 from unstall.find.search import find_learning_rate
 from unstall.find.setting import rate_of_fit
 from unstall.trials import LearningRate, quiet
@@ -87,6 +87,27 @@ def test_no_rate_races_longer_than_the_fit() -> None:
     search = find_learning_rate(Lit(), DATA, trainer, steps=2100)
     assert max(len(rate.losses) for rate in search.race) == 24
     assert search.learning_rate == search.leader
+
+
+def test_what_drops_out_early_takes_steps_and_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Beside the race in which nothing drops out within a leg: the same in all that it comes to."""
+
+    def searched() -> LearningRateSearch:
+        torch.manual_seed(0)
+        return find_learning_rate(Lit(), DATA, steps=800)
+
+    few = searched()
+    monkeypatch.setattr("unstall.find.search.LEAST_LOOK", math.inf)
+    all_of_them = searched()
+    assert (few.learning_rate, few.leader, few.usable) == (
+        all_of_them.learning_rate,
+        all_of_them.leader,
+        all_of_them.usable,
+    )
+    whole = {rate.learning_rate: rate.losses for rate in all_of_them.race}
+    assert all(rate.losses == whole[rate.learning_rate][: len(rate.losses)] for rate in few.race)
+    assert len(whole[few.leader]) == max(len(rate.losses) for rate in few.race)
+    assert sum(len(rate.losses) for rate in few.race) < sum(map(len, whole.values()))
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -193,7 +214,7 @@ def test_a_loss_may_be_negative(tmp_path: Path) -> None:
     search = find_learning_rate(Shifted(), DATA)
     assert 0.01 < search.learning_rate < 100
     assert search.usable[0] <= search.learning_rate <= search.usable[1]
-    save(search, tmp_path)
+    save(search, tmp_path, picture(search))
     assert not (tmp_path / "lr_find.yaml").exists(), "no setting was given"
     assert (tmp_path / "lr_find.png").stat().st_size > 10_000
 

@@ -47,6 +47,14 @@ def test_every_rate_has_a_reason_of_its_own() -> None:
     ]
 
 
+def test_a_rate_that_trains_well_is_not_said_to_overshoot() -> None:
+    early = [
+        dataclasses.replace(rate, losses=rate.losses[:142]) if rate.learning_rate == 1e-2 else rate for rate in RACE
+    ]
+    said = "higher: still behind the winner after 142 steps, and high rates lose with time"
+    assert reasons(search(race=early))[3] == said
+
+
 def test_a_pick_below_the_winner_is_explained() -> None:
     found = search(pick=1e-3, fit_steps=3750)
     assert reasons(found)[1] == "picked: the best for a fit of 3750 steps, which a race of 250 steps does not show"

@@ -12,6 +12,7 @@ import yaml
 from pytorch_lightning.callbacks import ModelCheckpoint
 from pytorch_lightning.cli import ArgsType, LightningArgumentParser, LightningCLI
 
+from unstall.cli.callbacks import callbacks_of, drop_idle_hooks
 from unstall.cli.checks import blamed, check_alone, check_data, check_settings, refusal_in, shortage_in
 from unstall.cli.classes import classes_given, classes_of_base, why_not_loaded
 from unstall.cli.display import program
@@ -26,15 +27,13 @@ from unstall.cli.received import admit, disagreement, model_of
 from unstall.cli.saved import SaveConfig, settings
 from unstall.cli.sweeping import FOLDER as SWEEP
 from unstall.cli.sweeping import Trials, words_of_fit
-from unstall.cli.together import Together
-from unstall.cli.trainer import Trainer, without_what_is_off
+from unstall.cli.trainer import Trainer
 from unstall.errors import UsageError
 from unstall.runs import (
     CONFIG,
     LAST,
     METRICS,
     Lock,
-    Resumption,
     RunLogger,
     check_architecture,
     check_writable,
@@ -152,12 +151,13 @@ class CLI(LightningCLI):
         else:
             self.run = run
             kwargs["logger"] = build_loggers(self.loggers, run)
-        kwargs["callbacks"] = [*without_what_is_off(trainer), Resumption(), Together()]
+        kwargs["callbacks"] = callbacks_of(trainer)
         try:
             built = super().instantiate_trainer(**kwargs)
         except (ValueError, TypeError, ImportError, RuntimeError) as error:  # an accelerator that is not to be had
             raise UsageError(blamed(error, trainer)) from error
         assert isinstance(built, Trainer)
+        drop_idle_hooks(vars(built)["callbacks"])
         built.run = self.run
         return built
 

@@ -4,8 +4,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytorch_lightning as pl
 import yaml
-from jsonargparse import ArgumentParser, Namespace
-from pytorch_lightning.callbacks import Callback, Checkpoint, ProgressBar
+from jsonargparse import ArgumentParser
 from pytorch_lightning.loggers import TensorBoardLogger
 
 from unstall.cli.going_on import folder_of
@@ -38,8 +37,10 @@ class Trainer(pl.Trainer):
     @property
     def received_sigterm(self) -> bool:
         """Whether this process was asked to end; one of several is when all know, and so after the same batch."""
+        if self.world_size == 1:
+            return super().received_sigterm
         together = next((each for each in vars(self)["callbacks"] if isinstance(each, Together)), None)
-        return super().received_sigterm if together is None or self.world_size == 1 else together.agreed
+        return super().received_sigterm if together is None else together.agreed
 
     @property
     def log_dir(self) -> str | None:
@@ -73,7 +74,7 @@ class Trainer(pl.Trainer):
         from rich.console import Console
 
         from unstall.data import global_seed
-        from unstall.find import find_learning_rate, merged, overlay_with_rate, rate_of_fit, save, show, table
+        from unstall.find import find_learning_rate, merged, overlay_with_rate, picture, rate_of_fit, save, show, table
 
         data, config = datamodule if datamodule is not None else model, self.config
         search = find_learning_rate(
@@ -94,12 +95,14 @@ class Trainer(pl.Trainer):
         if config is not None:
             rate_with = lambda overlay: rate_of_fit(build_model(merged(config, overlay)), data, self)  # noqa: E731
             self.overlay = overlay_with_rate(config, search.learning_rate, rate_with)
-        for logger in self.loggers:
-            if isinstance(logger, TensorBoardLogger):
-                show(search, logger.experiment)
-                logger.experiment.flush()
+        boards = [logger for logger in self.loggers if isinstance(logger, TensorBoardLogger)]
+        if folder is None and not boards:
+            return search
+        drawn = picture(search)
+        for board in boards:
+            show(search, board.experiment, drawn)
         if folder is not None:
-            save(search, folder, self.overlay)
+            save(search, folder, drawn, self.overlay)
         return search
 
     def diagnose(
@@ -189,12 +192,3 @@ def build_model(config: dict[str, Any]) -> pl.LightningModule:
     pl.seed_everything(config["seed_everything"], workers=True)
     model: pl.LightningModule = parser.instantiate_classes(parsed).model
     return model
-
-
-def without_what_is_off(trainer: Namespace) -> list[Callback]:
-    """Return a trainer's callbacks without those that one of its flags switches off: Lightning refuses them."""
-    kept = trainer.enable_checkpointing if not trainer.fast_dev_run else False
-    flags = {ProgressBar: trainer.enable_progress_bar, Checkpoint: kept}
-    off = tuple(kind for kind, flag in flags.items() if flag is False)
-    callbacks = trainer.callbacks if isinstance(trainer.callbacks, list) else [trainer.callbacks]
-    return [callback for callback in callbacks if callback is not None and not isinstance(callback, off)]

@@ -5,7 +5,7 @@ In: a module and its data. Out: a rate, and the races that it won. The question:
 
 from unstall.find.pick import LearningRateSearch
 from unstall.find.range_test import InMemoryCheckpoint
-from unstall.find.report import save, show, table
+from unstall.find.report import picture, save, show, table
 from unstall.find.search import find_learning_rate
 from unstall.find.setting import Config, merged, overlay_for, overlay_with_rate, rate_of_fit, settings_in
 from unstall.find.words import explanation, reason_for
@@ -19,6 +19,7 @@ __all__ = [
     "merged",
     "overlay_for",
     "overlay_with_rate",
+    "picture",
     "rate_of_fit",
     "reason_for",
     "save",

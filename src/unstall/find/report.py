@@ -25,12 +25,20 @@ OVERLAY = "lr_find.yaml"
 RANGE_TEST = "range test: loss (· of a step) while the rate rises"
 
 
-def save(search: LearningRateSearch, run_dir: str | Path, overlay: Mapping[str, Any] | None = None) -> None:
+def picture(search: LearningRateSearch) -> bytes:
+    """Both curves over the rate, as a PNG file. To lay it out takes as long as a hundred steps: draw it once."""
+    return png(draw(search))
+
+
+def save(
+    search: LearningRateSearch, run_dir: str | Path, drawn: bytes, overlay: Mapping[str, Any] | None = None
+) -> None:
     """Write `lr_find.json`, `.csv` and `.png`, and, if there are settings for the pick, `lr_find.yaml`.
 
     Args:
         search: what was found.
         run_dir: an existing folder.
+        drawn: its `picture`.
         overlay: the settings that train with the pick, for `unstall fit -c CONFIG -c OVERLAY`.
     """
     run_dir, tested = Path(run_dir), search.range_test
@@ -38,7 +46,7 @@ def save(search: LearningRateSearch, run_dir: str | Path, overlay: Mapping[str, 
     curve = [{"learning_rate": rate, "loss": loss, "smoothed_loss": mean} for rate, loss, mean in points]
     write_json(run_dir / "lr_find.json", {**vars(search), "range_test": curve})
     write(run_dir / "lr_find.csv", _csv(search))
-    write(run_dir / "lr_find.png", png(draw(search)))
+    write(run_dir / "lr_find.png", drawn)
     if overlay is not None:
         usable = " to ".join(f"{rate:.1e}" for rate in search.usable)
         heading = f"# Found by unstall lr_find: {search.learning_rate:.1e}; rates that train well: {usable}.\n"
@@ -136,15 +144,13 @@ def table(search: LearningRateSearch) -> Table:
     return rows
 
 
-def show(search: LearningRateSearch, writer: SummaryWriter) -> None:
-    """Add the picture and both curves to TensorBoard; the step of a scalar is 1000 log10 of the rate."""
+def show(search: LearningRateSearch, writer: SummaryWriter, drawn: bytes) -> None:
+    """Add its `picture` and both curves to TensorBoard; the step of a scalar is 1000 log10 of the rate."""
     import numpy as np
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from PIL import Image
 
-    canvas = FigureCanvasAgg(draw(search))
-    canvas.draw()  # type: ignore[no-untyped-call]
-    picture = np.asarray(canvas.buffer_rgba())  # type: ignore[no-untyped-call]
-    writer.add_image("lr_find", picture[..., :3], dataformats="HWC")
+    with Image.open(io.BytesIO(drawn)) as image:
+        writer.add_image("lr_find", np.asarray(image.convert("RGB")), dataformats="HWC")
     tested = search.range_test
     curves: dict[str, list[tuple[float, float]]] = {
         "range_test": list(zip(tested.learning_rates, tested.smoothed, strict=True)),

@@ -23,6 +23,8 @@ import torch
 
 from unstall.errors import UsageError
 from unstall.find.pick import (
+    LEAST_LOOK,
+    LOOK,
     SCALES,
     UNKNOWN,
     LearningRateSearch,
@@ -35,6 +37,7 @@ from unstall.find.pick import (
     leg_lengths,
     noise_share,
     settle,
+    still_in,
 )
 from unstall.find.range_test import run_range_test
 from unstall.runs import scratch_folder
@@ -134,7 +137,11 @@ def find_learning_rate(
         def take(leg_steps: int) -> list[Any]:
             return list(itertools.islice(batches, leg_steps * options.accumulate_grad_batches))
 
-        raced, states = _run_race(run, take, rates, legs, (min_learning_rate, max_learning_rate))
+        # A schedule may yet turn the order of the rates, and so may a few steps, as of large batches; and in a race as
+        # long as the fit, all see the whole of it.
+        whole_fit = sum(length for _, length in legs) >= rehearsal.horizon
+        looks = not unchanged.state.schedulers and not whole_fit and round(LOOK * legs[0][1]) >= LEAST_LOOK
+        raced, states = _run_race(run, take, rates, legs, (min_learning_rate, max_learning_rate), looks)
         longest = max(len(rate.losses) for rate in raced)
         horizon = rehearsal.horizon if math.isfinite(rehearsal.horizon) else UNKNOWN * longest
         ends = [states[rate.learning_rate] for rate in raced if len(rate.losses) == longest]
@@ -170,8 +177,9 @@ def _run_race(
     rates: list[float],
     legs: list[tuple[int, int]],
     limits: tuple[float, float],
+    looks: bool,
 ) -> tuple[list[RacedRate], dict[float, State | None]]:
-    """Successive halving: a short leg for all rates, and longer ones for those ahead."""
+    """Successive halving: a short leg for all rates, and longer ones for those ahead; with looks within them."""
     lanes: dict[float, RacedRate] = {}
     states: dict[float, State | None] = {}
 
@@ -185,11 +193,18 @@ def _run_race(
             states[rate] = outcome.state
 
     for number, (entrants, leg_steps) in enumerate(legs):
-        leg = take(leg_steps)
         ahead = sorted((lane for lane in lanes.values() if not lane.diverged), key=lambda lane: lane.expected_loss)
-        run_leg([lane.learning_rate for lane in ahead[:entrants]] if number else rates, leg)
+        going = [lane.learning_rate for lane in ahead[:entrants]] if number else rates
+        last, early = number == len(legs) - 1, round(LOOK * leg_steps)
+        begins = []
+        if looks and len(going) > 1 and (last or number == 0):
+            begins = take(early)
+            run_leg(going, begins)
+            going, leg_steps = still_in([lanes[rate] for rate in going], last), leg_steps - early
+        leg = take(leg_steps)
+        run_leg(going, leg)
         while number == 0 and (beyond := _beyond(lanes, limits)):
-            run_leg([beyond], leg)
+            run_leg([beyond], [*begins, *leg])
     return [lanes[rate] for rate in sorted(lanes)], states
 
 

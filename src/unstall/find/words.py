@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from statistics import fmean
 
-from unstall.find.pick import LearningRateSearch, RacedRate
+from unstall.find.pick import LearningRateSearch, RacedRate, first_leg
 
 SAME = 1e-2
 """Rates that differ by a smaller share are one to a reader."""
@@ -42,6 +42,8 @@ def reason_for(rate: RacedRate, search: LearningRateSearch) -> str:
         reason = f"{_why_it_won(winner, search)}, but is too high for {_fit(search)}"
     elif steps == longest:
         reason = f"{'higher' if rate.learning_rate > search.leader else 'slower'}: {_behind(rate, winner)}"
+    elif search.leader < rate.learning_rate <= search.usable[1]:
+        reason = f"higher: still behind the winner after {steps} steps, and high rates lose with time"
     elif rate.learning_rate < search.leader:
         reason = f"too slow: dropped after {steps} steps"
     else:
@@ -116,8 +118,7 @@ def _level(search: LearningRateSearch) -> list[float]:
     """The rates that got beyond the first leg, if their losses are level where the first of them stopped; else the
     pick."""
     alive = [rate for rate in search.race if not rate.diverged]
-    first_leg = min(len(rate.losses) for rate in alive)
-    beyond = [rate for rate in alive if len(rate.losses) > first_leg]
+    beyond = [rate for rate in alive if len(rate.losses) > first_leg(alive)]
     steps = min((len(rate.losses) for rate in beyond), default=0)
     late = [fmean(rate.losses[steps * 3 // 4 : steps]) for rate in beyond]
     level = bool(late) and max(late) - min(late) <= LEVEL * abs(min(late)) and min(late) < beyond[0].losses[0] / 2

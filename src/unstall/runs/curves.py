@@ -51,8 +51,10 @@ class Curves(Callback):
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
     ) -> None:
         """Draw the network's graph from the first batch of a new run."""
+        if batch_idx or trainer.global_step:
+            return
         logger = tensorboard_of(trainer)
-        if trainer.global_step or logger is None or not trainer.is_global_zero:
+        if logger is None or not trainer.is_global_zero:
             return
         network = getattr(pl_module, "network", pl_module)
         inputs = batch[0] if isinstance(batch, (tuple, list)) else batch

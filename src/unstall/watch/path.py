@@ -43,12 +43,21 @@ class WeightPath:
         self._length: Tensor | float = 0.0
         self._looks = 0
 
-    @torch.no_grad()
     def before_step(self) -> None:
         """Look at the weights before every `stride`-th step; gradients must be there, and unscaled."""
         self.looking = self.step % self.stride == 0
-        if not self.looking:
-            return
+        if self.looking:
+            self._look()
+
+    def after_step(self, loss: Tensor) -> None:
+        """Count the step; after a look, note what it should have gained of the batch's loss, and the gradients."""
+        if self.looking:
+            self._note_gain(loss)
+            self.looking = False
+        self.step += 1
+
+    @torch.no_grad()
+    def _look(self) -> None:
         if self._looked:
             self._increments.append(_distance(self.weights, self.snapshot))
             self._length, self._looks = self._length + self._increments[-1], self._looks + 1
@@ -62,17 +71,13 @@ class WeightPath:
             torch._foreach_copy_(self.window_start, self.snapshot)
 
     @torch.no_grad()
-    def after_step(self, loss: Tensor) -> None:
-        """Count the step; after a look, note what it should have gained of the batch's loss, and the gradients."""
-        if self.looking:
-            pairs = [(w, s, w.grad) for w, s in zip(self.weights, self.snapshot, strict=True) if w.grad is not None]
-            dots = [torch.sum((w - s) * gradient.conj()).real for w, s, gradient in pairs]
-            if dots:
-                self._gains.append((-torch.stack(dots).sum(), loss.detach()))
-            if self.ends is not None and self.ends[0].grad is not None and self.ends[1].grad is not None:
-                self._gradient_squares = _mean_square(self.ends[0].grad), _mean_square(self.ends[1].grad)
-            self.looking = False
-        self.step += 1
+    def _note_gain(self, loss: Tensor) -> None:
+        pairs = [(w, s, w.grad) for w, s in zip(self.weights, self.snapshot, strict=True) if w.grad is not None]
+        dots = [torch.sum((w - s) * gradient.conj()).real for w, s, gradient in pairs]
+        if dots:
+            self._gains.append((-torch.stack(dots).sum(), loss.detach()))
+        if self.ends is not None and self.ends[0].grad is not None and self.ends[1].grad is not None:
+            self._gradient_squares = _mean_square(self.ends[0].grad), _mean_square(self.ends[1].grad)
 
     def go_on_from(self, initial: Sequence[Tensor]) -> None:
         """Measure from these weights instead; the window of `efficiency()` starts anew."""

@@ -35,9 +35,14 @@ class TargetCounts:
         self._within: list[float] = []
         self._drawn: list[int] = []
 
+    @property
+    def complete(self) -> bool:
+        """Whether enough targets were noted."""
+        return self._labels >= LABELS_COUNTED
+
     def after_batch(self, targets: Tensor) -> None:
         """Note the targets of a batch."""
-        if self._labels >= LABELS_COUNTED:
+        if self.complete:
             return
         if self.kind in ("binary", "squares"):
             if targets.ndim:
@@ -86,7 +91,8 @@ class TargetCounts:
         if len(self._within) < 8 or not self.class_counts:
             return None
         excess = (sum(count > 0 for count in self.class_counts) - 1) / 2
-        expected = fmean(max(0.0, entropy(self.class_counts) - excess / drawn) for drawn in self._drawn)
+        whole = entropy(self.class_counts)
+        expected = fmean(max(0.0, whole - excess / drawn) for drawn in self._drawn)
         return over(fmean(self._within), expected)
 
     @property
