@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from forks.blobs import Batch, Lit, blobs
@@ -38,6 +39,40 @@ def test_a_certain_fault_is_the_cause_with_the_line_and_a_fix_that_was_measured(
     assert after is not None
     assert before < 0.2 < 0.8 < after
     assert report.verdict.confidence > 0.9
+
+
+class SoftmaxTwice(Lit):
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        return F.cross_entropy(self.network(batch[0]).softmax(1), batch[1])
+
+
+def test_a_certain_fault_is_named_before_the_rate_that_makes_up_for_it() -> None:
+    report = fork(SoftmaxTwice(1e-5, "Adam"), *blobs(128))
+    assert report.verdict.cause == "activation before a loss of logits"
+    assert report.fix is not None
+    assert report.fix in report.forks
+    assert report.fix.helps
+    assert "cross_entropy, learning rate 0.1" in report.fix.change
+    before, after = report.fix.before.accuracy, report.fix.after.accuracy
+    assert before is not None
+    assert after is not None
+    assert before < 0.5 < 0.9 < after
+    assert "another learning rate alone is enough: the best of them comes to 0.9" in report.open_question
+
+
+def test_layers_that_may_be_left_out_on_purpose_are_not_named_before_the_rate() -> None:
+    class Head(OnlyTheHead):
+        def configure_optimizers(self) -> torch.optim.Optimizer:
+            return torch.optim.Adam(self.network[-1].parameters(), lr=self.rate)
+
+    report = fork(Head(1e-5, widths=(20, 512, 10)), *blobs(128))
+    assert report.verdict.cause == Cause.TOO_LOW
+    assert "parameters that no optimizer holds" in {finding.fault for finding in report.findings}
+
+
+def test_a_sound_run_with_a_certain_fault_is_left_alone() -> None:
+    report = fork(SoftmaxTwice(1e-2, "Adam"), *blobs(128))
+    assert report.verdict.cause == Cause.HEALTHY
 
 
 def test_a_fault_that_nothing_from_outside_mends_is_named_without_a_fork() -> None:

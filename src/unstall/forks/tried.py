@@ -10,6 +10,9 @@ from unstall.causes import Fault, Finding
 from unstall.trials import Judge, Score, State, StepOptions
 from unstall.watch import Cause, Signals, Verdict
 
+Setting = tuple[tuple[str, ...], Any, str]
+"""What a setting may be called, its value, and the part of the configuration it is in."""
+
 
 @dataclass(frozen=True)
 class Mended:
@@ -24,7 +27,7 @@ class Mended:
         passes: How often the batches are gone through.
         start: From where; None: from the module's own weights.
         rates: To be tried; empty: the run's own and the usual ones.
-        settings: What makes it permanent: names of a setting, its value, and the part of the configuration it is in.
+        settings: What makes it permanent.
     """
 
     change: str
@@ -35,7 +38,7 @@ class Mended:
     passes: int = 1
     start: State | None = None
     rates: tuple[float, ...] = ()
-    settings: tuple[tuple[tuple[str, ...], Any, str], ...] = ()
+    settings: tuple[Setting, ...] = ()
 
 
 @dataclass(frozen=True)
