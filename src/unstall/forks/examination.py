@@ -117,35 +117,31 @@ def accuse(examined: Examination) -> Report | None:
     """Return the report on a run with a certain fault, whose mending was tried; None if it learns all the same."""
     if not examined.certain:
         return None
-    finding, tried = examined.certain[0], examined.try_findings(examined.certain)
+    tried = examined.try_findings(examined.certain)
     if tried is not None:
-        return report_on(examined, finding, tried[1])
-    fix = _beside_the_rate(examined)
-    if fix is None and examined.subject.judge.learned(examined.subject.score):
-        return None
-    report = report_on(examined, finding, fix)
-    if fix is None or examined.before is None:
+        return report_on(examined, examined.certain[0], tried[1])
+    if (report := _beside_the_rate(examined)) is not None:
         return report
-    alone = f"whether another learning rate alone is enough: the best of them comes to {examined.before.accuracy:.3g}"
-    return replace(report, open_question=alone)
+    return None if examined.subject.judge.learned(examined.subject.score) else report_on(examined, examined.certain[0])
 
 
-def _beside_the_rate(examined: Examination) -> Fork | None:
-    """Return the fork that mends what the loss compares, where another learning rate does as well without that.
+def _beside_the_rate(examined: Examination) -> Report | None:
+    """Return the report on a fault of what the loss compares, where another learning rate does as well without it.
 
     It is wrong whatever comes of it, and so the cause, with the rate as the second part of its remedy; unless the rate
     alone goes further. Layers that no optimizer holds may be meant: there the rate is the cause.
     """
     subject, own, at_best = examined.subject, examined.own, examined.before
-    compared = [finding.fault for finding in examined.certain if finding.fault.mend == "output"]
-    best = most_promising(subject, compared[0]) if compared else None
-    if own is None or at_best is None or best is None:
+    finding = next((finding for finding in examined.certain if finding.fault.mend == "output"), None)
+    best = None if finding is None else most_promising(subject, finding.fault)
+    if finding is None or best is None or own is None or at_best is None:
         return None
     if quality_of(best.after) <= quality_of(own) + GAIN or quality_of(best.after) < quality_of(at_best) - GAIN:
         return None
     fix = replace(best, before=own, helps=True, mends=True)
     subject.forks[subject.forks.index(best)] = fix
-    return fix
+    alone = f"whether another learning rate alone is enough: the best of them comes to {at_best.accuracy:.3g}"
+    return replace(report_on(examined, finding, fix), open_question=alone)
 
 
 def suspect(examined: Examination, report: Report) -> Report:
@@ -162,7 +158,7 @@ def suspect(examined: Examination, report: Report) -> Report:
     untried = next((finding for finding in suspicious if not finding.fault.mend), None)
     verdict = report.verdict
     if untried is not None and verdict.cause == Cause.HEALTHY and examined.at_chance:
-        return report_on(examined, untried, None)
+        return report_on(examined, untried)
     if untried is not None and verdict.cause == Cause.HEALTHY:
         sentence = f"Not sure: {untried.where[0].lower()}{untried.where[1:]}"
         verdict = replace(verdict, cause=Cause.UNSURE, confidence=0.5, runner_up=untried.fault)
@@ -209,7 +205,7 @@ def read_findings(file: Path) -> list[Finding]:
         raise UsageError(f"{file}: not a diagnosis of this version; delete it and diagnose again") from None
 
 
-def report_on(examined: Examination, finding: Finding, fix: Fork | None) -> Report:
+def report_on(examined: Examination, finding: Finding, fix: Fork | None = None) -> Report:
     """Return the report on a run with a fault, mended in a fork or not."""
     subject, signals = examined.subject, examined.subject.signals
     suspicion = name_cause(signals)
