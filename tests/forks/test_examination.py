@@ -8,13 +8,15 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from forks.blobs import Batch, Lit, blobs
-from unstall.causes import FAULTS
+from unstall.causes import COURSE_FAULTS, FAULTS, Finding
 from unstall.errors import UsageError
-from unstall.forks.examination import examine, read_findings
+from unstall.forks.examination import Examination, examine, progress, read_findings, suspect
 from unstall.forks.plan import fork
 from unstall.forks.subject import Subject
+from unstall.forks.tried import Fork, Report
 from unstall.runs import write_json
-from unstall.watch import Cause
+from unstall.trials import Score
+from unstall.watch import Cause, Signals, name_cause
 
 
 class WrongSign(Lit):
@@ -91,6 +93,24 @@ def test_a_suspicion_is_put_to_the_test() -> None:
     assert report.verdict.cause == "training data sorted by class"
     assert report.fix is not None
     assert "shuffled" in report.fix.change
+
+
+@pytest.mark.parametrize(("reached", "cause"), [(0.82, Cause.HEALTHY), (0.5, "too few epochs")])
+def test_more_epochs_are_offered_to_a_run_that_has_come_far(
+    reached: float, cause: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    longer = Fork("5 times the steps", Score(1.0, reached), Score(0.2, 0.95), helps=True)
+    fault = next(fault for fault in COURSE_FAULTS if fault.mend == "longer")
+    tried = Finding(fault, fault.sentence, fault.remedy), longer
+    monkeypatch.setattr(Examination, "try_findings", lambda *_, **__: tried)
+    examined = Examination(Subject(Lit(0.1), *blobs()))
+    vars(examined)["references"] = {"a constant": 0.1}
+    vars(examined.subject)["signals"] = Signals(step=500)
+    assert progress(examined, longer) == pytest.approx((reached - 0.1) / 0.85)
+    report = suspect(examined, Report(name_cause(Signals(step=500)), (), None))
+    assert (report.verdict.cause, report.fix) == (cause, longer)
+    offers = "5 times the steps, tried, takes the accuracy from 0.82 to 0.95" in report.verdict.sentence
+    assert offers == (cause == Cause.HEALTHY)
 
 
 def test_nothing_shows_in_a_sound_module() -> None:

@@ -19,7 +19,7 @@ from unstall.causes import COURSE_FAULTS, FAULTS, Course, Finding, find
 from unstall.errors import UsageError
 from unstall.forks.baselines import references
 from unstall.forks.mending import GAIN, most_promising, quality_of, try_findings
-from unstall.forks.standing import as_it_is, reached
+from unstall.forks.standing import as_it_is, reached, standing
 from unstall.forks.subject import Subject
 from unstall.forks.targets import Task, task_of
 from unstall.forks.tried import Fork, Report
@@ -167,10 +167,11 @@ def suspect(examined: Examination, report: Report) -> Report:
 
 
 def progress(examined: Examination, fork: Fork) -> float:
-    """Return how far the run had come without a change: its share of the way from a constant to what it comes to."""
+    """Return how far the run has come, as it stands, of the way from a constant to what a change brings."""
+    now = None if examined.task is None else standing(examined.subject, examined.task)
     constant = examined.references["a constant"]
     way = quality_of(fork.after) - constant
-    return (quality_of(fork.before) - constant) / way if way > 0 else 1.0
+    return ((quality_of(fork.before) if now is None else now) - constant) / way if way > 0 else 1.0
 
 
 def offered(examined: Examination, report: Report, fork: Fork) -> Report:

@@ -76,7 +76,7 @@ def _try_all(examined: Examination, rebuild: Rebuild | None) -> Report:
     subject = examined.subject
     measured = subject.signals, subject.judge, subject.score
     rate, rates = try_rates(subject)
-    findings = Findings(*measured, rate, try_larger_batch(subject))
+    findings = Findings(*measured, rate, try_larger_batch(subject), standing=subject.standing)
     try_in_place(subject, rate)
     best = findings.best
     if not findings.stuck and best.loss > 0.3 * findings.judge.reference:

@@ -89,6 +89,7 @@ class Findings:
         linear: What a linear model in the network's place comes to.
         suspect: The best change of the network or its inputs.
         fits_few: Whether the network learns a few samples by heart.
+        standing: What the run comes to as it stands.
     """
 
     signals: Signals
@@ -99,11 +100,16 @@ class Findings:
     linear: Score | None = None
     suspect: Fork | None = None
     fits_few: bool | None = None
+    standing: Score | None = None
 
     @property
     def best(self) -> Score:
         """What the run comes to at the best of all learning rates."""
         return self.judge.better_of(self.before, self.rate.after)
+
+    def progress(self, change: Fork) -> float:
+        """Return how far the run has come, as it stands, of the way from a constant to what a change brings."""
+        return self.judge.progress(self.standing or change.before, change.after)
 
     @property
     def stuck(self) -> bool:

@@ -37,7 +37,7 @@ def conclude(findings: Findings, forks: Sequence[Fork]) -> Report:
         sure, (sentence, remedy) = confidence(ratio), describe(cause, signals)
     if cause == Cause.HEALTHY and fix is not None:
         sentence = offer(sentence, fix)
-        sure = confidence_of_offer(findings.judge.progress(fix.before, fix.after)) if fix.mends else sure
+        sure = confidence_of_offer(findings.progress(fix)) if fix.mends else sure
     verdict = Verdict(cause, sure, runner_up, evidence, sentence, remedy, signals.step)
     return Report(verdict, tuple(forks), fix, question)
 
@@ -51,7 +51,7 @@ def decide(findings: Findings) -> tuple[Cause | Fault, Fork | None, str]:
         return suspect.cause, suspect, ""
 
     def stalls(change: Fork | None) -> bool:
-        return change is not None and change.mends and judge.progress(change.before, change.after) < FAR
+        return change is not None and change.mends and findings.progress(change) < FAR
 
     if stalls(rate) and rate.cause == Cause.TOO_HIGH and batch is not None and batch.helps:
         fix = batch if judge.helps(rate.after, batch.after) else rate
