@@ -1,5 +1,6 @@
 """Faults that one step or a look at the batches shows, and what becomes of each when it is mended."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -111,6 +112,24 @@ def test_more_epochs_are_offered_to_a_run_that_has_come_far(
     assert (report.verdict.cause, report.fix) == (cause, longer)
     offers = "5 times the steps, tried, takes the accuracy from 0.82 to 0.95" in report.verdict.sentence
     assert offers == (cause == Cause.HEALTHY)
+
+
+@pytest.mark.parametrize(("further", "cause"), [(1.0, Cause.LOW_CAPACITY), (0.84, "training data sorted by class")])
+def test_a_suspicion_gives_way_to_a_cause_whose_fix_goes_further(
+    further: float, cause: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wider = Fork("128 units", Score(1.0, 0.5), Score(0.1, further), cause=Cause.LOW_CAPACITY, helps=True, mends=True)
+    fault = next(fault for fault in COURSE_FAULTS if fault.mend == "order")
+    tried = (
+        Finding(fault, "It is so", "mend it"),
+        Fork("samples shuffled", Score(1.0, 0.5), Score(0.4, 0.8), helps=True),
+    )
+    monkeypatch.setattr(Examination, "try_findings", lambda *_, **__: tried)
+    examined = Examination(Subject(Lit(0.1), *blobs()))
+    vars(examined.subject)["signals"] = Signals(step=500)
+    verdict = replace(name_cause(Signals(step=500)), cause=Cause.LOW_CAPACITY)
+    report = suspect(examined, Report(verdict, (), wider))
+    assert (report.verdict.cause, report.fix) == (cause, wider if cause == Cause.LOW_CAPACITY else tried[1])
 
 
 def test_nothing_shows_in_a_sound_module() -> None:

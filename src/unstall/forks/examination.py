@@ -148,6 +148,8 @@ def suspect(examined: Examination, report: Report) -> Report:
     """Return the report with what became of the suspicious faults, each mended in turn: the cause, if that helps."""
     suspicious = [finding for finding in examined.findings if not finding.fault.certain]
     tried = examined.try_findings(suspicious)
+    if tried is not None and _goes_further(report.fix, tried[1]):
+        tried = None  # it helps, and is not what keeps the run down
     if tried is None and not examined.subject.control.finite:  # what keeps it finite at its own rate is a cause, too
         constant = Score(math.inf, examined.references.get("a constant"))
         tried = examined.try_findings(suspicious, rates=(examined.subject.rate,), before=constant)
@@ -164,6 +166,12 @@ def suspect(examined: Examination, report: Report) -> Report:
         verdict = replace(verdict, cause=Cause.UNSURE, confidence=0.5, runner_up=untried.fault)
         verdict = replace(verdict, sentence=sentence, remedy=untried.change)
     return replace(report, verdict=verdict, forks=tuple(examined.subject.forks), findings=examined.findings)
+
+
+def _goes_further(fix: Fork | None, other: Fork) -> bool:
+    """Return whether what mends a run already brings it further than another change, by what counts."""
+    reached = fix.after.accuracy if fix is not None and fix.mends else None
+    return reached is not None and reached > quality_of(other.after) + GAIN
 
 
 def progress(examined: Examination, fork: Fork) -> float:
