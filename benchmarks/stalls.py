@@ -63,7 +63,7 @@ def measure(entry: Entry, fixed: bool) -> Row:
             again = ["fit", f"--config={run / 'config.yaml'}", f"--config={run / 'fix.yaml'}"]
             other = _attempt(row, "retrained", lambda: unstall.run(again))
             row["retrained"] = None if other is None else quality(other, config)
-        elif report.fix is not None and report.fix.mended is not None:
+        elif report.fix is not None and report.fix.mended is not None and report.fix.measure is not None:
             fix = report.fix
             row["retrained"] = _attempt(row, "retrained", lambda: retrained(fix, config))
     return row
@@ -100,7 +100,7 @@ def retrained(fix: Fork, config: dict[str, Any]) -> float | None:
         trainer = pl.Trainer(
             accelerator="cpu",
             callbacks=[LearningRate(mended.rates[0])],
-            max_epochs=config["trainer"]["max_epochs"],
+            max_epochs=config["trainer"]["max_epochs"] * mended.passes,
             default_root_dir=scratch,
             logger=False,
             enable_checkpointing=False,

@@ -154,7 +154,10 @@ def said_of(entry: Entry, faulty: Row, fixed: Row) -> list[str]:
 
 def _cause(row: Row, speaker: str) -> str:
     said = row.get(speaker)
-    return "-" if said is None else f"{said['cause']}, {said['confidence']:.0%}"
+    if said is None:
+        return "-"
+    offers = said["cause"] == "healthy" and said.get("remedy")
+    return f"{said['cause']}, {said['confidence']:.0%}{', with an offer' if offers else ''}"
 
 
 def _title(word: str) -> str:

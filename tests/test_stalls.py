@@ -139,7 +139,7 @@ def test_the_report_counts() -> None:
         row("b", True, callback=word("overfitting"), diagnose=word("unsure")),
         row("c", True, callback=healthy, crash="diagnose: ZeroDivisionError"),
         row("f", True, callback=healthy, diagnose=high, retrained=0.98),
-        row("g", True, callback=healthy, diagnose=healthy),
+        row("g", True, callback=healthy, diagnose=word("healthy", remedy="learning rate 0.1")),
     ]
     lines = list(stalls_report.report(wrong, rows))
     cells = {line.split(" | ")[0].strip("| "): [cell.strip() for cell in line.strip("|").split("|")] for line in lines}
@@ -160,6 +160,7 @@ def test_the_report_counts() -> None:
     assert counts["the same, or in its trial if it is no setting"][1] == "(2/5)"
     assert cells["b"][2:6] == ["healthy, 90%", "healthy", "learning rate too high, 97%", "misleading"]
     assert cells["b"][6:] == ["0.10, 0.50, 0.90", "overfitting, 90%", "unsure, 90%"]
+    assert cells["g"][-2:] == ["healthy, 90%", "healthy, 90%, with an offer"]
     assert cells["DEFault"] == ["DEFault", "17", "-"]
 
 

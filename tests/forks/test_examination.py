@@ -1,19 +1,23 @@
 """Faults that one step or a look at the batches shows, and what becomes of each when it is mended."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from forks.blobs import Batch, Lit, blobs
-from unstall.causes import FAULTS
+from unstall.causes import COURSE_FAULTS, FAULTS, Finding
 from unstall.errors import UsageError
-from unstall.forks.examination import examine, read_findings
+from unstall.forks.examination import Examination, examine, progress, read_findings, suspect
 from unstall.forks.plan import fork
 from unstall.forks.subject import Subject
+from unstall.forks.tried import Fork, Report
 from unstall.runs import write_json
-from unstall.watch import Cause
+from unstall.trials import Score
+from unstall.watch import Cause, Signals, name_cause
 
 
 class WrongSign(Lit):
@@ -40,6 +44,40 @@ def test_a_certain_fault_is_the_cause_with_the_line_and_a_fix_that_was_measured(
     assert report.verdict.confidence > 0.9
 
 
+class SoftmaxTwice(Lit):
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        return F.cross_entropy(self.network(batch[0]).softmax(1), batch[1])
+
+
+def test_a_certain_fault_is_named_before_the_rate_that_makes_up_for_it() -> None:
+    report = fork(SoftmaxTwice(1e-5, "Adam"), *blobs(128))
+    assert report.verdict.cause == "activation before a loss of logits"
+    assert report.fix is not None
+    assert report.fix in report.forks
+    assert report.fix.helps
+    assert "cross_entropy, learning rate 0.1" in report.fix.change
+    before, after = report.fix.before.accuracy, report.fix.after.accuracy
+    assert before is not None
+    assert after is not None
+    assert before < 0.5 < 0.9 < after
+    assert "another learning rate alone is enough: the best of them comes to 0.9" in report.open_question
+
+
+def test_layers_that_may_be_left_out_on_purpose_are_not_named_before_the_rate() -> None:
+    class Head(OnlyTheHead):
+        def configure_optimizers(self) -> torch.optim.Optimizer:
+            return torch.optim.Adam(self.network[-1].parameters(), lr=self.rate)
+
+    report = fork(Head(1e-5, widths=(20, 512, 10)), *blobs(128))
+    assert report.verdict.cause == Cause.TOO_LOW
+    assert "parameters that no optimizer holds" in {finding.fault for finding in report.findings}
+
+
+def test_a_sound_run_with_a_certain_fault_is_left_alone() -> None:
+    report = fork(SoftmaxTwice(1e-2, "Adam"), *blobs(128))
+    assert report.verdict.cause == Cause.HEALTHY
+
+
 def test_a_fault_that_nothing_from_outside_mends_is_named_without_a_fork() -> None:
     report = fork(OnlyTheHead(1e-6), *blobs())
     assert report.verdict.cause == "parameters that no optimizer holds"
@@ -56,6 +94,42 @@ def test_a_suspicion_is_put_to_the_test() -> None:
     assert report.verdict.cause == "training data sorted by class"
     assert report.fix is not None
     assert "shuffled" in report.fix.change
+
+
+@pytest.mark.parametrize(("reached", "cause"), [(0.82, Cause.HEALTHY), (0.5, "too few epochs")])
+def test_more_epochs_are_offered_to_a_run_that_has_come_far(
+    reached: float, cause: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    longer = Fork("5 times the steps", Score(1.0, reached), Score(0.2, 0.95), helps=True)
+    fault = next(fault for fault in COURSE_FAULTS if fault.mend == "longer")
+    tried = Finding(fault, fault.sentence, fault.remedy), longer
+    monkeypatch.setattr(Examination, "try_findings", lambda *_, **__: tried)
+    examined = Examination(Subject(Lit(0.1), *blobs()))
+    vars(examined)["references"] = {"a constant": 0.1}
+    vars(examined.subject)["signals"] = Signals(step=500)
+    assert progress(examined, longer) == pytest.approx((reached - 0.1) / 0.85)
+    report = suspect(examined, Report(name_cause(Signals(step=500)), (), None))
+    assert (report.verdict.cause, report.fix) == (cause, longer)
+    offers = "5 times the steps, tried, takes the accuracy from 0.82 to 0.95" in report.verdict.sentence
+    assert offers == (cause == Cause.HEALTHY)
+
+
+@pytest.mark.parametrize(("further", "cause"), [(1.0, Cause.LOW_CAPACITY), (0.84, "training data sorted by class")])
+def test_a_suspicion_gives_way_to_a_cause_whose_fix_goes_further(
+    further: float, cause: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wider = Fork("128 units", Score(1.0, 0.5), Score(0.1, further), cause=Cause.LOW_CAPACITY, helps=True, mends=True)
+    fault = next(fault for fault in COURSE_FAULTS if fault.mend == "order")
+    tried = (
+        Finding(fault, "It is so", "mend it"),
+        Fork("samples shuffled", Score(1.0, 0.5), Score(0.4, 0.8), helps=True),
+    )
+    monkeypatch.setattr(Examination, "try_findings", lambda *_, **__: tried)
+    examined = Examination(Subject(Lit(0.1), *blobs()))
+    vars(examined.subject)["signals"] = Signals(step=500)
+    verdict = replace(name_cause(Signals(step=500)), cause=Cause.LOW_CAPACITY)
+    report = suspect(examined, Report(verdict, (), wider))
+    assert (report.verdict.cause, report.fix) == (cause, wider if cause == Cause.LOW_CAPACITY else tried[1])
 
 
 def test_nothing_shows_in_a_sound_module() -> None:

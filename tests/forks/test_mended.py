@@ -1,4 +1,4 @@
-"""Each kind of fault, mended in a copy: what changes, and that nothing else does."""
+"""Each kind of fault, mended in a copy: what changes, and that nothing else does. Nothing is trained."""
 
 from dataclasses import replace
 from typing import Any
@@ -10,9 +10,9 @@ from torch import nn
 
 from forks.blobs import Batch, Lit, blobs
 from unstall.forks.examination import examine
-from unstall.forks.mended import mend, mend_together, trained, try_findings
-from unstall.forks.subject import Subject
-from unstall.trials import Score, StepOptions
+from unstall.forks.mended import mend, mend_together, prolonged
+from unstall.forks.subject import Subject, screening_steps
+from unstall.trials import StepOptions
 
 
 class Scheduled(Lit):
@@ -58,31 +58,40 @@ def test_clipping_and_dropout(subject: Subject) -> None:
     assert [part.p for part in subject.module.modules() if isinstance(part, nn.Dropout)] == [0.9]
 
 
-class SigmoidTwice(Lit):
+class Autoencoder(Lit):
+    def __init__(self) -> None:
+        super().__init__(0.1, widths=(20, 4, 20))
+
     def training_step(self, batch: Batch, batch_idx: int) -> torch.Tensor:
-        return nn.functional.cross_entropy(self.network(batch[0]).sigmoid(), batch[1])
+        return nn.functional.mse_loss(self.network(batch[0]), batch[0])
 
 
-@pytest.mark.slow
-def test_faults_in_company_are_mended_together() -> None:
-    batches, held_out = blobs()
-    far = [[[1e4 + 1e3 * x, y] for x, y in part] for part in (batches, held_out)]
-    subject = Subject(SigmoidTwice(1e-4), *far)
-    (finding,) = [each for each in examine(subject).findings if each.fault.mend == "output"]
+def test_inputs_that_the_loss_compares_with_are_not_standardised() -> None:
+    subject = Subject(Autoencoder(), *blobs(scale=100.0))
     task = examine(subject).task
     assert task is not None
-    before = Score(1.0, 0.25)
-    alone = mend("output", subject, task)
-    assert alone is not None
-    _, by_itself = max(trained(subject, alone, task), key=lambda pair: pair[1].accuracy or 0.0)
-    assert (by_itself.accuracy or 0.0) < 0.6, "its inputs stand in the way"
-    found = try_findings(subject, [finding], task, before)
-    assert found is not None
-    assert found[1].change.startswith("the last layer's output with cross_entropy, inputs standardised")
-    assert (found[1].after.accuracy or 0.0) > 0.9
-    together = mend_together(("output", "inputs", "optimizer"), subject, task)
+    assert mend("inputs", subject, task) is None
+    assert mend_together(("output", "inputs"), subject, task) is None
+
+
+def test_a_short_run_is_given_the_steps_of_a_comparison(subject: Subject) -> None:
+    assert prolonged(subject) is None, "nobody knows how long it is, or it is longer than what is tried"
+    epochs = {"trainer": {"max_epochs": 3}}
+    short = replace(subject, batches=subject.batches[:5], horizon=5, config=epochs)
+    longer = prolonged(short)
+    assert longer is not None
+    assert longer.passes == -(-4 * screening_steps(32) // 5)
+    assert longer.settings == ((("max_epochs",), 3 * longer.passes, "trainer"),)
+    held = mend("held", short, None)
+    assert held is not None
+    together = prolonged(short, replace(held, rates=(0.3,)))
     assert together is not None
-    assert isinstance(together.module.configure_optimizers(), torch.optim.Adam)
+    assert together.module is held.module
+    assert together.change == f"an optimizer of all parameters, {longer.passes} times the steps"
+    assert (together.rates, together.settings) == ((), ()), "of a change in code there is no setting"
+    little = mend("decay", short, None)
+    assert little is not None
+    assert [names for names, _, _ in prolonged(short, little).settings][1:] == [("max_epochs",)]  # type: ignore[union-attr]
 
 
 def test_what_cannot_be_mended_from_here(subject: Subject) -> None:

@@ -52,6 +52,22 @@ def test_a_run_that_ended_too_early_is_told_from_one_whose_rate_is_too_low() -> 
     assert slow.verdict.cause == Cause.TOO_LOW
 
 
+def test_of_a_short_run_more_epochs_are_the_second_part_of_a_rate() -> None:
+    batches, held_out = blobs(128)
+    config = {**CONFIG, "trainer": {"max_epochs": 2}}
+    report = fork(Lit(1e-4, widths=(20, 4, 10)), batches[:4], held_out, horizon=4, config=config)
+    assert report.verdict.cause == Cause.TOO_LOW
+    assert report.fix is not None
+    assert report.fix in report.forks
+    assert report.fix.change.startswith("80 times the steps, learning rate")
+    assert report.fix.learning_rate is not None
+    assert report.fix.overlay is not None
+    assert report.fix.overlay["trainer"] == {"max_epochs": 160}
+    optimizer = report.fix.overlay["model"]["init_args"]["optimizer"]["init_args"]
+    assert optimizer == {"lr": report.fix.learning_rate}
+    assert (report.fix.after.accuracy or 0.0) > 0.8
+
+
 def reported(cause: Cause, constant: float, linear: float) -> Report:
     verdict = replace(name_cause(Signals(step=500)), cause=cause)
     return Report(verdict, (), None, references={"a constant": constant, "a linear model": linear})

@@ -4,7 +4,7 @@ import pytest
 
 from forks.blobs import Lit, blobs
 from unstall.forks.examination import examine
-from unstall.forks.mended import GAIN
+from unstall.forks.mending import GAIN
 from unstall.forks.remedies import try_rates
 from unstall.forks.standing import reached, standing
 from unstall.forks.subject import Subject

@@ -101,6 +101,8 @@ def test_the_best_suspect_is_tried_again_for_longer() -> None:
     assert long.after.loss < 0.05 * long.before.loss
     assert (long.cause, long.mends) == (Cause.DEAD_AT_START, True)
     assert long.overlay is None, "nothing in a configuration says so"
+    assert long.module is not None
+    assert long.module is not subject.module, "but the changed copy can be trained"
 
 
 def test_a_setting_and_its_rate_become_one_overlay() -> None:

@@ -69,6 +69,14 @@ def test_the_task_is_read_off_the_targets_and_learned_with_their_loss(kind: str,
     assert all(before[name].equal(weight) for name, weight in module.state_dict().items())
 
 
+def test_of_inputs_that_are_to_be_returned_the_targets_come_last() -> None:
+    batch = [X, X.clone()]
+    module = Lit(3, nn.functional.mse_loss)
+    task = task_of(module, observe(module, batch), [batch])
+    assert task is not None
+    assert task.part == 1
+
+
 def test_quality_is_accuracy_and_the_share_of_variance_explained() -> None:
     module, batch = Lit(3, nn.functional.cross_entropy), [X, LABELS]
     task = task_of(module, observe(module, batch), [batch])

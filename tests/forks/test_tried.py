@@ -33,6 +33,11 @@ def test_stuck_is_what_learns_nothing_at_any_rate(before: Score, after: Score, s
     assert replace(FINDINGS, before=before, rate=Fork("", before, after)).stuck == stuck
 
 
+def test_how_far_a_run_has_come_is_seen_of_it_as_it_stands() -> None:
+    assert FINDINGS.progress(FINDINGS.rate) == pytest.approx(0.1 / 0.6)
+    assert replace(FINDINGS, standing=Score(1.1, 0.6)).progress(FINDINGS.rate) == pytest.approx(0.5 / 0.6)
+
+
 def test_a_linear_model_counts_only_if_it_was_tried() -> None:
     assert not FINDINGS.below_linear
     assert replace(FINDINGS, linear=Score(0.5, 0.8)).below_linear

@@ -7,12 +7,22 @@ from typing import Any
 import pytest
 
 from unstall.forks.tried import Findings, Fork
-from unstall.forks.verdict import cause_of_no_fit, conclude, confidence, decide, next_limit
+from unstall.forks.verdict import (
+    FAR,
+    cause_of_no_fit,
+    conclude,
+    confidence,
+    confidence_of_offer,
+    decide,
+    next_limit,
+)
 from unstall.trials import HELPS, Judge, Score
 from unstall.watch import Cause, Signals, name_cause
 
 JUDGE = Judge(math.log(10), 0.1, 2000)
 STUCK, POOR, GOOD, BETTER = Score(2.3, 0.1), Score(1.5, 0.5), Score(0.3, 0.9), Score(0.15, 0.95)
+FAR_GONE = Score(0.6, 0.8)
+"""0.82 of the way from a constant, 0.1, to the better one."""
 
 
 def fork(change: str, before: Score, after: Score, cause: Cause = Cause.UNSURE) -> Fork:
@@ -49,7 +59,11 @@ def suspect(before: Score, after: Score) -> Fork:
         (findings(STUCK, STUCK, fits_few=False), Cause.UNSURE, None, ""),
         (findings(POOR, POOR, linear=GOOD), Cause.BELOW_BASELINE, None, ""),
         (findings(GOOD, GOOD), Cause.HEALTHY, None, "what limits it next"),
-        (findings(GOOD, Score(0.18, 0.94)), Cause.HEALTHY, "learning rate", "less than five points"),
+        (findings(GOOD, Score(0.18, 0.94)), Cause.HEALTHY, "learning rate", "is worth it"),
+        (findings(FAR_GONE, BETTER), Cause.HEALTHY, "learning rate", "is worth it"),
+        (findings(FAR_GONE, BETTER, batch=batch(FAR_GONE, BETTER)), Cause.HEALTHY, "learning rate", "is worth it"),
+        (findings(FAR_GONE, FAR_GONE, batch=batch(FAR_GONE, BETTER)), Cause.HEALTHY, "batch", "is worth it"),
+        (findings(FAR_GONE, FAR_GONE, suspect=suspect(FAR_GONE, BETTER)), Cause.VANISHING, "ReLU", ""),
         (
             findings(GOOD, GOOD, linear=BETTER, suspect=suspect(GOOD, Score(0.18, 0.94))),
             Cause.BELOW_BASELINE,
@@ -87,6 +101,17 @@ def test_what_overfits_needs_no_other_rate() -> None:
 )
 def test_why_not_even_a_few_samples_are_learned(signals: Signals, cause: Cause) -> None:
     assert cause_of_no_fit(findings(STUCK, STUCK, signals=signals)) == cause
+
+
+def test_a_healthy_run_is_told_what_would_take_it_further() -> None:
+    report = conclude(findings(FAR_GONE, BETTER), [])
+    assert report.verdict.cause == Cause.HEALTHY
+    assert "learning rate 0.1, tried, takes the accuracy from 0.8 to 0.95" in report.verdict.sentence
+    assert 0.5 < report.verdict.confidence < conclude(findings(Score(0.3, 0.88), BETTER), []).verdict.confidence
+    by_loss = conclude(findings(Score(0.5), Score(0.2)), [])
+    assert by_loss.verdict.cause == Cause.HEALTHY
+    assert "takes the loss from 0.5 to 0.2" in by_loss.verdict.sentence
+    assert confidence_of_offer(FAR) == pytest.approx(0.5)
 
 
 def test_what_limits_a_healthy_run() -> None:

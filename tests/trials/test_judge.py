@@ -90,6 +90,31 @@ def test_a_tenth_behind_is_worse() -> None:
     assert Judge(H0).worse(Score(0.9), Score(0.6))
 
 
+def test_one_sample_of_a_hundred_is_not_worse() -> None:
+    few, many = Judge(H0, chance=0.1, samples=100), Judge(H0, chance=0.1, samples=2000)
+    assert not few.worse(Score(0.2, 0.93), Score(0.9, 0.94)), "its standard error is 0.024"
+    assert many.worse(Score(0.2, 0.93), Score(0.9, 0.94))
+
+
+@pytest.mark.parametrize(
+    ("judge", "before", "after", "share"),
+    [
+        (Judge(H0, 0.1, 2000), Score(0.9, 0.82), Score(0.3, 0.91), 0.72 / 0.81),
+        (Judge(H0, 0.1, 2000), Score(2.30, 0.10), Score(2.2, 0.12), 0.0),
+        (Judge(H0, 0.1, 2000), Score(0.3, 0.91), Score(0.9, 0.82), 1.0),
+        (Judge(2.0), Score(0.5), Score(0.25), 1.5 / 1.75),
+        (Judge(2.0), Score(5.0), Score(0.25), -3.0 / 1.75),
+        (Judge(2.0), Score(math.inf), Score(0.25), 0.0),
+        (Judge(2.0), Score(2.5), Score(2.5), 0.0),
+        (Judge(1.0, down_to_zero=False), Score(-3.0), Score(-4.0), 0.8),
+    ],
+)
+def test_progress_is_the_share_of_the_way_from_a_constant(
+    judge: Judge, before: Score, after: Score, share: float
+) -> None:
+    assert judge.progress(before, after) == pytest.approx(share, abs=0.05 if before.accuracy == 0.1 else 1e-6)
+
+
 def test_chance_is_the_share_of_the_most_frequent_class() -> None:
     inputs = torch.zeros(3, 2)
     batches = [(inputs, torch.tensor([0, 1, 1])), (inputs, torch.tensor([1, 2, 1]))]

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from unstall.forks.mended import trained
+from unstall.forks.mending import trained
 from unstall.forks.remedies import at_rates
 from unstall.forks.subject import Subject
 from unstall.forks.targets import LinearModel, Task

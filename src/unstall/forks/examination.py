@@ -18,12 +18,12 @@ from unstall.audit import Observation, tensors_in
 from unstall.causes import COURSE_FAULTS, FAULTS, Course, Finding, find
 from unstall.errors import UsageError
 from unstall.forks.baselines import references
-from unstall.forks.mended import try_findings
-from unstall.forks.standing import reached
+from unstall.forks.mending import GAIN, most_promising, quality_of, try_findings
+from unstall.forks.standing import as_it_is, reached, standing
 from unstall.forks.subject import Subject
 from unstall.forks.targets import Task, task_of
 from unstall.forks.tried import Fork, Report
-from unstall.forks.verdict import confidence
+from unstall.forks.verdict import FAR, confidence, confidence_of_offer, offer
 from unstall.trials import Score, Variant, in_fit
 from unstall.watch import Cause, TargetCounts, Verdict, name_cause
 
@@ -61,6 +61,11 @@ class Examination:
         """What the run comes to unchanged, at the best of a few rates; None if its answers are not seen."""
         return None if self.task is None else reached(self.subject, self.task)
 
+    @cached_property
+    def own(self) -> Score | None:
+        """What the run comes to at its own rate, or as it stands."""
+        return None if self.task is None else as_it_is(self.subject, self.task)
+
     @property
     def at_chance(self) -> bool:
         """Whether the run is no better than a constant; not so where that is not known."""
@@ -68,17 +73,22 @@ class Examination:
         return reached is not None and reached <= self.references["a constant"] + NEAR_CHANCE
 
     def try_findings(
-        self, findings: Sequence[Finding], steps: int | None = None, rates: tuple[float, ...] = ()
+        self,
+        findings: Sequence[Finding],
+        steps: int | None = None,
+        rates: tuple[float, ...] = (),
+        before: Score | None = None,
     ) -> tuple[Finding, Fork] | None:
-        """Mend each of the faults in a copy (`mended.try_findings`); None if nothing can be measured, or helps.
+        """Mend each of the faults in a copy (`mending.try_findings`); None if nothing can be measured, or helps.
 
-        At given rates, what the mended copies are to beat is a constant.
+        What the mended copies are to beat is the run at its best rate, unless something else is given.
         """
         mendable = [finding for finding in findings if finding.fault.mend]
-        if not mendable or self.task is None or self.before is None:
+        before = before or self.before
+        if not mendable or self.task is None or before is None:
             return None
-        before = Score(math.inf, self.references["a constant"]) if rates else self.before
-        return try_findings(self.subject, mendable, self.task, before, steps, rates)
+        shown = {finding.fault.mend for finding in self.findings}
+        return try_findings(self.subject, mendable, self.task, before, steps, rates, shown)
 
     @cached_property
     def references(self) -> dict[str, float]:
@@ -108,28 +118,79 @@ def accuse(examined: Examination) -> Report | None:
     if not examined.certain:
         return None
     tried = examined.try_findings(examined.certain)
-    if tried is None and examined.subject.judge.learned(examined.subject.score):
+    if tried is not None:
+        return report_on(examined, examined.certain[0], tried[1])
+    if (report := _beside_the_rate(examined)) is not None:
+        return report
+    return None if examined.subject.judge.learned(examined.subject.score) else report_on(examined, examined.certain[0])
+
+
+def _beside_the_rate(examined: Examination) -> Report | None:
+    """Return the report on a fault of what the loss compares, where another learning rate does as well without it.
+
+    It is wrong whatever comes of it, and so the cause, with the rate as the second part of its remedy; unless the rate
+    alone goes further. Layers that no optimizer holds may be meant: there the rate is the cause.
+    """
+    subject, own, at_best = examined.subject, examined.own, examined.before
+    finding = next((finding for finding in examined.certain if finding.fault.mend == "output"), None)
+    best = None if finding is None else most_promising(subject, finding.fault)
+    if finding is None or best is None or own is None or at_best is None:
         return None
-    return report_on(examined, examined.certain[0], None if tried is None else tried[1])
+    if quality_of(best.after) <= quality_of(own) + GAIN or quality_of(best.after) < quality_of(at_best) - GAIN:
+        return None
+    fix = replace(best, before=own, helps=True, mends=True)
+    subject.forks[subject.forks.index(best)] = fix
+    alone = f"whether another learning rate alone is enough: the best of them comes to {at_best.accuracy:.3g}"
+    return replace(report_on(examined, finding, fix), open_question=alone)
 
 
 def suspect(examined: Examination, report: Report) -> Report:
     """Return the report with what became of the suspicious faults, each mended in turn: the cause, if that helps."""
     suspicious = [finding for finding in examined.findings if not finding.fault.certain]
     tried = examined.try_findings(suspicious)
+    if tried is not None and _goes_further(report.fix, tried[1]):
+        tried = None  # it helps, and is not what keeps the run down
     if tried is None and not examined.subject.control.finite:  # what keeps it finite at its own rate is a cause, too
-        tried = examined.try_findings(suspicious, rates=(examined.subject.rate,))
+        constant = Score(math.inf, examined.references.get("a constant"))
+        tried = examined.try_findings(suspicious, rates=(examined.subject.rate,), before=constant)
+    if tried is not None and tried[0].fault.mend == "longer" and progress(examined, tried[1]) >= FAR:
+        return offered(examined, report, tried[1])
     if tried is not None:
         return report_on(examined, *tried)
     untried = next((finding for finding in suspicious if not finding.fault.mend), None)
     verdict = report.verdict
     if untried is not None and verdict.cause == Cause.HEALTHY and examined.at_chance:
-        return report_on(examined, untried, None)
+        return report_on(examined, untried)
     if untried is not None and verdict.cause == Cause.HEALTHY:
         sentence = f"Not sure: {untried.where[0].lower()}{untried.where[1:]}"
         verdict = replace(verdict, cause=Cause.UNSURE, confidence=0.5, runner_up=untried.fault)
         verdict = replace(verdict, sentence=sentence, remedy=untried.change)
     return replace(report, verdict=verdict, forks=tuple(examined.subject.forks), findings=examined.findings)
+
+
+def _goes_further(fix: Fork | None, other: Fork) -> bool:
+    """Return whether what mends a run already brings it further than another change, by what counts."""
+    reached = fix.after.accuracy if fix is not None and fix.mends else None
+    return reached is not None and reached > quality_of(other.after) + GAIN
+
+
+def progress(examined: Examination, fork: Fork) -> float:
+    """Return how far the run has come, as it stands, of the way from a constant to what a change brings."""
+    now = None if examined.task is None else standing(examined.subject, examined.task)
+    constant = examined.references["a constant"]
+    way = quality_of(fork.after) - constant
+    return ((quality_of(fork.before) if now is None else now) - constant) / way if way > 0 else 1.0
+
+
+def offered(examined: Examination, report: Report, fork: Fork) -> Report:
+    """Return the report on a run that a change takes further, although it has come so far that it is not stalled."""
+    report = replace(report, forks=tuple(examined.subject.forks), findings=examined.findings)
+    if report.fix is not None or report.verdict.cause != Cause.HEALTHY:
+        return report
+    sure = confidence_of_offer(progress(examined, fork))
+    verdict = replace(report.verdict, confidence=sure, sentence=offer(report.verdict.sentence, fork))
+    question = f"whether {fork.change} is worth it"
+    return replace(report, verdict=verdict, fix=fork, open_question=question, references=examined.references)
 
 
 def read_findings(file: Path) -> list[Finding]:
@@ -153,7 +214,7 @@ def read_findings(file: Path) -> list[Finding]:
         raise UsageError(f"{file}: not a diagnosis of this version; delete it and diagnose again") from None
 
 
-def report_on(examined: Examination, finding: Finding, fix: Fork | None) -> Report:
+def report_on(examined: Examination, finding: Finding, fix: Fork | None = None) -> Report:
     """Return the report on a run with a fault, mended in a fork or not."""
     subject, signals = examined.subject, examined.subject.signals
     suspicion = name_cause(signals)

@@ -1,11 +1,10 @@
-"""Faults that were found, each mended in a copy that is trained and measured beside the run."""
+"""Faults that were found, each mended in a copy of the run: what is changed, and nothing is trained here."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from functools import reduce
 from typing import Any
 
 import pytorch_lightning as pl
@@ -13,40 +12,13 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from unstall.causes import TRIED_FAULTS, Fault, Finding
-from unstall.find import merged
-from unstall.forks.changes import overlay_of
-from unstall.forks.legs import Legs, Measure, looks
-from unstall.forks.subject import Subject
-from unstall.forks.targets import AsTargetsAsk, Task, Wrapped, quality
-from unstall.forks.tried import Fork, Mended
-from unstall.trials import (
-    Outcome,
-    Score,
-    Variant,
-    can_be_one,
-    concatenated,
-    copied,
-    inputs_of,
-    samples_in,
-    select,
-    with_inputs,
-)
-from unstall.watch import Cause
-
-ROOM = 0.9
-"""Share of right answers, or of the variance explained, from which on nothing more is looked for."""
-
-GAIN = 0.05
-"""Share of right answers, or of the variance explained, by which a mended copy must be better: five points, as for a
-stall (`Judge.mends`)."""
-
-USUAL_RATES = 1e-3, 1e-2, 1e-1
+from unstall.audit import tensors_in
+from unstall.forks.subject import Subject, screening_steps
+from unstall.forks.targets import AsTargetsAsk, Task, Wrapped
+from unstall.forks.tried import Mended, Setting
+from unstall.trials import can_be_one, concatenated, copied, inputs_of, samples_in, select, with_inputs
 
 LITTLE_DECAY = 1e-4
-
-COMPANIONS = ("inputs",), ("inputs", "optimizer")
-"""What is mended along with the last layer's output where that alone leaves much to gain: faults come in company."""
 
 LONGER = 4
 """How many times the steps of a comparison a run is gone on with, to see whether it only ended too early."""
@@ -95,7 +67,9 @@ def mend(kind: str, subject: Subject, task: Task | None, module: pl.LightningMod
         scaled = "the mean square of standardised targets"
         return Mended(f"the last layer's output with {loss or scaled}", AsTargetsAsk(module, task))
     if kind == "inputs":
-        return Mended("inputs standardised", module, _standardiser(subject.batches))
+        if task is not None and _targets_are_inputs(subject, task):
+            return None  # what is compared with would change along with them
+        return Mended("inputs standardised", module, standardiser(subject.batches))
     if kind == "schedule":
         return Mended("no schedule", Reconfigured(module, lambda _, optimizer: optimizer))
     if kind == "decay":
@@ -138,11 +112,35 @@ def _longer(subject: Subject) -> Mended | None:
         return None
     more = LONGER * subject.long / subject.horizon
     factor = math.ceil(1 + more) if subject.start is not None and math.isfinite(more) else LONGER
+    settings, rates = _epochs(subject, factor), (subject.rate,)
+    name = f"{factor} times the steps"
+    return Mended(name, subject.module, passes=LONGER, start=subject.start, rates=rates, settings=settings)
+
+
+def prolonged(subject: Subject, mended: Mended | None = None) -> Mended | None:
+    """Return a mended copy, or the run itself, from its start at so many times its length; None if that is long enough.
+
+    A run of fewer steps than a comparison may have is given as many, and four times its own at least.
+    """
+    if subject.horizon > subject.long:
+        return None
+    factor = max(LONGER, math.ceil(4 * screening_steps(subject.batch_size) / subject.long))
+    name = f"{factor} times the steps"
+    if mended is None:
+        return Mended(name, subject.module, passes=factor, settings=_epochs(subject, factor))
+    settings = (*mended.settings, *_epochs(subject, factor)) if mended.settings else ()
+    return replace(mended, change=f"{mended.change}, {name}", passes=factor, rates=(), settings=settings)
+
+
+def _epochs(subject: Subject, factor: int) -> tuple[Setting, ...]:
     epochs = subject.config.get("trainer", {}).get("max_epochs")
     known = isinstance(epochs, int) and epochs > 0
-    settings = ((("max_epochs",), epochs * factor, "trainer"),) if known else ()
-    name = f"{factor} times the steps"
-    return Mended(name, subject.module, passes=LONGER, start=subject.start, rates=(subject.rate,), settings=settings)
+    return ((("max_epochs",), epochs * factor, "trainer"),) if known else ()
+
+
+def _targets_are_inputs(subject: Subject, task: Task) -> bool:
+    batch = subject.first_batch
+    return list(tensors_in(batch))[task.part] is inputs_of(batch)
 
 
 def _little_decay(_: nn.Module, optimizer: Optimizer) -> Optimizer:
@@ -166,121 +164,7 @@ def _weights(optimizer: Optimizer) -> list[Tensor]:
     return [weight for group in optimizer.param_groups for weight in group["params"]]
 
 
-def try_findings(
-    subject: Subject,
-    findings: Sequence[Finding],
-    task: Task,
-    before: Score,
-    steps: int | None = None,
-    rates: tuple[float, ...] = (),
-) -> tuple[Finding, Fork] | None:
-    """Mend each fault in turn, train and measure; return the one that brings most, if that is enough to matter.
-
-    Args:
-        subject: The run.
-        findings: The faults that show.
-        task: What the targets ask for.
-        before: What the run comes to unchanged.
-        steps: Of a trial; None: as many as are compared with the run.
-        rates: To be tried; empty: what suits the kind of fault.
-    """
-    kinds = {finding.fault.mend: finding for finding in reversed(findings)}
-    best: tuple[Finding, Fork] | None = None
-    for kind, finding in kinds.items():
-        mended = mend(kind, subject, task)
-        if mended is not None and rates:
-            mended = replace(mended, rates=rates)
-        fork = None if mended is None else try_mended(subject, mended, task, before, finding.fault, steps)
-        if fork is not None and fork.helps and (best is None or quality_of(fork.after) > quality_of(best[1].after)):
-            best = finding, fork
-    output = kinds.get("output")
-    if output is None or rates or output.fault in TRIED_FAULTS:
-        return best
-    for companions in COMPANIONS:
-        so_far = quality_of(before if best is None else best[1].after)
-        together = mend_together(("output", *companions), subject, task) if so_far < ROOM else None
-        fork = None if together is None else try_mended(subject, together, task, before, output.fault, steps)
-        if fork is not None and fork.helps and quality_of(fork.after) > so_far + GAIN:
-            best = output, fork
-    return best
-
-
-def try_mended(
-    subject: Subject, mended: Mended, task: Task, before: Score, cause: Cause | Fault, steps: int | None = None
-) -> Fork | None:
-    """Train a mended copy and measure it, with a line in the subject's record; None if its answers are not seen.
-
-    Args:
-        subject: The run.
-        mended: The copy.
-        task: What the targets ask for.
-        before: What the run comes to unchanged.
-        cause: What is mended.
-        steps: Of the trial; None: as many as are compared with the run.
-    """
-    rate, score = _best_of(subject, mended, task, steps)
-    if score.accuracy is None:
-        return None
-    own = subject.is_own(rate) and mended.rates in ((), (subject.rate,))
-    change = mended.change if own else f"{mended.change}, learning rate {rate:.2g}"
-    overlays = [overlay_of(subject.config, names, value, place) for names, value, place in mended.settings]
-    known = [overlay for overlay in overlays if overlay is not None]
-    overlay = reduce(merged, known) if known and len(known) == len(overlays) else None
-    helps = quality_of(score) - quality_of(before) > GAIN
-    fork = Fork(
-        change,
-        before,
-        score,
-        overlay,
-        cause,
-        helps,
-        helps,
-        replace(mended, rates=(rate,)),
-        None if own or overlay is None else rate,
-        measure_of(subject, mended, task),
-    )
-    subject.forks.append(fork)
-    return subject.forks[-1]
-
-
-def quality_of(score: Score) -> float:
-    """Return how good a score is; minus infinity where that is not known."""
-    return -math.inf if score.accuracy is None else score.accuracy
-
-
-def trained(subject: Subject, mended: Mended, task: Task, steps: int | None = None) -> list[tuple[float, Score]]:
-    """Return the rates at which a copy was trained whose answers could be seen, and how good it was."""
-    steps = steps or subject.long
-    grid = mended.rates or tuple(sorted({subject.rate, *USUAL_RATES}))
-    training = [mended.transform(batch) for batch in subject.training(steps)] * mended.passes
-    if mended.shuffled:
-        training = _shuffled(training)
-    each = (mended.options or subject.options).accumulate_grad_batches
-
-    def leg(variants: Sequence[Variant], first: int, last: int) -> list[Outcome]:
-        variants = [replace(variant, start=variant.start or mended.start) for variant in variants]
-        batches = training[first * each : last * each]
-        return subject.race(variants, batches, (), mended.module, keep_state=True, options=mended.options)
-
-    lengths = looks(subject.module, subject.short, len(training) // each)
-    return [
-        (rate or subject.rate, score)
-        for rate, score in Legs(leg).best_measured(grid, lengths, measure_of(subject, mended, task))
-    ]
-
-
-def measure_of(subject: Subject, mended: Mended, task: Task) -> Measure:
-    """Return what says how good weights of a mended copy are on the held-out batches."""
-    held_out = [mended.transform(batch) for batch in subject.held_out]
-    return lambda weights: quality(subject, mended.module, weights, held_out, task)
-
-
-def _best_of(subject: Subject, mended: Mended, task: Task, steps: int | None = None) -> tuple[float, Score]:
-    known = trained(subject, mended, task, steps)
-    return max(known, key=lambda pair: quality_of(pair[1]), default=(subject.rate, Score(math.inf)))
-
-
-def _standardiser(batches: Sequence[Any]) -> Callable[[Any], Any]:
+def standardiser(batches: Sequence[Any]) -> Callable[[Any], Any]:
     """Return what brings the inputs of a batch to mean 0 and standard deviation 1: each column of a table, else all."""
     seen = [inputs for batch in batches[:64] if (inputs := inputs_of(batch)) is not None]
     if not seen or not can_be_one(seen):
@@ -292,7 +176,7 @@ def _standardiser(batches: Sequence[Any]) -> Callable[[Any], Any]:
     return lambda batch: with_inputs(batch, lambda each: torch.nan_to_num((each - mean) / spread))
 
 
-def _shuffled(batches: Sequence[Any]) -> list[Any]:
+def shuffled(batches: Sequence[Any]) -> list[Any]:
     """Return as many batches of the same samples, drawn without replacement."""
     sizes = [samples_in(batch) for batch in batches]
     order = torch.randperm(sum(sizes), generator=torch.Generator().manual_seed(0))

@@ -15,7 +15,7 @@ from unstall.causes import Finding
 from unstall.errors import UsageError
 from unstall.forks.baselines import fits_few_samples, try_linear_model
 from unstall.forks.changes import Config
-from unstall.forks.examination import accuse, examine, suspect
+from unstall.forks.examination import Examination, accuse, examine, suspect
 from unstall.forks.remedies import try_in_place, try_larger_batch, try_rates
 from unstall.forks.resorts import resort
 from unstall.forks.subject import Subject
@@ -68,20 +68,21 @@ def fork(
         module, batches, held_out, signals, start, config or {}, options or StepOptions(), device, trainer, horizon
     )
     examined = examine(subject, findings)
-    return accuse(examined) or resort(examined, suspect(examined, _try_all(subject, rebuild)))
+    return accuse(examined) or resort(examined, suspect(examined, _try_all(examined, rebuild)))
 
 
-def _try_all(subject: Subject, rebuild: Rebuild | None) -> Report:
+def _try_all(examined: Examination, rebuild: Rebuild | None) -> Report:
     """Try what may help any run: other rates, a larger batch, another start; and what it should reach at least."""
+    subject = examined.subject
     measured = subject.signals, subject.judge, subject.score
     rate, rates = try_rates(subject)
-    findings = Findings(*measured, rate, try_larger_batch(subject))
+    findings = Findings(*measured, rate, try_larger_batch(subject), standing=subject.standing)
     try_in_place(subject, rate)
     best = findings.best
     if not findings.stuck and best.loss > 0.3 * findings.judge.reference:
         findings = replace(findings, linear=try_linear_model(subject, best))
     if findings.stuck or findings.below_linear or findings.badly_scaled or findings.dead_at_start:
-        findings = replace(findings, suspect=try_suspects(subject, findings, rates, rebuild))
+        findings = replace(findings, suspect=try_suspects(subject, findings, rates, rebuild, examined.task))
     if findings.stuck:
         findings = replace(findings, fits_few=fits_few_samples(subject, rates))
     return conclude(findings, subject.forks)

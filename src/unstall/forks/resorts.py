@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import reduce
 
 from unstall.causes import TRIED_FAULTS, Fault, Finding
+from unstall.find import merged
+from unstall.forks.changes import overlay_of
 from unstall.forks.examination import NEAR_CHANCE, Examination, report_on
-from unstall.forks.mended import GAIN, ROOM, mend, try_mended
+from unstall.forks.mended import mend, prolonged
+from unstall.forks.mending import GAIN, ROOM, measure_of, quality_of, try_mended
+from unstall.forks.remedies import RATE, half_decades
 from unstall.forks.standing import reached, standing
-from unstall.forks.tried import Fork, Report
+from unstall.forks.tried import Fork, Mended, Report
 from unstall.trials import Score
 from unstall.watch import Cause
 
@@ -18,6 +23,8 @@ SATISFYING = 0.3
 CURED = 0.5
 """Share of the error that a cure leaves at most. What does less is offered, and accuses nothing."""
 
+
+OF_RATE = Cause.TOO_LOW, Cause.TOO_HIGH
 
 TOO_FEW_EPOCHS = next(fault for fault in TRIED_FAULTS if fault.mend == "longer")
 
@@ -41,6 +48,7 @@ def resort(examined: Examination, report: Report) -> Report:
         return report
     if cause == Cause.TOO_LOW and (longer := gone_on(examined, before)) is not None:
         return report_on(examined, _told(TOO_FEW_EPOCHS, longer), longer)
+    report = with_more_steps(examined, report) if isinstance(cause, Cause) and cause in OF_RATE else report
     report = replace(report, forks=tuple(subject.forks), references=examined.references)
     if satisfied:
         return report
@@ -69,6 +77,33 @@ def gone_on(examined: Examination, before: Score) -> Fork | None:
     if fork is None or (fork.after.accuracy or 0.0) < max(before.accuracy or 0.0, -1.0 if now is None else now + GAIN):
         return None
     return replace(fork, helps=True, mends=True)
+
+
+def with_more_steps(examined: Examination, report: Report) -> Report:
+    """Return the report on a rate, with more epochs as the second part of its remedy if they help beside the rate.
+
+    Such a run is so short that all of it was tried, and its loss is still far from good at the best rate.
+    """
+    subject, task, fix = examined.subject, examined.task, report.fix
+    longer = prolonged(subject)
+    if fix is None or fix.learning_rate is None or task is None or longer is None or not longer.settings:
+        return report
+    if not fix.after.loss > SATISFYING * abs(subject.judge.reference):
+        return report
+    measure = measure_of(subject, Mended("", subject.module), task)
+    measured = subject.own.best_measured([fix.learning_rate], [subject.long], measure)
+    rates = tuple(half_decades(fix.learning_rate, halves) for halves in (0, -1, -2))
+    assert isinstance(report.verdict.cause, Cause)
+    fork = try_mended(subject, replace(longer, rates=rates), task, fix.before, report.verdict.cause)
+    if fork is None or not measured or quality_of(fork.after) < quality_of(measured[0][1]):
+        return report
+    if not subject.judge.helps(Score(measured[0][1].loss), Score(fork.after.loss)):
+        return report
+    rate = fork.learning_rate or fix.learning_rate
+    known = [each for each in (overlay_of(subject.config, RATE, rate), fork.overlay) if each is not None]
+    overlay = reduce(merged, known) if known else None
+    subject.forks[-1] = fork = replace(fork, helps=True, mends=True, overlay=overlay, learning_rate=rate)
+    return replace(report, fix=fork)
 
 
 def _told(fault: Fault, fork: Fork) -> Finding:

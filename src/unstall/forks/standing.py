@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import math
-
 from unstall.forks.legs import looks
-from unstall.forks.mended import GAIN, USUAL_RATES, measure_of, quality_of
+from unstall.forks.mending import GAIN, USUAL_RATES, measure_of, quality_of
 from unstall.forks.subject import Subject
 from unstall.forks.targets import Task, quality
 from unstall.forks.tried import Mended
@@ -21,18 +19,27 @@ def reached(subject: Subject, task: Task, enough: float = 1 - GAIN) -> Score | N
         enough: Where a rate that has been trained already comes so far, the usual ones are not: with the default,
             nothing could be better by what counts.
     """
+    own = as_it_is(subject, task)
+    measure = measure_of(subject, Mended("", subject.module), task)
+    known = [rate for rate in subject.own.trained(subject.long) if rate in USUAL_RATES]
+    scores = [] if own is None else [own]
+    scores += [score for _, score in subject.own.best_measured(known, [subject.long], measure)]
+    if max(map(quality_of, scores), default=0.0) < enough:
+        usual = [rate for rate in USUAL_RATES if rate not in known and not subject.is_own(rate)]
+        lengths = looks(subject.module, subject.short, subject.long)
+        scores += [score for _, score in subject.own.best_measured(usual, lengths, measure)]
+    return max(scores, key=quality_of, default=None)
+
+
+def as_it_is(subject: Subject, task: Task) -> Score | None:
+    """Return what the run comes to at its own learning rate, or as it stands if that is better; None if not seen."""
     _ = subject.control
     measure = measure_of(subject, Mended("", subject.module), task)
-    known = [rate for rate in subject.own.trained(subject.long) if rate in (None, *USUAL_RATES)]
-    scores = subject.own.best_measured(known, [subject.long], measure)
-    if max((quality_of(score) for _, score in scores), default=0.0) < enough:
-        usual = [rate for rate in USUAL_RATES if rate not in known and not subject.is_own(rate)]
-        scores += subject.own.best_measured(usual, looks(subject.module, subject.short, subject.long), measure)
-    score = max((score for _, score in scores), key=quality_of, default=Score(math.inf))
+    scores = [score for _, score in subject.own.best_measured([None], [subject.long], measure)]
     now = standing(subject, task)
-    if now is not None and now > quality_of(score):
-        return Score(subject.control.held_out_loss, now)
-    return score if score.accuracy is not None else None
+    if now is not None:
+        scores.append(Score(subject.control.held_out_loss, now))
+    return max(scores, key=quality_of, default=None)
 
 
 def standing(subject: Subject, task: Task) -> float | None:

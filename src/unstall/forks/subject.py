@@ -156,10 +156,14 @@ class Subject:
         return Judge.over(self.held_out, reference, down_to_zero=_down_to_zero(self))
 
     @cached_property
+    def standing(self) -> Score | None:
+        """What the run comes to as it stands; None if it has not been trained."""
+        return None if self.start is None else self.scores([Variant(start=State(self.start.weights))], 0)[0]
+
+    @cached_property
     def score(self) -> Score:
         """What the run comes to unchanged: from its start, or as it stands if that is better."""
-        standing = [] if self.start is None else self.scores([Variant(start=State(self.start.weights))], 0)
-        return self.judge.better_of(Score.of(self.control), *standing)
+        return self.judge.better_of(Score.of(self.control), self.standing or Score(math.inf))
 
     @cached_property
     def first_batch(self) -> Any:
@@ -254,11 +258,7 @@ def _down_to_zero(subject: Subject) -> bool:
 
 
 def _loss_of_constant(subject: Subject) -> float:
-    """Return what the network reaches when it sees no input: the best constant prediction, for any loss.
-
-    The loss before the first step where there is no such thing: the loss compares with the inputs, or the module
-    refuses blank ones.
-    """
+    """Return what the network reaches without any input, the best constant prediction; else the loss at its start."""
     losses: list[float] = []
     if subject.inputs_alone:
         variants = [Variant(learning_rate=rate) for rate in (subject.rate, 1e-3, 1e-1)]

@@ -1,7 +1,7 @@
 """What may be wrong with a network or its inputs, each as a change that would mend it."""
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pytorch_lightning as pl
@@ -10,9 +10,11 @@ from unstall.audit import observe
 from unstall.find import Config, merged
 from unstall.forks.changes import network_settings, overlay_of, redrawn, wider, with_relu
 from unstall.forks.legs import Legs, small
+from unstall.forks.mending import measure_of
 from unstall.forks.remedies import RATE, ahead, climb
 from unstall.forks.subject import Subject
-from unstall.forks.tried import Findings, Fork
+from unstall.forks.targets import Task
+from unstall.forks.tried import Findings, Fork, Mended
 from unstall.trials import Outcome, Score, Variant, scale_of_inputs, scaled
 from unstall.watch import Cause
 
@@ -85,7 +87,11 @@ def works(module: pl.LightningModule, batch: Any) -> bool:
 
 
 def try_suspects(
-    subject: Subject, findings: Findings, rates: Sequence[float], rebuild: Rebuild | None = None
+    subject: Subject,
+    findings: Findings,
+    rates: Sequence[float],
+    rebuild: Rebuild | None = None,
+    task: Task | None = None,
 ) -> Fork | None:
     """Try every suspect at a few rates; then the best of them at half decades, for longer.
 
@@ -94,6 +100,7 @@ def try_suspects(
         findings: What its best learning rate comes to, and what was measured of its start.
         rates: Learning rates worth a try.
         rebuild: As for `find_suspects`.
+        task: What the targets ask for, by which a changed copy can be measured.
 
     Returns:
         The best change; None if nothing is suspicious.
@@ -115,7 +122,11 @@ def try_suspects(
         faster = overlay_of(subject.config, RATE, rate)
         overlay = merged(suspect.setting, faster) if suspect.setting is not None and faster is not None else None
         change = suspect.change if subject.is_own(rate) else f"{suspect.change}, learning rate {rate:.2g}"
-        return subject.note(change, best, after, overlay, suspect.cause, rate if overlay is not None else None)
+        subject.note(change, best, after, overlay, suspect.cause, rate if overlay is not None else None)
+        mended = Mended(change, suspect.module, suspect.transform, rates=(rate,))
+        measure = None if task is None else measure_of(subject, mended, task)
+        subject.forks[-1] = replace(subject.forks[-1], mended=mended, measure=measure)
+        return subject.forks[-1]
 
     def screen(suspect: Suspect) -> tuple[Fork, float, Suspect, Legs]:
         legs = legs_of(suspect)

@@ -76,9 +76,10 @@ def task_of(module: pl.LightningModule, seen: Observation, batches: Sequence[Any
     learning = ((name, weight) for name, weight in module.named_parameters() if weight.requires_grad)
     names = [name for name, weight in learning if weight.ndim > 1 and tuple(weight.shape) in shapes]
     wanted = (compared.target if compared.labels is None else compared.labels).detach().flatten()
-    part = next((i for i, held in enumerate(tensors_in(batches[0])) if _holds(held, wanted, compared)), None)
-    if part is None or not names:
+    holding = [i for i, held in enumerate(tensors_in(batches[0])) if _holds(held, wanted, compared)]
+    if not holding or not names:
         return None
+    part = holding[-1]  # inputs that are to be returned come first
     each = [list(tensors_in(batch))[part].detach().cpu() for batch in batches]
     if not each[0].ndim:  # samples without a batch dimension
         return None

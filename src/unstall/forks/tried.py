@@ -10,6 +10,9 @@ from unstall.causes import Fault, Finding
 from unstall.trials import Judge, Score, State, StepOptions
 from unstall.watch import Cause, Signals, Verdict
 
+Setting = tuple[tuple[str, ...], Any, str]
+"""What a setting may be called, its value, and the part of the configuration it is in."""
+
 
 @dataclass(frozen=True)
 class Mended:
@@ -24,7 +27,7 @@ class Mended:
         passes: How often the batches are gone through.
         start: From where; None: from the module's own weights.
         rates: To be tried; empty: the run's own and the usual ones.
-        settings: What makes it permanent: names of a setting, its value, and the part of the configuration it is in.
+        settings: What makes it permanent.
     """
 
     change: str
@@ -35,7 +38,7 @@ class Mended:
     passes: int = 1
     start: State | None = None
     rates: tuple[float, ...] = ()
-    settings: tuple[tuple[tuple[str, ...], Any, str], ...] = ()
+    settings: tuple[Setting, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -86,6 +89,7 @@ class Findings:
         linear: What a linear model in the network's place comes to.
         suspect: The best change of the network or its inputs.
         fits_few: Whether the network learns a few samples by heart.
+        standing: What the run comes to as it stands.
     """
 
     signals: Signals
@@ -96,11 +100,16 @@ class Findings:
     linear: Score | None = None
     suspect: Fork | None = None
     fits_few: bool | None = None
+    standing: Score | None = None
 
     @property
     def best(self) -> Score:
         """What the run comes to at the best of all learning rates."""
         return self.judge.better_of(self.before, self.rate.after)
+
+    def progress(self, change: Fork) -> float:
+        """Return how far the run has come, as it stands, of the way from a constant to what a change brings."""
+        return self.judge.progress(self.standing or change.before, change.after)
 
     @property
     def stuck(self) -> bool:

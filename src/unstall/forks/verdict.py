@@ -11,6 +11,11 @@ from unstall.watch import Cause, Evidence, Signals, Verdict, describe, name_caus
 RATES, FEW = "learning rate", "only"
 """How the forks begin that try other learning rates, and a few samples."""
 
+FAR = 0.8
+"""Share of the way from a constant to the best that was seen at which a run is not stalled: what would take it further
+by a matter of degree (a rate, a batch size, more epochs) is offered. A fifth is also what a change has to take off the
+error to help (`HELPS`)."""
+
 
 def conclude(findings: Findings, forks: Sequence[Fork]) -> Report:
     """Return the report on a run.
@@ -30,6 +35,9 @@ def conclude(findings: Findings, forks: Sequence[Fork]) -> Report:
         sure, sentence, remedy = 0.5, at_chance(forks), ""
     else:
         sure, (sentence, remedy) = confidence(ratio), describe(cause, signals)
+    if cause == Cause.HEALTHY and fix is not None:
+        sentence = offer(sentence, fix)
+        sure = confidence_of_offer(findings.progress(fix)) if fix.mends else sure
     verdict = Verdict(cause, sure, runner_up, evidence, sentence, remedy, signals.step)
     return Report(verdict, tuple(forks), fix, question)
 
@@ -41,7 +49,11 @@ def decide(findings: Findings) -> tuple[Cause | Fault, Fork | None, str]:
         return Cause.OVERFITTING, None, ""
     if suspect is not None and suspect.mends:
         return suspect.cause, suspect, ""
-    if rate.mends and rate.cause == Cause.TOO_HIGH and batch is not None and batch.helps:
+
+    def stalls(change: Fork | None) -> bool:
+        return change is not None and change.mends and findings.progress(change) < FAR
+
+    if stalls(rate) and rate.cause == Cause.TOO_HIGH and batch is not None and batch.helps:
         fix = batch if judge.helps(rate.after, batch.after) else rate
         question = (
             "a rate too high for the batch and a batch too small for the rate are partly the same thing: "
@@ -49,7 +61,7 @@ def decide(findings: Findings) -> tuple[Cause | Fault, Fork | None, str]:
         )
         return fix.cause, fix, question
     for change in (rate, batch):
-        if change is not None and change.mends:
+        if change is not None and stalls(change):
             return change.cause, change, ""
     if findings.stuck and findings.fits_few:
         question = "labels unrelated to the inputs, or inputs that lack what the labels depend on"
@@ -60,8 +72,7 @@ def decide(findings: Findings) -> tuple[Cause | Fault, Fork | None, str]:
     if findings.below_linear:
         return Cause.BELOW_BASELINE, lesser, ""
     if lesser is not None:
-        question = f"whether {lesser.change} is worth it: it does better still, by less than five points"
-        return Cause.HEALTHY, lesser, question
+        return Cause.HEALTHY, lesser, f"whether {lesser.change} is worth it"
     return Cause.HEALTHY, None, f"what limits it next is {next_limit(findings.signals)}"
 
 
@@ -88,6 +99,19 @@ def next_limit(signals: Signals) -> str:
     if training is None or validation is None:
         return "not known without a validation loss"
     return Cause.OVERFITTING.value if validation > 1.25 * training else Cause.LOW_CAPACITY.value
+
+
+def offer(sentence: str, fix: Fork) -> str:
+    """Return what is said of a healthy run, with what a change was seen to bring it."""
+    before, after, name = fix.before.accuracy, fix.after.accuracy, "accuracy"
+    if before is None or after is None or after <= before:
+        before, after, name = fix.before.loss, fix.after.loss, "loss"
+    return f"{sentence}; {fix.change}, tried, takes the {name} from {before:.3g} to {after:.3g}"
+
+
+def confidence_of_offer(progress: float) -> float:
+    """Return how sure it is that a run is healthy which a change takes further: from 0.5 at `FAR` on."""
+    return confidence(HELPS * (1 - progress) / (1 - FAR))
 
 
 def confidence(ratio: float) -> float:

@@ -117,8 +117,23 @@ class Judge:
         gains = accuracies is None or accuracies[1] - accuracies[0] > MATTERS
         return self.helps(before, after) and room and gains
 
+    def progress(self, before: Score, after: Score) -> float:
+        """Return how far the run had come already: its share of the way from the best constant prediction.
+
+        The way is that to the better of the two, by accuracy if it decides, else by loss.
+        """
+        accuracies = self._accuracies(before, after)
+        if accuracies is not None and self.chance is not None:
+            gone, way = (accuracy - self.chance for accuracy in (accuracies[0], max(accuracies)))
+        else:
+            gone, way = (self.reference - loss for loss in (before.loss, min(before.loss, after.loss)))
+        return gone / way if way > 0 and math.isfinite(gone) else 0.0
+
     def worse(self, score: Score, other: Score) -> bool:
-        """Return whether one score is behind the other by more than a tenth."""
+        """Return whether one score is behind the other by more than a tenth, and by more than a standard error."""
+        accuracies = self._accuracies(score, other)
+        if accuracies is not None and accuracies[1] - accuracies[0] <= self._standard_error(accuracies[1]):
+            return False
         return self.ratio(other, score) > 1.1
 
     def ratio(self, before: Score, after: Score) -> float:
@@ -148,8 +163,12 @@ class Judge:
         if not self._by_accuracy(scores):
             return list(range(len(scores)))
         highest = max(score.accuracy or 0.0 for score in scores)
-        enough = highest - math.sqrt(highest * (1 - highest) / self.samples)
+        enough = highest - self._standard_error(highest)
         return [i for i, score in enumerate(scores) if (score.accuracy or 0.0) >= enough]
+
+    def _standard_error(self, accuracy: float) -> float:
+        """Return that of an accuracy on the held-out samples (binomial)."""
+        return math.sqrt(accuracy * (1 - accuracy) / max(1, self.samples))
 
     def _by_accuracy(self, scores: Sequence[Score]) -> bool:
         """Return whether any accuracy takes a fifth off the error of the best constant prediction."""
