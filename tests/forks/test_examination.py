@@ -58,6 +58,32 @@ def test_a_suspicion_is_put_to_the_test() -> None:
     assert "shuffled" in report.fix.change
 
 
+class Frozen(Lit):
+    def __init__(self, rate: float) -> None:
+        super().__init__(rate, widths=(20, 3, 64, 10))
+        self.network[0].requires_grad_(False)
+
+
+def test_a_frozen_layer_is_let_go() -> None:
+    report = fork(Frozen(0.1), *blobs())
+    assert report.verdict.cause == "frozen parameters that never learned"
+    assert report.fix is not None
+    assert "nothing frozen" in report.fix.change
+
+
+class MeanOfNothing(Lit):
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        loss = torch.nn.functional.cross_entropy(self.network(batch[0]), batch[1], reduction="none")
+        return loss[batch[1] == 0].mean()  # some batches have no such label
+
+
+def test_a_batch_without_a_finite_loss_is_found() -> None:
+    report = fork(MeanOfNothing(0.1), *blobs())
+    assert report.verdict.cause == "a loss without a finite gradient"
+    assert "`mean`" in report.verdict.sentence
+    assert "test_examination.py" in report.verdict.sentence
+
+
 def test_nothing_shows_in_a_sound_module() -> None:
     batches, held_out = blobs()
     examined = examine(Subject(Lit(0.1), batches, held_out))

@@ -6,6 +6,7 @@ import json
 import math
 import warnings
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -14,7 +15,7 @@ from typing import Any
 
 import torch
 
-from unstall.audit import Observation, tensors_in
+from unstall.audit import Observation, observe, tensors_in
 from unstall.causes import COURSE_FAULTS, FAULTS, Course, Finding, find
 from unstall.errors import UsageError
 from unstall.forks.baselines import references
@@ -35,6 +36,10 @@ NEAR_CHANCE = 0.02
 
 UNTRIED = 0.9
 """How sure a fault is that is wrong by construction, where no change from outside could prove it."""
+
+
+STUMBLING = 64
+"""Batches of a run that diverges in which a loss or gradient that is not finite is looked for."""
 
 
 @dataclass(frozen=True)
@@ -97,6 +102,8 @@ def examine(subject: Subject, known: Sequence[Finding] = ()) -> Examination:
     if seen is None:  # a step that does not work on a copy
         return Examination(subject, tuple(known))
     batches = subject.as_seen(subject.batches)
+    if seen.stumble is None and not subject.control.finite:
+        seen = _where_it_stumbles(subject, batches) or seen
     found = [*known, *find(COURSE_FAULTS, _course(subject, seen, batches)), *find(FAULTS, seen)]
     unique = list({finding.fault: finding for finding in reversed(found)}.values())[::-1]
     findings = tuple(sorted(unique, key=lambda finding: not finding.fault.certain))
@@ -123,7 +130,8 @@ def suspect(examined: Examination, report: Report) -> Report:
         return report_on(examined, *tried)
     untried = next((finding for finding in suspicious if not finding.fault.mend), None)
     verdict = report.verdict
-    if untried is not None and verdict.cause == Cause.HEALTHY and examined.at_chance:
+    unexplained = verdict.cause in (Cause.HEALTHY, Cause.UNSURE, Cause.NOTHING_TO_LEARN)
+    if untried is not None and unexplained and examined.at_chance:
         return report_on(examined, untried, None)
     if untried is not None and verdict.cause == Cause.HEALTHY:
         sentence = f"Not sure: {untried.where[0].lower()}{untried.where[1:]}"
@@ -164,6 +172,16 @@ def report_on(examined: Examination, finding: Finding, fix: Fork | None) -> Repo
     runner_up = suspicion.cause if suspicion.cause not in (Cause.HEALTHY, Cause.UNSURE) else None
     verdict = Verdict(finding.fault, sure, runner_up, suspicion.evidence, finding.where, finding.change, signals.step)
     return Report(verdict, tuple(subject.forks), fix, "", examined.findings, examined.references)
+
+
+def _where_it_stumbles(subject: Subject, batches: Sequence[Any]) -> Observation | None:
+    """Return what the first batch showed whose loss or gradient is not finite from the initial weights; or None."""
+    for batch in batches[1:STUMBLING]:
+        with suppress(Exception):  # a step that works on a copy for some batches only
+            seen = observe(subject.module, batch, trainer=subject.trainer)
+            if seen.stumble is not None:
+                return seen
+    return None
 
 
 def _rates(subject: Subject) -> tuple[list[float], float]:

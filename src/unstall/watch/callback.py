@@ -18,7 +18,7 @@ from unstall.causes import COURSE_FAULTS, FAULTS, Fault, Finding, find
 from unstall.errors import UsageError
 from unstall.runs import GLANCE, as_json, draw_over_epochs, log_dir, logged_as, write_json
 from unstall.trials import find_targets
-from unstall.watch.causes import Cause
+from unstall.watch.causes import EARLIEST, Cause
 from unstall.watch.conclusion import conclude, on_few_batches
 from unstall.watch.course import CourseRecord, clip_norm, has_more_than
 from unstall.watch.meter import Meter
@@ -116,10 +116,8 @@ class Diagnosis(Callback):
         if self._looked or self._batches or (self.meter is None and pl_module.automatic_optimization):
             return
         self._looked = True
-        if (
-            _is_lazy(pl_module)
-            or sum(tensor.nbytes for tensor in (*pl_module.parameters(), *pl_module.buffers())) > LARGEST
-        ):
+        held = (*pl_module.parameters(), *pl_module.buffers())
+        if _is_lazy(pl_module) or sum(tensor.nbytes for tensor in held) > LARGEST:
             return
         try:
             self.observation = observe(pl_module, batch, trainer.optimizers, trainer)
@@ -198,6 +196,8 @@ class Diagnosis(Callback):
         if self.meter is None:
             return
         signals = self._read(trainer)
+        if self.course is not None and self.observation is not None and signals.step >= EARLIEST:
+            self.course.end(trainer, pl_module)
         self.verdict = self._conclude(trainer, signals, ended=True)
         if _is_rehearsal(trainer):
             return
