@@ -10,7 +10,6 @@ from torch import Tensor, nn
 from audit.modules import LABELS, NUMBERS, ONES, Lit, X
 from causes.modules import Loss, OfPlaces, faults, findings, of
 
-
 OUTWEIGHED, NO_PROBABILITIES = "terms that outweigh the error", "no probabilities before the logarithm"
 
 

@@ -99,16 +99,19 @@ def in_both_modes(stand_in: StandIn, batch: Any) -> tuple[float, float]:
     """Return the loss of a batch in training and in evaluation mode.
 
     Args:
-        stand_in: A copy in training mode; in evaluation mode from then on.
+        stand_in: A copy in training mode.
         batch: It is not changed.
 
     Raises:
         Exception: whatever the module's own step raises.
     """
+    modes = [(part, part.training) for part in stand_in.module.modules()]
+    with stand_in.evaluating():  # first: training mode moves running statistics
+        _, evaluation = stand_in.step(copy.deepcopy(batch))
+    for part, mode in modes:
+        part.training = mode
     with unchanged_random_state(), torch.no_grad():
         _, training = stand_in.step(copy.deepcopy(batch))
-    with stand_in.evaluating():
-        _, evaluation = stand_in.step(copy.deepcopy(batch))
     return float(training), float(evaluation)
 
 

@@ -16,6 +16,9 @@ STEEP = ("sqrt", "rsqrt", "norm", "vector_norm", "pow", "log", "log2", "log10", 
 NARROW = (*STEEP, "softmax", "log_softmax", "mean", "var", "acos", "asin", "cross_entropy", "nll_loss", "normalize")
 """Functions that have no finite value for some finite numbers, such as zero over zero or the mean of nothing."""
 
+FILLING = ("masked_fill", "where", "full", "full_like", "new_full", "fill")
+"""Functions that may be asked for infinity, as in a mask."""
+
 
 def stumble(flow: Flow, loss: Tensor, given: Iterable[Tensor], weights: Iterable[Tensor]) -> Call | None:
     """Return the call that has no finite value, or no finite slope, of what it is given; None if all is finite.
@@ -30,11 +33,10 @@ def stumble(flow: Flow, loss: Tensor, given: Iterable[Tensor], weights: Iterable
     if not all(map(_is_finite, (*given, *weights))):
         return None
     if not bool(loss.isfinite()):
-        for bad in (torch.isnan, torch.isinf):
-            for call in reversed([*flow.before(loss)]):
-                spoilt = any(bool(bad(each).any()) for each in call.outputs if each.is_floating_point())
-                if spoilt and not any(bool(bad(each).any()) for each in call.inputs if each.is_floating_point()):
-                    return call.detached() if call.name in NARROW else None
+        known = {id(call) for call in flow.before(loss)}
+        for call in flow.recording.calls:
+            if id(call) in known and call.name not in FILLING and _spoils(call):
+                return call.detached() if call.name in NARROW else None
         return None
     if all(weight.grad is None or _is_finite(weight.grad) for weight in weights):
         return None
@@ -42,6 +44,15 @@ def stumble(flow: Flow, loss: Tensor, given: Iterable[Tensor], weights: Iterable
         if call.name in STEEP and not all(bool(each.all()) for each in call.inputs):
             return call.detached()
     return None
+
+
+def _spoils(call: Call) -> bool:
+    """Return whether what a call returns is not finite, though what it is given is, or is as a softmax may have it."""
+    if all(map(_is_finite, call.outputs)):
+        return False
+    if "softmax" in call.name:
+        return not any(bool(each.isnan().any()) for each in call.inputs)
+    return all(map(_is_finite, call.inputs))
 
 
 def _is_finite(tensor: Tensor) -> bool:

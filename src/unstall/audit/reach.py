@@ -57,10 +57,9 @@ def loses_samples(flow: Flow, compared: Comparison | None, samples: int | None) 
     if not given or any(spread is None or spread > ALIKE for spread in given):
         return None
     for call in (each for tensor in compared.layer.inputs for each in flow.before(tensor, compared.layer)):
-        after = [_spread(each, samples) for each in call.outputs]
+        after = _spread(call.outputs[0], samples)
         before = [_spread(each, samples) for each in call.inputs if id(each) not in flow.parameters]
-        lost = all(spread is not None and spread <= ALIKE for spread in after)
-        if lost and any(spread is not None and spread > APART for spread in before):
+        if after is not None and after <= ALIKE and any(spread is not None and spread > APART for spread in before):
             return call.detached()
     return None
 

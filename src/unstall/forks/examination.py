@@ -38,10 +38,6 @@ UNTRIED = 0.9
 """How sure a fault is that is wrong by construction, where no change from outside could prove it."""
 
 
-STUMBLING = 64
-"""Batches of a run that diverges in which a loss or gradient that is not finite is looked for."""
-
-
 @dataclass(frozen=True)
 class Examination:
     """What was seen of a run.
@@ -175,8 +171,10 @@ def report_on(examined: Examination, finding: Finding, fix: Fork | None) -> Repo
 
 
 def _where_it_stumbles(subject: Subject, batches: Sequence[Any]) -> Observation | None:
-    """Return what the first batch showed whose loss or gradient is not finite from the initial weights; or None."""
-    for batch in batches[1:STUMBLING]:
+    """Return what the batch shows whose loss ceased to be finite, or the one before, from the initial weights."""
+    losses = subject.control.losses
+    place = next((place for place, loss in enumerate(losses) if not math.isfinite(loss)), len(losses))
+    for batch in batches[max(0, place - 1) : place + 1]:
         with suppress(Exception):  # a step that works on a copy for some batches only
             seen = observe(subject.module, batch, trainer=subject.trainer)
             if seen.stumble is not None:
