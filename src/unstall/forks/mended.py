@@ -106,7 +106,7 @@ def mend(kind: str, subject: Subject, task: Task | None, module: pl.LightningMod
     if kind == "frozen":
         return Mended("nothing frozen", Reconfigured(copied(module).requires_grad_(), _of_all))
     if kind == "modes":
-        return None if (usual := with_usual_momentum(module)) is None else Mended("momentum 0.1", usual)
+        return None if (usual := with_usual_momentum(module)) is None else Mended("a usual momentum", usual)
     if kind == "optimizer":
         adam = Reconfigured(module, lambda _, own: torch.optim.Adam(_weights(own), lr=1e-3))
         return Mended("Adam", adam, rates=(1e-3, 1e-2))

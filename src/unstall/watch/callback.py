@@ -37,9 +37,9 @@ class Diagnosis(Callback):
     """Says why a run stalls, while it trains: under `verdict/` in TensorBoard, and in `diagnosis.json`.
 
     Works for any LightningModule with automatic optimization, and without a logger. Before the first step a copy of the
-    module makes one on the first batch, and what is put together wrong is said at once. From then on it costs no
-    forward or backward pass, and a look at the weights every 20 steps. A healthy run gets one line at its end. Of a
-    module that steps its optimizers itself only the first step is looked at.
+    module makes one on the first batch, and what is put together wrong is said at once. From then on it costs a look at
+    the weights every 20 steps, and at the end two forward passes of a copy: in training and in evaluation mode. A
+    healthy run gets one line at its end. Of a module that steps its optimizers itself only the first step is looked at.
 
     Args:
         monitor: Name of the logged validation loss; `val_loss` and its like are found, too.
