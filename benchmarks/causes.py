@@ -67,7 +67,8 @@ def main() -> None:
     """Print the page."""
     known = counted()
     lines = table("In one training step, on a copy (three passes forward and one back)", unstall.FAULTS, known)
-    lines += table("In the course of a training (a sum a step; at its end two passes forward on a copy)", unstall.COURSE_FAULTS, known)
+    course = "In the course of a training (a sum a step, and two passes forward on a copy at its end)"
+    lines += table(course, unstall.COURSE_FAULTS, known)
     lines += table("By trial alone, in `unstall diagnose`, where nothing above shows", unstall.TRIED_FAULTS, known)
     print(HEAD.rstrip())
     print("\n".join(lines))

@@ -72,7 +72,7 @@ NAMES: dict[str, tuple[str, ...]] = {
     "overfitting": ("overfitting",),
     "padding": ("samples that are lost on the way",),
     "ignores inputs": ("samples that are lost on the way",),
-    "positions": (),
+    "positions": ("samples that are lost on the way",),
     "terms": ("terms that outweigh the error",),
     "penalty": ("terms that outweigh the error",),
     "modes": ("evaluation unlike training",),

@@ -58,6 +58,21 @@ def test_a_suspicion_is_put_to_the_test() -> None:
     assert "shuffled" in report.fix.change
 
 
+class Detached(Lit):
+    def __init__(self, rate: float) -> None:
+        super().__init__(rate, widths=(20, 4, 10))
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        features = self.network[1](self.network[0](batch[0])).detach()
+        return torch.nn.functional.cross_entropy(self.network[2](features), batch[1])
+
+
+def test_what_nothing_mends_is_named_though_other_rates_help_a_little() -> None:
+    report = fork(Detached(0.003), *blobs())
+    assert report.verdict.cause == "parameters that no gradient reaches"
+    assert report.fix is None
+
+
 class Frozen(Lit):
     def __init__(self, rate: float) -> None:
         super().__init__(rate, widths=(20, 3, 64, 10))

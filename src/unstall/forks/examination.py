@@ -26,7 +26,7 @@ from unstall.forks.targets import Task, task_of
 from unstall.forks.tried import Fork, Report
 from unstall.forks.verdict import confidence
 from unstall.trials import Score, Variant, in_fit
-from unstall.watch import Cause, TargetCounts, Verdict, name_cause
+from unstall.watch import LEARNED, Cause, TargetCounts, Verdict, name_cause
 
 LOOK_AHEAD = 10_000
 """Steps of a schedule that are looked at."""
@@ -107,13 +107,20 @@ def examine(subject: Subject, known: Sequence[Finding] = ()) -> Examination:
 
 
 def accuse(examined: Examination) -> Report | None:
-    """Return the report on a run with a certain fault, whose mending was tried; None if it learns all the same."""
+    """Return the report on a run with a certain fault, whose mending was tried; None if it learns all the same.
+
+    One that nothing from outside mends is named, too, if the run has learned little: other rates are half measures.
+    """
     if not examined.certain:
         return None
-    tried = examined.try_findings(examined.certain)
-    if tried is None and examined.subject.judge.learned(examined.subject.score):
-        return None
-    return report_on(examined, examined.certain[0], None if tried is None else tried[1])
+    tried, subject = examined.try_findings(examined.certain), examined.subject
+    first = examined.certain[0]
+    if tried is None and subject.judge.learned(subject.score):
+        untried = [finding for finding in examined.certain if not finding.fault.mend]
+        if not untried or 0 <= subject.score.loss < LEARNED * subject.judge.reference:
+            return None
+        first = untried[0]
+    return report_on(examined, first, None if tried is None else tried[1])
 
 
 def suspect(examined: Examination, report: Report) -> Report:
