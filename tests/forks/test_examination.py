@@ -58,6 +58,19 @@ def test_a_suspicion_is_put_to_the_test() -> None:
     assert "shuffled" in report.fix.change
 
 
+class Penalised(Lit):
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        squares = torch.stack([weight.square().sum() for weight in self.parameters()]).sum()
+        return super().training_step(batch, batch_idx) + 0.2 * squares
+
+
+def test_a_penalty_is_left_out() -> None:
+    report = fork(Penalised(0.1), *blobs())
+    assert report.verdict.cause == "terms that outweigh the error"
+    assert report.fix is not None
+    assert "cross_entropy" in report.fix.change
+
+
 class Detached(Lit):
     def __init__(self, rate: float) -> None:
         super().__init__(rate, widths=(20, 4, 10))

@@ -119,7 +119,7 @@ LEARNER_FAULTS = (
         "samples that are lost on the way",
         loses_samples,
         "Of {samples} samples that differ this makes the same for all, and the last layer sees nothing else",
-        "look at what it leaves: a mask the wrong way round, the state after the padding, a mean without positions, say",
+        "look at what it leaves: a mask the wrong way round, the state after the padding, a mean without order, say",
         "states[torch.arange(len(states)), lengths - 1]",
     ),
     Fault(
