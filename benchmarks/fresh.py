@@ -149,14 +149,13 @@ class Attending(Classifier):
     def layers(self) -> nn.Sequential:
         layer = nn.TransformerEncoderLayer(32, 4, 64, dropout=0.0, batch_first=True)
         encoder = nn.TransformerEncoder(layer, 2, enable_nested_tensor=False)
-        embeddings = [nn.Embedding(10, 32), *([nn.Embedding(8, 32)] if self.fixed else [])]
-        return nn.Sequential(nn.ModuleList(embeddings), encoder, nn.Linear(32, 2))
+        return nn.Sequential(nn.Embedding(10, 32), nn.Embedding(8, 32), encoder, nn.Linear(32, 2))
 
     def forward(self, x: Tensor) -> Tensor:
-        embeddings, encoder, head = self.net
-        words = embeddings[0](x)
+        embedding, positions, encoder, head = self.net
+        words = embedding(x)
         if self.fixed:
-            words = words + embeddings[1](torch.arange(x.shape[1]))
+            words = words + positions(torch.arange(x.shape[1]))
         out: Tensor = head(encoder(words).mean(1))
         return out
 
@@ -280,7 +279,9 @@ class RectifiedRegression(Regression):
 
     def layers(self) -> nn.Sequential:
         net = super().layers()
-        nn.init.constant_(net[-1].bias, -0.8)
+        last = net[-1]
+        assert isinstance(last, nn.Linear)
+        nn.init.constant_(last.bias, -0.8)
         return net if self.fixed else net.append(nn.ReLU())
 
 
@@ -343,8 +344,7 @@ class Replaced(Classifier):
 
     def configure_optimizers(self) -> Any:
         optimizer = None if self.fixed else self.optimizer(self.parameters())
-        for place in (1, 3):
-            self.net[place] = nn.Linear(self.net[place].in_features, 12)
+        self.net[1], self.net[3] = nn.Linear(784, 12), nn.Linear(12, 12)
         return optimizer or self.optimizer(self.parameters())
 
 

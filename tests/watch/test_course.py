@@ -131,6 +131,17 @@ def test_gradients_out_of_order(tmp_path: Path) -> None:
     assert "gradients zeroed before the step" in faults(course(ZeroedTooEarly(), tmp_path)[0])
 
 
+class Another(Plain):
+    def configure_optimizers(self) -> Any:
+        return Plain().configure_optimizers()
+
+
+def test_an_optimizer_that_never_had_a_gradient_is_not_said_to_have_lost_it(tmp_path: Path) -> None:
+    _, watch = course(Another(), tmp_path)
+    assert {str(finding.fault) for finding in watch.findings} >= {"an optimizer of other parameters"}
+    assert "gradients zeroed before the step" not in {str(finding.fault) for finding in watch.findings}
+
+
 def test_data_out_of_order(tmp_path: Path) -> None:
     order = Y.argsort()
     assert "training data sorted by class" in faults(course(Plain(), tmp_path, X[order], Y[order], shuffle=False)[0])

@@ -234,10 +234,10 @@ class Diagnosis(Callback):
         assert self.course is not None
         repeats = not has_more_than(None if self.observation is None else self.observation.samples, trainer)
         course = self.course.read(self.meter.losses, self.meter.path, repeats, ended)
-        if self.observation is not None and len(self.observation.zero_gradient) == len(self.observation.parameters):
-            course = dataclasses.replace(course, zeroed=False)  # there was none to begin with
-        found = [*self.audited, *find(COURSE_FAULTS, course)]
-        self.findings = sorted(found, key=lambda finding: not finding.fault.certain)
+        seen = self.observation
+        if seen is not None and not {*seen.parameters} - {*seen.zero_gradient, *seen.without_gradient, *seen.not_held}:
+            course = dataclasses.replace(course, zeroed=False)  # the optimizer never had one
+        self.findings = sorted([*self.audited, *find(COURSE_FAULTS, course)], key=lambda each: not each.fault.certain)
         verdict = conclude(name_cause(signals), signals, self.findings)
         few = vars(trainer).get("overfit_batches")
         return on_few_batches(verdict, signals, few) if few else verdict
