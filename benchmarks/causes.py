@@ -19,6 +19,8 @@ PROOF = {
     "clip": "no clipping",
     "decay": "weight decay 1e-4",
     "held": "an optimizer of all parameters",
+    "frozen": "nothing frozen",
+    "modes": "batch normalization with a momentum of 0.1",
     "optimizer": "Adam",
     "longer": "more epochs",
 }
@@ -65,7 +67,8 @@ def main() -> None:
     """Print the page."""
     known = counted()
     lines = table("In one training step, on a copy (three passes forward and one back)", unstall.FAULTS, known)
-    lines += table("In the course of a training (a sum a step)", unstall.COURSE_FAULTS, known)
+    course = "In the course of a training (a sum a step, and two passes forward on a copy at its end)"
+    lines += table(course, unstall.COURSE_FAULTS, known)
     lines += table("By trial alone, in `unstall diagnose`, where nothing above shows", unstall.TRIED_FAULTS, known)
     print(HEAD.rstrip())
     print("\n".join(lines))

@@ -16,7 +16,8 @@ from faults import kinds_of
 from measuring import RESULTS
 from program_data import table, version
 
-COLLECTIONS = "reported", "programs"
+COLLECTIONS = "reported", "fresh, seen", "fresh, unseen", "programs"
+"""In the order of the report. A collection with a comma is of the file before it, and of a part."""
 BY_SCIKIT_LEARN = (
     "classification",
     "regression",
@@ -35,7 +36,7 @@ class Entry:
     """One stall.
 
     Args:
-        collection: `reported` or `programs`.
+        collection: One of `COLLECTIONS`.
         name: In its collection.
         faulty: The configuration of its run, without callbacks and folders.
         fixed: The repaired one.
@@ -58,22 +59,27 @@ class Entry:
 
 
 def our_entries() -> list[Entry]:
-    """Both collections of this repository."""
-    return [*reported(), *programs()]
+    """All collections of this repository."""
+    return [*reported(), *reported("fresh"), *programs()]
 
 
-def reported() -> Iterator[Entry]:
-    """Yield the stalls of reported.py, with the facts of data/reported.yaml."""
-    for facts in yaml.safe_load((RESULTS / "reported.yaml").read_text()):
-        run = {"epochs": 4, "batch_size": 64, **facts["run"]}
+def reported(file: str = "reported") -> Iterator[Entry]:
+    """Yield the stalls of reported.py, with the facts of data/reported.yaml, or those of another such pair."""
+    for facts in yaml.safe_load((RESULTS / f"{file}.yaml").read_text()):
+        run = {"epochs": 4, "batch_size": 64, "clip": None, **facts["run"]}
 
         def config(fixed: bool, name: str = facts["id"], run: dict[str, Any] = run) -> dict[str, Any]:
-            model = {"class_path": f"reported.{run['model']}", "init_args": {"lr": run["lr"], "fixed": fixed}}
-            sizes = {"batch_size": run["batch_size"], "fixed": fixed}
-            return _config(name, model, {"class_path": f"reported.{run['data']}", "init_args": sizes}, run["epochs"])
+            here = {key: value[fixed] if isinstance(value, list) else value for key, value in run.items()}
+            model = {"class_path": f"{file}.{here['model']}", "init_args": {"lr": here["lr"], "fixed": fixed}}
+            sizes = {"batch_size": here["batch_size"], "fixed": fixed}
+            made = _config(name, model, {"class_path": f"{file}.{here['data']}", "init_args": sizes}, here["epochs"])
+            if here["clip"] is not None:
+                made["trainer"]["gradient_clip_val"] = here["clip"]
+            return made
 
         needed, truth = run["data"] in BY_SCIKIT_LEARN, (tuple(facts["faults"]), tuple(facts.get("near", ())))
-        yield Entry("reported", facts["id"], config(False), config(True), *truth, needed)
+        collection = f"{file}, {facts['part']}" if "part" in facts else file
+        yield Entry(collection, facts["id"], config(False), config(True), *truth, needed)
 
 
 def programs() -> Iterator[Entry]:

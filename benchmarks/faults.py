@@ -45,8 +45,8 @@ NAMES: dict[str, tuple[str, ...]] = {
     "labels": ("nothing to learn",),
     "not held": ("parameters that no optimizer holds", "an optimizer of other parameters"),
     "unregistered": ("weights that the module does not know of",),
-    "cut": ("a graph that is cut",),
-    "no gradient": ("no gradient anywhere",),
+    "cut": ("a graph that is cut", "parameters that no gradient reaches"),
+    "no gradient": ("no gradient anywhere", "parameters that no gradient reaches"),
     "mixed": ("samples that are mixed",),
     "init": (
         "inputs or initial weights of the wrong scale",
@@ -70,6 +70,15 @@ NAMES: dict[str, tuple[str, ...]] = {
     "batch too large": (),
     "batch_size": ("batch too small",),
     "overfitting": ("overfitting",),
+    "padding": ("samples that are lost on the way",),
+    "ignores inputs": ("samples that are lost on the way",),
+    "positions": ("samples that are lost on the way",),
+    "terms": ("terms that outweigh the error",),
+    "penalty": ("terms that outweigh the error",),
+    "modes": ("evaluation unlike training",),
+    "frozen": ("frozen parameters that never learned",),
+    "root of zero": ("a loss without a finite gradient",),
+    "empty mean": ("a loss without a finite gradient",),
     "divergence": ("non-finite loss",),
 }
 """What the tool may call a kind of fault. Names with an underscore are those of data/programs.yaml."""

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from audit.modules import LABELS, Lit, X
-from unstall.audit import Observation, observe
+from unstall.audit import Observation, StandIn, in_both_modes, observe
 
 SEQUENCES = torch.randn(32, 6, 4, generator=torch.Generator().manual_seed(0))
 
@@ -113,3 +113,15 @@ def test_a_step_that_fails_in_evaluation_leaves_the_rest() -> None:
     found = observe(Training(3, F.cross_entropy), [X, LABELS])
     assert (found.evaluation_loss, found.summed, found.mixed) == (None, None, None)
     assert found.toward_target == 1
+
+
+def test_a_loss_in_both_modes_without_a_trace() -> None:
+    module = Lit(3, F.cross_entropy)
+    module.net.insert(1, nn.BatchNorm1d(8))
+    module.net[1].running_var.fill_(1e6)
+    before = {name: value.clone() for name, value in module.state_dict().items()}
+    training, evaluation = in_both_modes(StandIn(module), [X, LABELS])
+    assert all(before[name].equal(value) for name, value in module.state_dict().items())
+    with torch.no_grad():
+        assert evaluation == pytest.approx(float(F.cross_entropy(module.net.eval()(X), LABELS)))
+        assert training == pytest.approx(float(F.cross_entropy(module.net.train()(X), LABELS)))

@@ -53,3 +53,21 @@ def test_reference(outputs: int, loss: object, targets: Tensor, expected: Refere
 def test_targets_are_taken_from_where_they_lie() -> None:
     assert torch.equal(Reference("classes", 1, one_hot=True).targets([X, ONE_HOT]), LABELS)  # type: ignore[arg-type]
     assert Reference("classes", 2).targets([X, ONE_HOT]) is None
+
+
+def squares(out: Tensor, y: Tensor) -> Tensor:
+    return F.mse_loss(out[:, 0], y)
+
+
+def test_which_share_of_a_loss_is_its_error() -> None:
+    chance = -(torch.bincount(LABELS) / 32 * (torch.bincount(LABELS) / 32).log()).sum()
+    for weight in (1.0, 3.0, 32.0):
+        scaled = observe(Lit(3, lambda out, y: weight * F.cross_entropy(out, y)), [X, LABELS])  # noqa: B023
+        assert scaled.error_share == pytest.approx(1, abs=1e-3)
+    penalised = observe(Lit(3, lambda out, y: F.cross_entropy(out, y) + 9 * chance), [X, LABELS])
+    assert penalised.error_share == pytest.approx(0.1, abs=1e-3)
+    variance = NUMBERS.var(correction=0)
+    assert observe(Lit(1, lambda out, y: squares(out, y) + variance), [X, NUMBERS]).error_share == pytest.approx(
+        0.5, abs=1e-3
+    )
+    assert observe(Lit(1, lambda out, y: (out[:, 0] - y).abs().mean() + 9), [X, NUMBERS]).error_share is None

@@ -32,6 +32,7 @@ def test_a_sound_course_and_one_that_was_not_seen_show_nothing() -> None:
         ({"commonest": 1.0}, "one label for all samples"),
         ({"not_finite": 3}, "numbers that are not finite"),
         ({"still_falling": 0.3}, "too few epochs"),
+        ({"modes": (0.1, 1.9), "scale": 2.3}, "evaluation unlike training"),
     ],
 )
 def test_each_shows_by_itself(change: dict[str, object], fault: str) -> None:

@@ -21,6 +21,26 @@ class Listed(Lit):
         return F.cross_entropy(self.more[0](self.net(batch[0])), batch[1])
 
 
+class MadeAnew(Lit):
+    """A layer that is made in every step."""
+
+    def training_step(self, batch: Any, batch_idx: int) -> Tensor:
+        return F.cross_entropy(nn.Linear(3, 3)(self.net(batch[0])), batch[1])
+
+
+class Detached(Lit):
+    def training_step(self, batch: Any, batch_idx: int) -> Tensor:
+        return F.cross_entropy(self.net[2](self.net[0](batch[0]).relu().detach()), batch[1])
+
+
+class Alike(Lit):
+    """A mask the wrong way round leaves the last layer the same for all samples."""
+
+    def training_step(self, batch: Any, batch_idx: int) -> Tensor:
+        hidden = self.net[0](batch[0])
+        return F.cross_entropy(self.net[2](hidden.masked_fill(hidden.isfinite(), 1.0)), batch[1])
+
+
 class Mixed(Lit):
     def training_step(self, batch: Any, batch_idx: int) -> Tensor:
         return F.cross_entropy(self.net(batch[0].reshape(4, len(batch[0])).T), batch[1])
@@ -53,6 +73,12 @@ def test_each_shows() -> None:
     assert faults(Mixed(3, F.cross_entropy), X, LABELS) == {"samples that are mixed"}
     (found,) = findings(Exchanged(3, F.cross_entropy), X, LABELS)
     assert (found.fault, found.site is not None) == ("samples that are mixed", True)
+    assert faults(MadeAnew(3, F.cross_entropy), X, LABELS) == {"weights that the module does not know of"}
+    assert faults(Detached(3, F.cross_entropy), X, LABELS) == {"parameters that no gradient reaches"}
+    frozen = Lit(3, F.cross_entropy)
+    frozen.net[0].requires_grad_(False)
+    assert faults(frozen, X, LABELS) == {"frozen parameters that never learned"}
+    assert faults(Alike(3, F.cross_entropy), X, LABELS) == {"samples that are lost on the way"}
     dropping = Lit(3, F.cross_entropy)
     dropping.net.insert(2, nn.Dropout(0.9))
     assert faults(dropping, X, LABELS) == {"dropout too high"}
@@ -61,7 +87,7 @@ def test_each_shows() -> None:
 def test_what_is_meant_does_not() -> None:
     plain = Lit(3, F.cross_entropy)
     assert faults(plain, X, LABELS, optimizers=[torch.optim.SGD(plain.parameters(), lr=1)]) == set()
-    plain.net[0].requires_grad_(False)  # a frozen backbone, whose head is trained
+    plain.net[0].requires_grad_(False).weight.mul_(3)  # a frozen backbone that has learned, whose head is trained
     assert faults(plain, X, LABELS, optimizers=[torch.optim.SGD(plain.net[2].parameters(), lr=1)]) == set()
     zero_head = Lit(3, F.cross_entropy)
     nn.init.zeros_(zero_head.net[2].weight)  # a layer that starts at zero, as in residual blocks

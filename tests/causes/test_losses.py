@@ -10,6 +10,8 @@ from torch import Tensor, nn
 from audit.modules import LABELS, NUMBERS, ONES, Lit, X
 from causes.modules import Loss, OfPlaces, faults, findings, of
 
+OUTWEIGHED, NO_PROBABILITIES = "terms that outweigh the error", "no probabilities before the logarithm"
+
 
 @pytest.mark.parametrize(
     ("outputs", "loss", "targets", "fault"),
@@ -29,6 +31,9 @@ from causes.modules import Loss, OfPlaces, faults, findings, of
         (3, lambda out, y: F.mse_loss(out.softmax(1), F.one_hot(y, 3).float()), LABELS, "classes compared as numbers"),
         (1, lambda out, y: F.mse_loss(out[:, 0], y), 1000 * NUMBERS, "targets of another scale than the output"),
         (3, lambda out, y: F.cross_entropy(out, y, reduction="sum"), LABELS, "a sum where a mean is meant"),
+        (3, lambda out, y: F.cross_entropy(out, y) / (y > 9).sum(), LABELS, "a loss without a finite gradient"),
+        (3, lambda out, y: F.cross_entropy(out, y) + out.detach().square().sum() + 9, LABELS, OUTWEIGHED),
+        (3, lambda out, y: F.kl_div(out.softmax(1), F.one_hot(y, 3).float()), LABELS, NO_PROBABILITIES),
     ],
 )
 @pytest.mark.filterwarnings("ignore:Using a target size")
@@ -46,6 +51,8 @@ def test_shown(outputs: int, loss: Loss, targets: Tensor, fault: str) -> None:
         (1, lambda out, t: F.binary_cross_entropy(out.sigmoid(), t), ONES),
         (1, lambda out, y: F.poisson_nll_loss(out[:, 0], y), NUMBERS.abs().round()),
         (3, lambda out, y: F.cross_entropy(out, y, torch.tensor([1.0, 5.0, 1.0])), LABELS),
+        (3, lambda out, y: F.cross_entropy(out, y) + 0.1, LABELS),
+        (3, lambda out, y: F.kl_div(out.log_softmax(1), F.one_hot(y, 3).float(), reduction="batchmean"), LABELS),
     ],
 )
 def test_not_shown(outputs: int, loss: Loss, targets: Tensor) -> None:

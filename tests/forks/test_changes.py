@@ -16,6 +16,7 @@ from unstall.forks.changes import (
     redrawn,
     wider,
     with_relu,
+    with_usual_momentum,
 )
 
 
@@ -111,3 +112,13 @@ def test_narrow_layers_become_wide_and_what_is_between_follows() -> None:
     assert (apart.first.out_features, apart.norm.num_features, apart.last.in_features) == (128, 128, 128)
     assert wider(Lit(0.1, widths=[20, 128, 10])) is None
     assert wider(Apart(outputs=8)) is None, "the second does not take what the first gives"
+
+
+def test_an_unusual_momentum_becomes_the_usual_one() -> None:
+    module = Lit(0.1)
+    assert with_usual_momentum(module) is None
+    module.network.insert(1, nn.BatchNorm1d(64, momentum=1e-4))
+    changed = with_usual_momentum(module)
+    assert changed is not None
+    assert [part.momentum for part in changed.modules() if isinstance(part, nn.BatchNorm1d)] == [0.1]
+    assert module.network[1].momentum == 1e-4

@@ -132,6 +132,61 @@ def test_a_suspicion_gives_way_to_a_cause_whose_fix_goes_further(
     assert (report.verdict.cause, report.fix) == (cause, wider if cause == Cause.LOW_CAPACITY else tried[1])
 
 
+class Penalised(Lit):
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        squares = torch.stack([weight.square().sum() for weight in self.parameters()]).sum()
+        return super().training_step(batch, batch_idx) + 0.2 * squares
+
+
+def test_a_penalty_is_left_out() -> None:
+    report = fork(Penalised(0.1), *blobs())
+    assert report.verdict.cause == "terms that outweigh the error"
+    assert report.fix is not None
+    assert "cross_entropy" in report.fix.change
+
+
+class Detached(Lit):
+    def __init__(self, rate: float) -> None:
+        super().__init__(rate, widths=(20, 4, 10))
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        features = self.network[1](self.network[0](batch[0])).detach()
+        return torch.nn.functional.cross_entropy(self.network[2](features), batch[1])
+
+
+def test_what_nothing_mends_is_named_though_other_rates_help_a_little() -> None:
+    report = fork(Detached(0.003), *blobs())
+    assert report.verdict.cause == "parameters that no gradient reaches"
+    assert report.fix is None
+
+
+class Frozen(Lit):
+    def __init__(self, rate: float) -> None:
+        super().__init__(rate, widths=(20, 3, 64, 10))
+        self.network[0].requires_grad_(False)
+
+
+def test_a_frozen_layer_is_let_go() -> None:
+    report = fork(Frozen(0.1), *blobs())
+    assert report.verdict.cause == "frozen parameters that never learned"
+    assert report.fix is not None
+    assert "nothing frozen" in report.fix.change
+
+
+class MeanOfNothing(Lit):
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        loss = torch.nn.functional.cross_entropy(self.network(batch[0]), batch[1], reduction="none")
+        first = batch[1] == 0
+        return (loss * first).sum() / first.sum()  # some batches have no such label
+
+
+def test_a_batch_without_a_finite_loss_is_found() -> None:
+    report = fork(MeanOfNothing(0.1), *blobs())
+    assert report.verdict.cause == "a loss without a finite gradient"
+    assert "`div`" in report.verdict.sentence
+    assert "test_examination.py" in report.verdict.sentence
+
+
 def test_nothing_shows_in_a_sound_module() -> None:
     batches, held_out = blobs()
     examined = examine(Subject(Lit(0.1), batches, held_out))

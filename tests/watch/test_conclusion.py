@@ -44,6 +44,13 @@ def test_a_loss_that_comes_down_after_it_overshot_is_not_said_to_need_more_epoch
     assert conclude(replace(STALLED, cause=Cause.TOO_HIGH), at(1.05), [SUSPICIOUS]).cause == SUSPICIOUS.fault
 
 
+def test_what_evaluation_does_not_show_is_said_of_a_run_that_learned() -> None:
+    apart = Finding(next(fault for fault in COURSE_FAULTS if fault.mend == "modes"), "They differ", "use another")
+    for verdict in (HEALTHY, replace(HEALTHY, cause=Cause.OVERFITTING)):
+        assert conclude(verdict, at(0.1), [apart]).cause == apart.fault
+    assert conclude(STALLED, at(0.99), [CERTAIN, apart]).cause == CERTAIN.fault
+
+
 def test_a_run_that_learned_is_not_accused() -> None:
     assert conclude(HEALTHY, at(0.1), [SUSPICIOUS]).cause == Cause.HEALTHY
     said = conclude(HEALTHY, at(0.1), [CERTAIN])  # nor called healthy

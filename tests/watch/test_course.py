@@ -108,10 +108,38 @@ def test_a_decay_that_shrinks_the_weights(tmp_path: Path) -> None:
     assert "weight decay too strong" in faults(course(Decayed(), tmp_path)[0])
 
 
+class Normalised(Plain):
+    def __init__(self, momentum: float) -> None:
+        super().__init__()
+        self.net = nn.Sequential(nn.Linear(4, 8), nn.BatchNorm1d(8, momentum=momentum), nn.ReLU(), nn.Linear(8, 2))
+
+    def training_step(self, batch: Any, batch_idx: int) -> Tensor:
+        return super().training_step([20 + 9 * batch[0], batch[1]], batch_idx)
+
+
+def test_running_statistics_that_lag(tmp_path: Path) -> None:
+    seen, watch = course(Normalised(1e-4), tmp_path, max_epochs=5)
+    assert "evaluation unlike training" in faults(seen)
+    assert watch.verdict is not None
+    assert watch.verdict.cause == "evaluation unlike training"
+    assert "evaluation unlike training" not in faults(course(Normalised(0.1), tmp_path, max_epochs=5)[0])
+
+
 def test_gradients_out_of_order(tmp_path: Path) -> None:
     assert "gradients that add up" in faults(course(NeverZeroed(), tmp_path)[0])
     assert "gradients that add up" not in faults(course(Plain(), tmp_path, accumulate_grad_batches=4)[0])
     assert "gradients zeroed before the step" in faults(course(ZeroedTooEarly(), tmp_path)[0])
+
+
+class Another(Plain):
+    def configure_optimizers(self) -> Any:
+        return Plain().configure_optimizers()
+
+
+def test_an_optimizer_that_never_had_a_gradient_is_not_said_to_have_lost_it(tmp_path: Path) -> None:
+    _, watch = course(Another(), tmp_path)
+    assert {str(finding.fault) for finding in watch.findings} >= {"an optimizer of other parameters"}
+    assert "gradients zeroed before the step" not in {str(finding.fault) for finding in watch.findings}
 
 
 def test_data_out_of_order(tmp_path: Path) -> None:

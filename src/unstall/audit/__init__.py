@@ -5,10 +5,11 @@ question: *is it put together right?*
 """
 
 from unstall.audit.comparison import ACTIVATIONS, LOSSES, SHAPES, Comparison
+from unstall.audit.evaluation import in_both_modes
 from unstall.audit.observation import Observation, observe
 from unstall.audit.record import Call, Recording, Site, tensors_in
 from unstall.audit.reference import Reference
-from unstall.audit.stand_in import compared_in
+from unstall.audit.stand_in import StandIn, compared_in
 
 __all__ = [
     "ACTIVATIONS",
@@ -20,7 +21,9 @@ __all__ = [
     "Recording",
     "Reference",
     "Site",
+    "StandIn",
     "compared_in",
+    "in_both_modes",
     "observe",
     "tensors_in",
 ]

@@ -16,6 +16,7 @@ from unstall.audit.comparison import ACTIVATIONS, SHAPES, Comparison, find_compa
 from unstall.audit.flow import Flow
 from unstall.audit.record import Call, tensors_in
 from unstall.audit.stand_in import StandIn
+from unstall.trials import unchanged_random_state
 
 SEPARATE = {
     *ACTIVATIONS,
@@ -92,6 +93,26 @@ def in_evaluation(stand_in: StandIn, batch: Any, samples: int | None) -> tuple[b
                 mixed = None  # a step that draws numbers of its own
             return summed, mixed, loss
     return summed, None, loss
+
+
+def in_both_modes(stand_in: StandIn, batch: Any) -> tuple[float, float]:
+    """Return the loss of a batch in training and in evaluation mode.
+
+    Args:
+        stand_in: A copy in training mode.
+        batch: It is not changed.
+
+    Raises:
+        Exception: whatever the module's own step raises.
+    """
+    modes = [(part, part.training) for part in stand_in.module.modules()]
+    with stand_in.evaluating():  # first: training mode moves running statistics
+        _, evaluation = stand_in.step(copy.deepcopy(batch))
+    for part, mode in modes:
+        part.training = mode
+    with unchanged_random_state(), torch.no_grad():
+        _, training = stand_in.step(copy.deepcopy(batch))
+    return float(training), float(evaluation)
 
 
 def _differs(one: Comparison, other: Comparison | None, samples: int) -> bool | None:

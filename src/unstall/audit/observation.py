@@ -13,9 +13,11 @@ from torch import Tensor, nn
 
 from unstall.audit.comparison import LOSSES, Comparison, find_comparison
 from unstall.audit.evaluation import in_evaluation
+from unstall.audit.finite import stumble
 from unstall.audit.flow import Flow
+from unstall.audit.reach import drawn, loses_samples, taker, used
 from unstall.audit.record import Call, tensors_in
-from unstall.audit.reference import Reference, reference_of
+from unstall.audit.reference import Reference, error_share, reference_of
 from unstall.audit.stand_in import StandIn
 from unstall.trials import unchanged_random_state
 
@@ -45,6 +47,12 @@ class Observation:
         frozen: Names of those that do not.
         not_held: Names of the parameters that no optimizer holds, though they require a gradient.
         drawn: Whether those look as they were drawn; others have learned elsewhere, and may be kept on purpose.
+        unreached: Names of the parameters as drawn that the prediction is computed from, and that got no gradient.
+        reached_last: The first call that takes one of these; None if there is none.
+        frozen_as_drawn: Names of the frozen parameters that the prediction is computed from, if they look as drawn.
+        loses_samples: The call that is given samples that differ and returns the same for all of them; or None.
+        stumble: The call that has no finite value or slope of what it is given; None if all is finite.
+        error_share: What the comparison is of the loss; the rest are penalties and other terms. None if unknown.
         foreign: How many parameters of the optimizers are none of the module's.
         unregistered: Shapes of the weights, as drawn, that the step used and neither the module nor an optimizer knows.
         cut: The call that no gradient passes, on the way to the loss; None if there is none.
@@ -70,6 +78,12 @@ class Observation:
     frozen: tuple[str, ...] = ()
     not_held: tuple[str, ...] = ()
     drawn: bool = True
+    unreached: tuple[str, ...] = ()
+    reached_last: Call | None = None
+    frozen_as_drawn: tuple[str, ...] = ()
+    loses_samples: Call | None = None
+    stumble: Call | None = None
+    error_share: float | None = None
     foreign: int = 0
     unregistered: tuple[tuple[int, ...], ...] = ()
     cut: Call | None = None
@@ -112,7 +126,9 @@ def observe(
         recording, loss = stand_in.step(given)
         weights = dict(stand_in.module.named_parameters())
         known = {id(each) for each in [*weights.values(), *parts, *map(stand_in.copy_of, held.values())]}
-        others = [leaf for leaf in _leaves(loss) if id(leaf) not in known and recording.maker_of(leaf) is None]
+        # A parameter that the step has made itself is one of a layer that is new in every step.
+        strange = [leaf for leaf in _leaves(loss) if id(leaf) not in known]
+        others = [leaf for leaf in strange if isinstance(leaf, nn.Parameter) or recording.maker_of(leaf) is None]
         flow = Flow(recording, parts, [*weights.values(), *others, *map(stand_in.copy_of, held.values())])
         compared = find_comparison(flow, loss)
         if compared is not None and compared.prediction.requires_grad:
@@ -121,6 +137,7 @@ def observe(
             torch.autograd.backward(loss)
         learning = {name: weight for name, weight in weights.items() if weight.requires_grad}
         untouched = tuple(name for name, weight in learning.items() if weight.grad is None)
+        unreached = used([name for name in untouched if name not in not_held], weights, flow, compared)
         pull = None if compared is None else compared.prediction.grad
         inputs, beside = _inputs(flow, compared)
         summed, mixed, evaluation_loss = in_evaluation(stand_in, batch, samples)
@@ -135,9 +152,14 @@ def observe(
             parameters=tuple(learning),
             frozen=tuple(name for name in weights if name not in learning),
             not_held=tuple(not_held),
-            drawn=all(_looks_drawn(weight) for name, weight in not_held.items() if name not in untouched),
+            drawn=all(drawn(weight) for name, weight in not_held.items() if name not in untouched),
+            unreached=unreached,
+            reached_last=taker(unreached, weights, flow),
+            frozen_as_drawn=used([name for name in weights if name not in learning], weights, flow, compared),
+            loses_samples=loses_samples(flow, compared, samples),
+            stumble=stumble(flow, loss, parts, weights.values()),
             foreign=len(held.keys() - {id(weight) for weight in module.parameters()}),
-            unregistered=tuple(tuple(leaf.shape) for leaf in others) if all(map(_looks_drawn, others)) else (),
+            unregistered=tuple(tuple(leaf.shape) for leaf in others) if all(map(drawn, others)) else (),
             cut=_cut(flow, loss),
             twins=tuple(_twins(weights, flow, compared)),
             toward_target=None if compared is None else _toward_target(compared),
@@ -148,6 +170,7 @@ def observe(
             dropout=max((_dropped(call) for call in recording.calls), default=0.0),
             at_rest=not loss and (pull is None or not bool(pull.any())),
             reference=None if compared is None else reference_of(compared, parts, float(loss.detach())),
+            error_share=None if compared is None or pull is None else error_share(compared, pull, float(loss.detach())),
         )
 
 
@@ -174,19 +197,6 @@ def _leaves(loss: Tensor) -> Iterator[Tensor]:
         if isinstance(variable, Tensor):
             yield variable
         waiting += [parent for parent, _ in node.next_functions]
-
-
-def _looks_drawn(weight: Tensor) -> bool:
-    """Return whether a weight ends where a uniform draw does: that of torch's layers, or `xavier_uniform_`.
-
-    A layer that has learned goes beyond.
-    """
-    if weight.ndim < 2:
-        return True
-    fan_in, fan_out, most = weight[0].numel(), weight.numel() / weight.shape[1], float(weight.detach().abs().max())
-    recurrent = [len(weight) / gates for gates in (1, 3, 4)]
-    bounds = [(6 / (fan_in + fan_out)) ** 0.5, *(width**-0.5 for width in (fan_in, *recurrent))]
-    return any(0.8 * bound < most < 1.0001 * bound for bound in bounds)
 
 
 def _inputs(flow: Flow, compared: Comparison | None) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:

@@ -64,6 +64,46 @@ def reference_of(comparison: Comparison, parts: Sequence[Tensor], loss: float) -
     return None
 
 
+def error_share(comparison: Comparison, pull: Tensor, loss: float) -> float | None:
+    """Return which share of a loss is the error of the prediction, once that is as good as a constant's.
+
+    The rest, such as a penalty, does not depend on the prediction. The weight of the error in the loss is read off the
+    gradient: that of the plain formula times the weight. None where no formula gives that gradient.
+
+    Args:
+        comparison: What the loss compares.
+        pull: Gradient of the loss at the prediction.
+        loss: What it was.
+    """
+    if comparison.weighted or not comparison.prediction.is_floating_point():
+        return None
+    prediction, target = comparison.prediction.detach().float(), comparison.target.detach()
+    with torch.enable_grad():
+        for kind, value in _values(prediction.requires_grad_(), target, comparison.labels, None):
+            (plain,) = torch.autograd.grad(value, prediction, retain_graph=True)
+            weight = float((plain * pull).sum() / plain.square().sum())
+            if weight > 0 and float((weight * plain - pull).norm()) <= CLOSE * float(pull.norm()):
+                rest, constant = (
+                    loss - weight * float(value.detach()),
+                    weight * _constant(kind, target, comparison.labels),
+                )
+                return constant / (constant + max(0.0, rest)) if constant > 0 else None
+    return None
+
+
+def _constant(kind: Kind, target: Tensor, labels: Tensor | None) -> float:
+    """Return what the best constant prediction costs in a batch."""
+    if kind == "squares":
+        return float((target.float() - target.float().mean(0)).square().mean())
+    ones = target.float().mean(0)
+    shares = torch.stack([ones, 1 - ones])
+    if kind == "classes":
+        assert labels is not None
+        counts = torch.bincount(labels.flatten()).double()
+        shares = (counts / counts.sum())[:, None]
+    return float(torch.special.entr(shares).sum(0).mean())
+
+
 def _class_weights(comparison: Comparison) -> Tensor | None:
     """Return the weights of the classes in the loss; None if all are the same."""
     given = comparison.call.inputs[2:] if comparison.loss in ("cross_entropy", "nll_loss") else ()

@@ -10,6 +10,8 @@ from unstall.causes.cause import Fault, Shown
 BOUNDED = {"sigmoid", "hardsigmoid", "tanh", "hardtanh", "softsign", "relu", "relu6"}
 """Activations that keep a logit from going where a likelihood wants it: not below zero, or not far from it."""
 
+NONE = ", which are no probabilities of classes"
+
 
 def softmax_of_one(seen: Observation) -> Shown:
     """A softmax over a dimension of one unit is 1 for every input (also by hand: a value over its own sum)."""
@@ -43,6 +45,11 @@ def softmax_over_the_batch(seen: Observation) -> Shown:
 def no_softmax_before_the_logarithm(seen: Observation) -> Shown:
     """A likelihood of classes, written by hand or as `nll_loss`, of values that no softmax has made probabilities."""
     compared = seen.comparison
+    if compared is not None and compared.loss == "kl_div" and float(compared.prediction.max()) > 0.001:
+        return {
+            "site": compared.site,
+            "what": "`kl_div` takes logarithms of probabilities, and is given numbers above 0",
+        }
     if compared is None or compared.labels is None or compared.complement:
         return None
     names = [call.name for call in compared.path]
@@ -50,10 +57,16 @@ def no_softmax_before_the_logarithm(seen: Observation) -> Shown:
         if bool((compared.prediction.exp().sum(1) < 1.01).all()):
             return None
         made = "probabilities" if "softmax" in names else "raw outputs"
-        return {"site": compared.site, "what": f"`nll_loss` is given {made}, and takes them for log-probabilities"}
+        return {
+            "site": compared.site,
+            "what": f"`nll_loss` is given {made}, and takes them for log-probabilities{NONE}",
+        }
     if compared.logarithm is not None and "softmax" not in names and _is_plain(compared):
         made = f"what {compared.activation.name} returns" if compared.activation is not None else "raw outputs"
-        return {"site": compared.logarithm.site or compared.site, "what": f"The loss takes the logarithm of {made}"}
+        return {
+            "site": compared.logarithm.site or compared.site,
+            "what": f"The loss takes the logarithm of {made}{NONE}",
+        }
     return None
 
 
@@ -161,7 +174,7 @@ ACTIVATION_FAULTS = (
     Fault(
         "no probabilities before the logarithm",
         no_softmax_before_the_logarithm,
-        "{what}, which are no probabilities of classes",
+        "{what}",
         "give logits to cross_entropy",
         "F.cross_entropy(logits, labels)",
         certain=True,

@@ -25,6 +25,8 @@ class Course:
         commonest: Share of the commonest label.
         not_finite: How many numbers of a batch were not finite, once a loss was not.
         still_falling: Share by which the latest losses were below those just before them when the training ended.
+        modes: Loss of the latest batch in training and in evaluation mode, once the training has ended.
+        scale: The loss of the best constant prediction; that of the first batch where it is not known.
         epochs: For how many it was to train, if that was said.
     """
 
@@ -41,6 +43,8 @@ class Course:
     commonest: float | None = None
     not_finite: int | None = None
     still_falling: float | None = None
+    modes: tuple[float, float] | None = None
+    scale: float | None = None
     epochs: int | None = None
 
 
@@ -105,6 +109,15 @@ def too_few_epochs(seen: Course) -> Shown:
     if (seen.still_falling or 0) <= 0.1:
         return None
     return {"share": seen.still_falling, "such_as": f", such as {2 * seen.epochs}" if seen.epochs else ""}
+
+
+def unlike_training(seen: Course) -> Shown:
+    """The same samples, learned in training mode, cost far more in evaluation mode: its running statistics are off."""
+    if seen.modes is None or not seen.scale or seen.scale <= 0:
+        return None
+    training, evaluation = seen.modes
+    learned, lost = training < 0.5 * seen.scale, evaluation - training > 0.3 * seen.scale
+    return {"training": training, "evaluation": evaluation} if learned and lost and evaluation > 2 * training else None
 
 
 COURSE_FAULTS = (
@@ -182,6 +195,16 @@ COURSE_FAULTS = (
         "{share:.1%} of the labels are the same: always giving that answer is right so often",
         "weight the classes in the loss, or draw the rare ones more often, and look at recall instead of accuracy",
         "F.cross_entropy(logits, labels, weight=1 / shares)",
+    ),
+    Fault(
+        "evaluation unlike training",
+        unlike_training,
+        "The same samples cost {training:.3g} in training mode and {evaluation:.3g} in evaluation mode",
+        "give batch normalization a momentum of 0.1 and larger batches, or use LayerNorm or GroupNorm, and see what "
+        "else asks for self.training",
+        "nn.BatchNorm1d(features, momentum=0.1)",
+        certain=True,
+        mend="modes",
     ),
     Fault(
         "too few epochs",

@@ -14,6 +14,27 @@ def not_held(seen: Observation) -> Shown:
     return {"site": None, "count": len(left), "all": len(seen.parameters), "names": _names(left)}
 
 
+def unreached(seen: Observation) -> Shown:
+    """Parameters as drawn that the prediction is computed from and an optimizer holds, and that get no gradient."""
+    if not seen.unreached or len(seen.without_gradient) == len(seen.parameters):
+        return None
+    site = seen.cut.site if seen.cut is not None else None if seen.reached_last is None else seen.reached_last.site
+    return {"site": site, "count": len(seen.unreached), "all": len(seen.parameters), "names": _names(seen.unreached)}
+
+
+def frozen(seen: Observation) -> Shown:
+    """Frozen parameters that the prediction is computed from, and that have never learned: they look as drawn."""
+    found = seen.frozen_as_drawn
+    return {"site": None, "count": len(found), "names": _names(found)} if found else None
+
+
+def loses_samples(seen: Observation) -> Shown:
+    """A function that is given samples that differ and returns the same for all, on the way to the last layer."""
+    if seen.loses_samples is None or seen.comparison is None:
+        return None
+    return {"site": seen.loses_samples.site, "samples": seen.samples}
+
+
 def foreign(seen: Observation) -> Shown:
     """An optimizer that holds none of the module's parameters."""
     own = set(seen.parameters) - set(seen.not_held)
@@ -78,6 +99,28 @@ LEARNER_FAULTS = (
         "torch.optim.Adam(self.parameters(), lr=...)",
         certain=True,
         mend="held",
+    ),
+    Fault(
+        "parameters that no gradient reaches",
+        unreached,
+        "{count} of {all} parameters get no gradient ({names}), although the prediction is computed from them",
+        "let the graph through: no torch.no_grad(), .detach(), .data or .numpy() between them and the loss",
+        certain=True,
+    ),
+    Fault(
+        "frozen parameters that never learned",
+        frozen,
+        "{count} parameters are frozen ({names}) and look as they were drawn: no trained weights were loaded",
+        "load the trained weights before freezing them, or let them learn",
+        "self.encoder.requires_grad_(True)",
+        mend="frozen",
+    ),
+    Fault(
+        "samples that are lost on the way",
+        loses_samples,
+        "Of {samples} samples that differ this makes the same for all, and the last layer sees nothing else",
+        "look at what it leaves: a mask the wrong way round, the state after the padding, a mean without order, say",
+        "states[torch.arange(len(states)), lengths - 1]",
     ),
     Fault(
         "an optimizer of other parameters",

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
 from unstall.audit import ACTIVATIONS, LOSSES, Observation
+from unstall.causes.activations import logarithm_of_zero
 from unstall.causes.cause import Fault, Shown
 
 
@@ -116,6 +119,22 @@ def summed(seen: Observation) -> Shown:
     return {"site": seen.comparison.site, "samples": seen.samples}
 
 
+def stumbles(seen: Observation) -> Shown:
+    """A function that has no finite value or slope of finite numbers: the root of zero, the mean of nothing."""
+    call = seen.stumble
+    if call is None or logarithm_of_zero(seen) is not None:
+        return None
+    what = "The loss" if not math.isfinite(seen.loss) else "Its gradient"
+    return {"site": call.site, "what": what, "function": call.name}
+
+
+def outweighed(seen: Observation) -> Shown:
+    """Penalties and other terms that are more of the loss than the error of the prediction."""
+    if seen.error_share is None or seen.error_share > 0.5 or seen.comparison is None or not seen.comparison.alone:
+        return None
+    return {"site": seen.comparison.site, "share": seen.error_share}
+
+
 def _of_zeros_and_ones(target: Tensor) -> bool:
     return bool(((target == 0) | (target == 1)).all()) and len(torch.unique(target)) == 2
 
@@ -180,6 +199,22 @@ LOSS_FAULTS = (
         "The targets have a size of {size:.3g} (spread {spread:.3g}), and the network returns {predicted:.2g} at first",
         "standardise them with the mean and standard deviation of the training set",
         "targets = (targets - mean) / std",
+        mend="output",
+    ),
+    Fault(
+        "a loss without a finite gradient",
+        stumbles,
+        "{what} is not finite, though all that the step is given is: `{function}` has no finite value or slope there",
+        "keep what it is given away from there, by a small constant or a clamp",
+        "(squares + 1e-8).sqrt(), total / count.clamp(min=1)",
+        certain=True,
+    ),
+    Fault(
+        "terms that outweigh the error",
+        outweighed,
+        "The error of the prediction is {share:.0%} of the loss; the rest, such as a penalty, does not depend on it",
+        "give the other terms a smaller weight, and the error the sum or mean that they have",
+        "loss = error + 1e-4 * penalty",
         mend="output",
     ),
     Fault(

@@ -96,6 +96,16 @@ def with_relu(module: pl.LightningModule) -> pl.LightningModule | None:
     return module if replaced else None
 
 
+def with_usual_momentum(module: pl.LightningModule) -> pl.LightningModule | None:
+    """Return a copy whose batch normalization has torch's momentum of 0.1, or None if it has no other."""
+    module = copied(module)
+    norms = [part for part in module.modules() if isinstance(part, nn.modules.batchnorm._BatchNorm)]
+    other = [part for part in norms if part.momentum is not None and not 0.05 <= part.momentum <= 0.5]
+    for part in other:
+        part.momentum = 0.1
+    return module if other else None
+
+
 def wider(module: pl.LightningModule, width: int = 128) -> pl.LightningModule | None:
     """Return a copy whose narrow hidden layers are linear layers of `width` units; None if it has none that is known.
 

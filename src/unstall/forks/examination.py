@@ -6,6 +6,7 @@ import json
 import math
 import warnings
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -14,7 +15,7 @@ from typing import Any
 
 import torch
 
-from unstall.audit import Observation, tensors_in
+from unstall.audit import Observation, observe, tensors_in
 from unstall.causes import COURSE_FAULTS, FAULTS, Course, Finding, find
 from unstall.errors import UsageError
 from unstall.forks.baselines import references
@@ -25,7 +26,7 @@ from unstall.forks.targets import Task, task_of
 from unstall.forks.tried import Fork, Report
 from unstall.forks.verdict import FAR, confidence, confidence_of_offer, offer
 from unstall.trials import Score, Variant, in_fit
-from unstall.watch import Cause, TargetCounts, Verdict, name_cause
+from unstall.watch import LEARNED, Cause, TargetCounts, Verdict, name_cause
 
 LOOK_AHEAD = 10_000
 """Steps of a schedule that are looked at."""
@@ -107,6 +108,8 @@ def examine(subject: Subject, known: Sequence[Finding] = ()) -> Examination:
     if seen is None:  # a step that does not work on a copy
         return Examination(subject, tuple(known))
     batches = subject.as_seen(subject.batches)
+    if seen.stumble is None and not subject.control.finite:
+        seen = _where_it_stumbles(subject, batches) or seen
     found = [*known, *find(COURSE_FAULTS, _course(subject, seen, batches)), *find(FAULTS, seen)]
     unique = list({finding.fault: finding for finding in reversed(found)}.values())[::-1]
     findings = tuple(sorted(unique, key=lambda finding: not finding.fault.certain))
@@ -114,15 +117,24 @@ def examine(subject: Subject, known: Sequence[Finding] = ()) -> Examination:
 
 
 def accuse(examined: Examination) -> Report | None:
-    """Return the report on a run with a certain fault, whose mending was tried; None if it learns all the same."""
+    """Return the report on a run with a certain fault, whose mending was tried; None if it learns all the same.
+
+    One that nothing from outside mends is named, too, if the run has learned little: other rates are half measures.
+    """
     if not examined.certain:
         return None
-    tried = examined.try_findings(examined.certain)
+    tried, subject = examined.try_findings(examined.certain), examined.subject
     if tried is not None:
         return report_on(examined, examined.certain[0], tried[1])
     if (report := _beside_the_rate(examined)) is not None:
         return report
-    return None if examined.subject.judge.learned(examined.subject.score) else report_on(examined, examined.certain[0])
+    first = examined.certain[0]
+    if subject.judge.learned(subject.score):
+        untried = [finding for finding in examined.certain if not finding.fault.mend]
+        if not untried or 0 <= subject.score.loss < LEARNED * subject.judge.reference:
+            return None
+        first = untried[0]
+    return report_on(examined, first)
 
 
 def _beside_the_rate(examined: Examination) -> Report | None:
@@ -159,7 +171,8 @@ def suspect(examined: Examination, report: Report) -> Report:
         return report_on(examined, *tried)
     untried = next((finding for finding in suspicious if not finding.fault.mend), None)
     verdict = report.verdict
-    if untried is not None and verdict.cause == Cause.HEALTHY and examined.at_chance:
+    unexplained = verdict.cause in (Cause.HEALTHY, Cause.UNSURE, Cause.NOTHING_TO_LEARN)
+    if untried is not None and unexplained and examined.at_chance:
         return report_on(examined, untried)
     if untried is not None and verdict.cause == Cause.HEALTHY:
         sentence = f"Not sure: {untried.where[0].lower()}{untried.where[1:]}"
@@ -225,6 +238,18 @@ def report_on(examined: Examination, finding: Finding, fix: Fork | None = None) 
     runner_up = suspicion.cause if suspicion.cause not in (Cause.HEALTHY, Cause.UNSURE) else None
     verdict = Verdict(finding.fault, sure, runner_up, suspicion.evidence, finding.where, finding.change, signals.step)
     return Report(verdict, tuple(subject.forks), fix, "", examined.findings, examined.references)
+
+
+def _where_it_stumbles(subject: Subject, batches: Sequence[Any]) -> Observation | None:
+    """Return what the batch shows whose loss ceased to be finite, or the one before, from the initial weights."""
+    losses = subject.control.losses
+    place = next((place for place, loss in enumerate(losses) if not math.isfinite(loss)), len(losses))
+    for batch in batches[max(0, place - 1) : place + 1]:
+        with suppress(Exception):  # a step that works on a copy for some batches only
+            seen = observe(subject.module, batch, trainer=subject.trainer)
+            if seen.stumble is not None:
+                return seen
+    return None
 
 
 def _rates(subject: Subject) -> tuple[list[float], float]:

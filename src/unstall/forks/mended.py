@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from unstall.audit import tensors_in
+from unstall.forks.changes import with_usual_momentum
 from unstall.forks.subject import Subject, screening_steps
 from unstall.forks.targets import AsTargetsAsk, Task, Wrapped
 from unstall.forks.tried import Mended, Setting
@@ -77,8 +78,13 @@ def mend(kind: str, subject: Subject, task: Task | None, module: pl.LightningMod
         return Mended(f"weight decay {LITTLE_DECAY:g}", Reconfigured(module, _little_decay), settings=(setting,))
     if kind == "held":
         return Mended("an optimizer of all parameters", Reconfigured(module, _of_all))
+    if kind == "frozen":
+        return Mended("nothing frozen", Reconfigured(copied(module).requires_grad_(), _of_all))
+    if kind == "modes":
+        return None if (usual := with_usual_momentum(module)) is None else Mended("a usual momentum", usual)
     if kind == "optimizer":
-        return Mended("Adam", Reconfigured(module, _adam), rates=(1e-3, 1e-2))
+        adam = Reconfigured(module, lambda _, own: torch.optim.Adam(_weights(own), lr=1e-3))
+        return Mended("Adam", adam, rates=(1e-3, 1e-2))
     if kind == "clip":
         options = replace(subject.options, gradient_clip_val=None)
         return Mended("no clipping", module, options=options, settings=((("gradient_clip_val",), None, "trainer"),))
@@ -154,10 +160,6 @@ def _of_all(module: nn.Module, optimizer: Optimizer) -> Optimizer:
     left = [weight for weight in module.parameters() if weight.requires_grad and id(weight) not in held]
     optimizer.add_param_group({"params": left, "lr": optimizer.param_groups[0]["lr"]})
     return optimizer
-
-
-def _adam(_: nn.Module, optimizer: Optimizer) -> Optimizer:
-    return torch.optim.Adam(_weights(optimizer), lr=1e-3)
 
 
 def _weights(optimizer: Optimizer) -> list[Tensor]:

@@ -172,7 +172,12 @@ class AsTargetsAsk(Wrapped):
         weight = self.inner.get_parameter(self.task.weight)
         with Recording() as recording, suppress(Exception):  # its own loss may not take another number of outputs
             self.of_inner(batch, batch_idx)
-        made = [call for call in recording.calls if any(tensor is weight for tensor in call.inputs)]
+        own = {id(parameter) for parameter in self.inner.parameters()}
+        made = [
+            call
+            for call in recording.calls  # a penalty takes weights, too, and nothing else
+            if any(tensor is weight for tensor in call.inputs) and any(id(tensor) not in own for tensor in call.inputs)
+        ]
         return self.task.loss(made[-1].outputs[0], batch)
 
 

@@ -6,6 +6,7 @@ In: the losses, weights and gradients of ordinary steps. Out: signals, and the c
 
 from unstall.watch.callback import Diagnosis
 from unstall.watch.causes import STALLS, Cause, describe
+from unstall.watch.conclusion import LEARNED
 from unstall.watch.linear import LinearBaseline
 from unstall.watch.meter import Meter
 from unstall.watch.rules import Evidence, Verdict, name_cause
@@ -13,6 +14,7 @@ from unstall.watch.signals import Signals
 from unstall.watch.targets import TargetCounts
 
 __all__ = [
+    "LEARNED",
     "STALLS",
     "Cause",
     "Diagnosis",

@@ -18,7 +18,7 @@ from unstall.causes import COURSE_FAULTS, FAULTS, Fault, Finding, find
 from unstall.errors import UsageError
 from unstall.runs import GLANCE, as_json, draw_over_epochs, log_dir, logged_as, write_json
 from unstall.trials import find_targets
-from unstall.watch.causes import Cause
+from unstall.watch.causes import EARLIEST, Cause
 from unstall.watch.conclusion import conclude, on_few_batches
 from unstall.watch.course import CourseRecord, clip_norm, has_more_than
 from unstall.watch.meter import Meter
@@ -37,9 +37,9 @@ class Diagnosis(Callback):
     """Says why a run stalls, while it trains: under `verdict/` in TensorBoard, and in `diagnosis.json`.
 
     Works for any LightningModule with automatic optimization, and without a logger. Before the first step a copy of the
-    module makes one on the first batch, and what is put together wrong is said at once. From then on it costs no
-    forward or backward pass, and a look at the weights every 20 steps. A healthy run gets one line at its end. Of a
-    module that steps its optimizers itself only the first step is looked at.
+    module makes one on the first batch, and what is put together wrong is said at once. From then on it costs a look at
+    the weights every 20 steps, and at the end two forward passes of a copy: in training and in evaluation mode. A
+    healthy run gets one line at its end. Of a module that steps its optimizers itself only the first step is looked at.
 
     Args:
         monitor: Name of the logged validation loss; `val_loss` and its like are found, too.
@@ -116,10 +116,8 @@ class Diagnosis(Callback):
         if self._looked or self._batches or (self.meter is None and pl_module.automatic_optimization):
             return
         self._looked = True
-        if (
-            _is_lazy(pl_module)
-            or sum(tensor.nbytes for tensor in (*pl_module.parameters(), *pl_module.buffers())) > LARGEST
-        ):
+        held = (*pl_module.parameters(), *pl_module.buffers())
+        if _is_lazy(pl_module) or sum(tensor.nbytes for tensor in held) > LARGEST:
             return
         try:
             self.observation = observe(pl_module, batch, trainer.optimizers, trainer)
@@ -198,6 +196,8 @@ class Diagnosis(Callback):
         if self.meter is None:
             return
         signals = self._read(trainer)
+        if self.course is not None and self.observation is not None and signals.step >= EARLIEST:
+            self.course.end(trainer, pl_module)
         self.verdict = self._conclude(trainer, signals, ended=True)
         if _is_rehearsal(trainer):
             return
@@ -234,10 +234,10 @@ class Diagnosis(Callback):
         assert self.course is not None
         repeats = not has_more_than(None if self.observation is None else self.observation.samples, trainer)
         course = self.course.read(self.meter.losses, self.meter.path, repeats, ended)
-        if self.observation is not None and len(self.observation.zero_gradient) == len(self.observation.parameters):
-            course = dataclasses.replace(course, zeroed=False)  # there was none to begin with
-        found = [*self.audited, *find(COURSE_FAULTS, course)]
-        self.findings = sorted(found, key=lambda finding: not finding.fault.certain)
+        seen = self.observation
+        if seen is not None and not {*seen.parameters} - {*seen.zero_gradient, *seen.without_gradient, *seen.not_held}:
+            course = dataclasses.replace(course, zeroed=False)  # the optimizer never had one
+        self.findings = sorted([*self.audited, *find(COURSE_FAULTS, course)], key=lambda each: not each.fault.certain)
         verdict = conclude(name_cause(signals), signals, self.findings)
         few = vars(trainer).get("overfit_batches")
         return on_few_batches(verdict, signals, few) if few else verdict

@@ -36,6 +36,10 @@ def conclude(verdict: Verdict, signals: Signals, findings: Sequence[Finding]) ->
     """
     if verdict.cause == Cause.TOO_HIGH:  # a loss that has overshot comes down for a while, and stays where it began
         findings = [finding for finding in findings if finding.fault.mend != "longer"]
+    apart = next((finding for finding in findings if finding.fault.mend == "modes"), None)
+    if apart is not None and not (verdict.stalled and verdict.sure):  # evaluation does not show what was learned
+        verdict = replace(verdict, cause=apart.fault, confidence=CERTAIN, runner_up=None, candidates=())
+        return replace(verdict, sentence=apart.where, remedy=apart.change)
     ratio = signals.loss / signals.baseline if signals.baseline and signals.loss is not None else None
     learned = ratio is not None and 0 <= ratio < LEARNED
     unknown = verdict.cause == Cause.UNSURE and ratio is None

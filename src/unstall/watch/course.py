@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import Any
 
 import pytorch_lightning as pl
 import torch
 from torch import Tensor
 
-from unstall.audit import tensors_in
+from unstall.audit import StandIn, in_both_modes, tensors_in
 from unstall.causes import Course
 from unstall.watch.losses import LossHistory
 from unstall.watch.path import WeightPath
@@ -36,6 +37,9 @@ class CourseRecord:
         self.sums: list[float] = []
         self.leftover = self.zeroed = False
         self.not_finite: int | None = None
+        self.latest: Any = None
+        self.modes: tuple[float, float] | None = None
+        self._ended_at = -1
 
     def before_backward(self, accumulated: int) -> None:
         """Look for gradients of an earlier step, unless they are accumulated on purpose."""
@@ -53,12 +57,21 @@ class CourseRecord:
             self.norms.append(torch.nn.utils.get_total_norm(self._gradients()))
 
     def after_batch(self, batch: Any, look_for_bad_numbers: bool) -> None:
-        """Compare the first batches; once a loss was not finite, look at the data, too."""
+        """Compare the first batches, and keep the latest; once a loss was not finite, look at the data, too."""
+        self.latest = batch
         if len(self.sums) < FIRST:
             self.sums.append(sum(float(part.double().sum()) for part in tensors_in(batch)))
         if look_for_bad_numbers and not self.not_finite:
             floating = [part for part in tensors_in(batch) if part.is_floating_point()]
             self.not_finite = sum(part.numel() - int(part.isfinite().sum()) for part in floating)
+
+    def end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Compare training and evaluation mode on the latest batch: one pass each, on a copy."""
+        if self.latest is None or (self._ended_at == self.steps):
+            return
+        self._ended_at = self.steps
+        with suppress(Exception):  # a step that does not work on a copy: nothing is said of it
+            self.modes = in_both_modes(StandIn(pl_module, trainer, trainer.optimizers), self.latest)
 
     def read(self, losses: LossHistory, path: WeightPath, repeats: bool, ended: bool) -> Course:
         """Return what is known. Synchronises.
@@ -88,6 +101,8 @@ class CourseRecord:
             commonest=commonest if ended or commonest != 1 else None,  # sorted data begin with one label, too
             not_finite=self.not_finite,
             still_falling=losses.falls_by() if ended else None,
+            modes=self.modes if ended else None,
+            scale=losses.targets.baseline or (losses.first_losses[0] if losses.first_losses else None),
             epochs=self.epochs if (self.epochs or -1) > 0 else None,
         )
 
