@@ -179,7 +179,7 @@ class Transposed(nn.Module):
 
 
 def build_unseen(architecture: str, data: Data) -> nn.Module:
-    """Build one of the architectures of `UNSEEN` and `LATER`, from the global seed, with torch's own initial weights."""
+    """Build an architecture of `UNSEEN` or `LATER`, from the global seed, with torch's own initial weights."""
     regression = data[1].is_floating_point()
     outputs = 1 if regression else max(int(data[1].max()), int(data[3].max())) + 1
     if architecture == "gated":
