@@ -6,7 +6,8 @@ As lr_find.py, whose cells are trained from scratch at constant rates; here a ce
     python benchmarks/lr_find_ways.py compare --group "first draw"  # what our finder picks there
     python benchmarks/lr_find_ways.py report                        # the tables of docs/lr_find.md
 
-The finder was mended on the first draw. The second draw, and the new data of the blind group (unseen.py), came later.
+The finder was mended on the first draw, and then on what the *blind* group (unseen.py) had shown; *blind again* was
+drawn after that. A group's rule *as drawn* is the finder of the day of its draw.
 """
 
 import argparse
@@ -26,7 +27,7 @@ from lr_find import FIRST_GUESS, LOOKS, MAKERS, accuracy_at, append_rows, loader
 from measuring import RESULTS, table
 from networks import build_network, evaluate, take_step
 from problems import PROBLEMS, Data
-from unseen import UNSEEN, build_unseen
+from unseen import LATER, UNSEEN, build_unseen
 from unstall import find_learning_rate, quiet
 from ways import (
     BACKBONE_RATIO,
@@ -41,7 +42,12 @@ from ways import (
 )
 
 TRUTH, PICKS = RESULTS / "lr_find_ways_truth.csv", RESULTS / "lr_find_ways_picks.csv"
-EVERY = PROBLEMS | UNSEEN
+EVERY = PROBLEMS | UNSEEN | LATER
+BLIND = {
+    "blind": [*itertools.product(UNSEEN, (False, True))],
+    "blind again": [*itertools.product(LATER, (False, True)), *zip(UNSEEN, (False, True) * 2, strict=True)],
+}
+"""Which data sets, and whether with a schedule."""
 PRETRAINING = Pretraining()
 FROM_SCRATCH, TO_TUNE = ("classes", "spheres", "friedman", "text"), ("mnist", "classes")
 
@@ -68,16 +74,16 @@ class Cell:
 def draw_cells(group: str) -> Iterator[Cell]:
     """A seeded draw: every way by turns over optimizers, data, architectures and batch sizes.
 
-    The blind group: two cells of each new data set, of which one has a schedule.
+    The blind groups: two cells of each new data set, of which one has a schedule.
     """
     draw = random.Random(group)
     optimizers = list(FIRST_GUESS)
     draw.shuffle(optimizers)
     turns = itertools.count(draw.randrange(7))
-    if group == "blind":
-        for (data, problem), i in itertools.product(UNSEEN.items(), range(2)):
-            way = draw.choice([way for way in SCHEDULES if way != "constant"]) if i else "constant"
-            architecture, batch_size = draw.choice(problem.architectures), draw.choice((64, 128, 256))
+    if group in BLIND:
+        for data, scheduled in BLIND[group]:
+            way = draw.choice([way for way in SCHEDULES if way != "constant"]) if scheduled else "constant"
+            architecture, batch_size = draw.choice(EVERY[data].architectures), draw.choice((64, 128, 256))
             yield Cell(group, way, optimizers[next(turns) % 7], batch_size, architecture, data, seed=0, seeds=2)
         return
     for way in (*[way for way in SCHEDULES if way != "constant"], *FINE_TUNING):
@@ -111,7 +117,7 @@ def network_of(cell: Cell, data_dir: str, seed: int) -> nn.Module:
     if cell.way in FINE_TUNING:
         return PRETRAINING.network(cell.architecture, cell.data, load(cell.data, data_dir, False), seed)
     torch.manual_seed(seed)
-    build = build_unseen if cell.data in UNSEEN else build_network
+    build = build_unseen if cell.data in UNSEEN | LATER else build_network
     return build(cell.architecture, data_of(cell, data_dir))
 
 

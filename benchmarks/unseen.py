@@ -1,14 +1,17 @@
-"""Data and networks that no constant of the finder was chosen on: letters, photographs, tones, and program text.
+"""Data and networks that no constant of the finder was chosen on: letters, photographs, tones, and program text; and
+those that came after the first of these had been looked at: drawn shapes, and the arm of a robot.
 
 All of it is at hand: matplotlib's fonts and picture, scikit-learn's photographs, and Python's own source.
 """
 
 import importlib
 import math
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from problems import Data, Problem
@@ -82,12 +85,41 @@ def code(_: str) -> Data:
     return parts[0], parts[1], parts[2], parts[3]
 
 
+def shapes(_: str) -> Data:
+    """Which of five shapes was drawn, of three to six corners or round, turned and noisy: `(N, 1, 16, 16)`."""
+    image, draw = (importlib.import_module(f"PIL.{name}") for name in ("Image", "ImageDraw"))
+    generator = torch.Generator().manual_seed(0)
+    labels = torch.randint(5, (SAMPLES,), generator=generator)
+    inputs = []
+    for label in labels.tolist():
+        x, y, size, turn = torch.rand(4, generator=generator).tolist()
+        centre, radius, corners = (6 + 4 * x, 6 + 4 * y), 4 + 2 * size, 3 + label if label < 4 else 40
+        angles = [2 * math.pi * (turn + corner / corners) for corner in range(corners)]
+        points = [(centre[0] + radius * math.cos(angle), centre[1] + radius * math.sin(angle)) for angle in angles]
+        picture = image.new("L", (SIDE, SIDE))
+        draw.Draw(picture).polygon(points, outline=255)
+        inputs.append(torch.tensor(list(picture.tobytes()), dtype=torch.float32).view(1, SIDE, SIDE))
+    stacked = torch.stack(inputs) / 255
+    return _divided(stacked + 0.2 * torch.randn(stacked.shape, generator=generator), labels)
+
+
+def arm(_: str) -> Data:
+    """How far to the right the hand of an arm of four joints is, from its angles and lengths: `(N, 8)`; regression."""
+    generator = torch.Generator().manual_seed(0)
+    angles, lengths = 2 * torch.rand(2, SAMPLES, 4, generator=generator) - 1
+    hand = ((1.5 + lengths) * torch.cos(2 * angles.cumsum(1))).sum(1)
+    hand = hand + 0.1 * torch.randn(SAMPLES, generator=generator)
+    return _divided(torch.cat([angles, lengths], dim=1), (hand - hand.mean()) / hand.std())
+
+
 UNSEEN = {
     "letters": Problem(letters, 8, ("depthwise",)),
     "patches": Problem(patches, 8, ("depthwise", "tokens")),
     "tones": Problem(tones, 8, ("frames", "dilated")),
     "code": Problem(code, 8, ("causal", "tokens")),
 }
+LATER = {"shapes": Problem(shapes, 8, ("pooled", "groups")), "arm": Problem(arm, 8, ("gated", "deep"))}
+"""Not looked at before the finder was changed by what those of `UNSEEN` showed."""
 
 
 class Tokens(nn.Module):
@@ -124,6 +156,20 @@ class Frames(nn.Module):
         return outputs
 
 
+class Gated(nn.Module):
+    """A hidden layer whose units are gated by as many others, twice."""
+
+    def __init__(self, inputs: int, outputs: int) -> None:
+        super().__init__()
+        self.first, self.second = nn.Linear(inputs, 128), nn.Linear(64, 128)
+        self.last = nn.Linear(64, outputs)
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """Map `(N, inputs)` to `(N, outputs)`."""
+        outputs: Tensor = self.last(F.glu(self.second(F.glu(self.first(inputs)))))
+        return outputs
+
+
 class Transposed(nn.Module):
     """Channels first, as convolutions want them."""
 
@@ -133,8 +179,26 @@ class Transposed(nn.Module):
 
 
 def build_unseen(architecture: str, data: Data) -> nn.Module:
-    """Build one of the architectures of `UNSEEN`, from the global seed, with torch's own initial weights."""
-    outputs = max(int(data[1].max()), int(data[3].max())) + 1
+    """Build an architecture of `UNSEEN` or `LATER`, from the global seed, with torch's own initial weights."""
+    regression = data[1].is_floating_point()
+    outputs = 1 if regression else max(int(data[1].max()), int(data[3].max())) + 1
+    if architecture == "gated":
+        return Gated(data[0].shape[1], outputs)
+    if architecture == "deep":
+        widths = [data[0].shape[1], 64, 64, 64, 64, 64]
+        hidden = [layer for pair in pairwise(widths) for layer in (nn.Linear(*pair), nn.LeakyReLU())]
+        return nn.Sequential(*hidden, nn.Linear(64, outputs))
+    if architecture == "pooled":
+        return nn.Sequential(
+            nn.Conv2d(1, 16, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2), nn.Conv2d(16, 32, 3, padding=1), nn.ReLU(),
+            nn.MaxPool2d(2), nn.Flatten(), nn.Linear(32 * 4 * 4, outputs),
+        )  # fmt: skip
+    if architecture == "groups":
+        return nn.Sequential(
+            nn.Conv2d(1, 16, 4, stride=2, padding=1), nn.GroupNorm(4, 16), nn.SiLU(),
+            nn.Conv2d(16, 32, 4, stride=2, padding=1), nn.GroupNorm(4, 32), nn.SiLU(),
+            nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Linear(128, outputs),
+        )  # fmt: skip
     if architecture == "tokens":
         return Tokens(data[0].shape[1] if data[0].is_floating_point() else 0, outputs)
     if architecture == "frames":

@@ -98,7 +98,7 @@ def test_no_leg_goes_on_after_the_fit() -> None:
 
 
 def after_a_quarter(losses: dict[float, float]) -> list[RacedRate]:
-    return [RacedRate(rate, [2.3] * 13, loss, loss, math.isinf(loss)) for rate, loss in losses.items()]
+    return [RacedRate(rate, [loss] * 13, loss, loss, math.isinf(loss)) for rate, loss in losses.items()]
 
 
 def test_the_slowest_drop_out_of_the_first_leg_and_none_above_the_leader() -> None:

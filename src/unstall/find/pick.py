@@ -14,48 +14,39 @@ LEGS = ((None, 0.45), (3, 0.19), (2, 0.36))
 """How many rates run each leg, and its share of the steps. The leaders go on from where they are. The first leg is
 long enough for the best rate to get over its first steps, which throw adaptive optimizers far off."""
 
-
 LOOK, LEAST_LOOK, STAY = 0.25, 12, 4
 """Share of the first leg, and of the last, after which rates that cannot win any more drop out; the least steps of the
 first that this must be; and how many stay in it at least. Of 47 searches at batch 32 and 128 it changed none; at batch
 1024, where it would be five steps, a higher rate that was behind came back in 6 of 15 (docs/lr_find.md)."""
 
-
 MARGIN = 0.25
 """Decades above the range test's minimum that surely race. Over 26 searches (benchmarks/lr_find.py, ReLU and tanh) the
 best rate was from 0.5 decades above that minimum to 1.8 below."""
 
-
 TOLERANCE = 0.04
 """For each doubling from the steps raced to those of the fit, a lower rate may be behind by this share of the loss."""
-
 
 PROGRESS, NOISE = 0.12, 2.0
 """How fast a loss falls with the steps of a fit (`steps ** -PROGRESS`), and how much more noise there is at its end
 than the probe brings to light. Chosen, as was the tolerance, on handwritten digits and the first draw of other data in
 `benchmarks/lr_find.py`: 171 of 177 searches within a point of the best rate."""
 
-
 SCALES = 1.0, 10**-0.5, 0.1
 """What the leader may be lowered to: itself, half a decade below, and a decade."""
-
 
 LONGEST, UNKNOWN = 32.0, 2.0
 """How many times longer than the race a fit counts as at most: none longer was measured; and where nobody knows how
 long it will be, such as over a stream."""
-
 
 NOTHING = 0.003
 """Share of the loss at the start that a difference between losses must exceed to be one at all: a loss that has gone to
 zero differs from another such loss by any factor. None of the tables of `benchmarks/lr_find.py`, where losses stay well
 above it, is worse for it."""
 
-
 SEEN = 0.3
 """Share of the race: how far a fit at a lower rate comes is read off the leader's own losses, if it is no further than
 this. Beyond it the power law is safer: with 0.5 the leader was kept at a cliff that the race did not reach
 (RMSprop on sigmoid layers, batch 1024, in `benchmarks/lr_find.py`)."""
-
 
 USABLE = 1.5
 """A rate trains well if after the first leg its loss is at most this multiple of the lowest one. On the same cells such
@@ -80,6 +71,15 @@ class RacedRate:
     expected_loss: float
     held_out_loss: float
     diverged: bool
+
+    @property
+    def late_loss(self) -> float:
+        """Mean training loss of the last quarter of its steps; infinite if it diverged.
+
+        By this one rates are dropped. The loss on held-out samples is that of one moment, and at a high rate weights
+        jump: with BatchNorm it was seen to be 1.42, 0.78 and 0.73 within 18 steps (benchmarks/unseen.py, letters).
+        """
+        return math.inf if self.diverged else fmean(_late(self.losses))
 
 
 @dataclass(frozen=True)
@@ -144,14 +144,14 @@ def still_in(lanes: Sequence[RacedRate], last: bool) -> list[float]:
     thrown them far off. In the last one, all but those above the leader: high rates descend faster, so that one that is
     behind by then stays behind.
     """
-    ahead = sorted((lane for lane in lanes if not lane.diverged), key=lambda lane: lane.expected_loss)
+    ahead = sorted((lane for lane in lanes if not lane.diverged), key=lambda lane: lane.late_loss)
     if not ahead:
         return []
-    leader, least = ahead[0].learning_rate, ahead[0].expected_loss
+    leader, least = ahead[0].learning_rate, ahead[0].late_loss
     if last:
         return [lane.learning_rate for lane in ahead if lane.learning_rate <= leader]
     well = least + (USABLE - 1) * abs(least)
-    doing = [lane for lane in ahead if lane.expected_loss <= well or lane.learning_rate > leader]
+    doing = [lane for lane in ahead if lane.late_loss <= well or lane.learning_rate > leader]
     return sorted({lane.learning_rate for lane in [*ahead[:STAY], *doing]})
 
 
