@@ -133,6 +133,10 @@ def test_nothing_is_said_where_no_linear_model_fits(module: Lit, parts: tuple[Te
     assert baseline.reached(None) is None
 
 
+def test_one_sample_is_none_to_fit_and_no_cause_for_a_warning() -> None:
+    assert fitted("squares", INPUTS[:1], INPUTS[:1, :1], INPUTS[:1], INPUTS[:1, :1]) is None
+
+
 @pytest.mark.parametrize(
     "batch", [None, "text", [INPUTS], [INPUTS, torch.tensor(1)], [INPUTS.to_sparse(), LABELS], [INPUTS, LABELS[:3]]]
 )

@@ -126,6 +126,8 @@ def fitted(kind: str, inputs: Tensor, targets: Tensor, new: Tensor, wanted: Tens
         new: Inputs of other samples.
         wanted: Their targets.
     """
+    if len(inputs) < ROWS:
+        return None
     varied = inputs.std(0) > 0
     mean, spread = inputs[:, varied].mean(0), inputs[:, varied].std(0)
     outputs = int(max(targets.max(), wanted.max())) + 1 if kind == "classes" else targets.shape[1]
