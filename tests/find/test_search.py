@@ -20,9 +20,9 @@ from torch.utils.data import DataLoader, TensorDataset
 from unstall.errors import UsageError
 from unstall.find.pick import LearningRateSearch, settle
 from unstall.find.report import picture, save
-from unstall.find.search import _run_race, find_learning_rate
+from unstall.find.search import find_learning_rate
 from unstall.find.setting import rate_of_fit
-from unstall.trials import LearningRate, Outcome, State, Variant, quiet
+from unstall.trials import LearningRate, quiet
 
 SGD = functools.partial(torch.optim.SGD, lr=0.1)
 
@@ -423,18 +423,3 @@ def test_two_processes_agree(tmp_path: Path) -> None:
     for process in processes:
         process.join()
     assert first == second
-
-
-def test_rates_are_dropped_by_the_losses_of_many_batches_not_by_one_look_at_held_out_ones() -> None:
-    losses, one_look = {0.01: 0.9, 0.032: 0.8, 0.1: 0.5, 0.32: 0.6, 1.0: 2.0}, {0.1: 9.0}
-
-    def run(variants: list[Variant], leg: list[Any]) -> list[Outcome]:
-        rates = [variant.learning_rate or 0.0 for variant in variants]
-        return [
-            Outcome(variant, [losses[rate]] * len(leg), [one_look.get(rate, losses[rate])], {}, True, State({}))
-            for variant, rate in zip(variants, rates, strict=True)
-        ]
-
-    raced, _ = _run_race(run, lambda steps: [None] * steps, sorted(losses), [(5, 4), (2, 4)], (1e-3, 1.0), looks=False)
-    assert [rate.learning_rate for rate in raced if len(rate.losses) == 8] == [0.1, 0.32]
-    assert {rate.learning_rate: rate.expected_loss for rate in raced}[0.1] == 9, "the winner is judged by both"

@@ -72,15 +72,6 @@ class RacedRate:
     held_out_loss: float
     diverged: bool
 
-    @property
-    def late_loss(self) -> float:
-        """Mean training loss of the last quarter of its steps; infinite if it diverged.
-
-        By this one rates are dropped. The loss on held-out samples is that of one moment, and at a high rate weights
-        jump: with BatchNorm it was seen to be 1.42, 0.78 and 0.73 within 18 steps (benchmarks/unseen.py, letters).
-        """
-        return math.inf if self.diverged else fmean(_late(self.losses))
-
 
 @dataclass(frozen=True)
 class LearningRateSearch:
@@ -144,14 +135,14 @@ def still_in(lanes: Sequence[RacedRate], last: bool) -> list[float]:
     thrown them far off. In the last one, all but those above the leader: high rates descend faster, so that one that is
     behind by then stays behind.
     """
-    ahead = sorted((lane for lane in lanes if not lane.diverged), key=lambda lane: lane.late_loss)
+    ahead = sorted((lane for lane in lanes if not lane.diverged), key=lambda lane: lane.expected_loss)
     if not ahead:
         return []
-    leader, least = ahead[0].learning_rate, ahead[0].late_loss
+    leader, least = ahead[0].learning_rate, ahead[0].expected_loss
     if last:
         return [lane.learning_rate for lane in ahead if lane.learning_rate <= leader]
     well = least + (USABLE - 1) * abs(least)
-    doing = [lane for lane in ahead if lane.late_loss <= well or lane.learning_rate > leader]
+    doing = [lane for lane in ahead if lane.expected_loss <= well or lane.learning_rate > leader]
     return sorted({lane.learning_rate for lane in [*ahead[:STAY], *doing]})
 
 

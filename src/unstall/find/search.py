@@ -193,7 +193,7 @@ def _run_race(
             states[rate] = outcome.state
 
     for number, (entrants, leg_steps) in enumerate(legs):
-        ahead = sorted((lane for lane in lanes.values() if not lane.diverged), key=lambda lane: lane.late_loss)
+        ahead = sorted((lane for lane in lanes.values() if not lane.diverged), key=lambda lane: lane.expected_loss)
         going = [lane.learning_rate for lane in ahead[:entrants]] if number else rates
         last, early = number == len(legs) - 1, round(LOOK * leg_steps)
         begins = []
@@ -210,7 +210,7 @@ def _run_race(
 
 def _beyond(lanes: Mapping[float, RacedRate], limits: tuple[float, float]) -> float | None:
     """The rate past the edge, if the leader stands at it: where parameter groups differ, the range test can mislead."""
-    leader = min(lanes.values(), key=lambda lane: lane.late_loss).learning_rate
+    leader = min(lanes.values(), key=lambda lane: lane.expected_loss).learning_rate
     position = round(2 * math.log10(leader))
     if leader == min(lanes):
         beyond = half_decade(position - 1)
