@@ -13,6 +13,7 @@ from unstall.find.pick import (
     conclude,
     expected_loss,
     first_leg,
+    go_on,
     lead,
     leg_lengths,
     noise_share,
@@ -112,6 +113,22 @@ def test_the_slowest_drop_out_of_the_first_leg_and_none_above_the_leader() -> No
 def test_of_the_last_two_the_higher_one_drops_out_if_it_is_behind() -> None:
     assert still_in(after_a_quarter({1e-2: 0.50, 3.2e-2: 0.51}), last=True) == [1e-2]
     assert set(still_in(after_a_quarter({1e-2: 0.9, 3.2e-2: 0.5}), last=True)) == {1e-2, 3.2e-2}
+
+
+def test_the_fastest_goes_on_in_the_last_place_though_one_look_at_held_out_samples_was_bad() -> None:
+    def after(losses: dict[float, tuple[float, float]]) -> list[RacedRate]:
+        return [
+            RacedRate(rate, [loss] * 13, max(loss, held_out), held_out, math.isinf(loss))
+            for rate, (loss, held_out) in losses.items()
+        ]
+
+    noisy = after({1e-3: (0.9, 0.9), 3.2e-3: (0.8, 0.8), 1e-2: (0.7, 0.7), 3.2e-2: (0.5, 1.5), 0.1: (math.inf, 1.0)})
+    assert go_on(noisy, 3) == [1e-2, 3.2e-3, 3.2e-2]
+    assert go_on(noisy, 2) == [1e-2, 3.2e-2]
+    assert set(still_in(noisy[2:4], last=True)) == {1e-2, 3.2e-2}
+    quiet = after({1e-3: (0.9, 0.9), 3.2e-3: (0.8, 0.8), 1e-2: (0.6, 0.7), 3.2e-2: (0.7, 1.5)})
+    assert go_on(quiet, 2) == [1e-2, 3.2e-3], "the fastest is among them"
+    assert go_on(noisy[-1:], 2) == []
 
 
 def test_the_first_leg_is_told_from_what_raced() -> None:

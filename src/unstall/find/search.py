@@ -32,6 +32,7 @@ from unstall.find.pick import (
     candidates,
     conclude,
     expected_loss,
+    go_on,
     half_decade,
     lead,
     leg_lengths,
@@ -193,8 +194,7 @@ def _run_race(
             states[rate] = outcome.state
 
     for number, (entrants, leg_steps) in enumerate(legs):
-        ahead = sorted((lane for lane in lanes.values() if not lane.diverged), key=lambda lane: lane.expected_loss)
-        going = [lane.learning_rate for lane in ahead[:entrants]] if number else rates
+        going = go_on([*lanes.values()], entrants) if number else rates
         last, early = number == len(legs) - 1, round(LOOK * leg_steps)
         begins = []
         if looks and len(going) > 1 and (last or number == 0):
@@ -211,11 +211,11 @@ def _run_race(
 def _beyond(lanes: Mapping[float, RacedRate], limits: tuple[float, float]) -> float | None:
     """The rate past the edge, if the leader stands at it: where parameter groups differ, the range test can mislead."""
     leader = min(lanes.values(), key=lambda lane: lane.expected_loss).learning_rate
-    position = round(2 * math.log10(leader))
+    fastest = min(lanes.values(), key=lambda lane: lane.late_loss).learning_rate
     if leader == min(lanes):
-        beyond = half_decade(position - 1)
-    elif leader == max(lanes):
-        beyond = half_decade(position + 1)
+        beyond = half_decade(round(2 * math.log10(leader)) - 1)
+    elif max(leader, fastest) == max(lanes):
+        beyond = half_decade(round(2 * math.log10(max(lanes))) + 1)
     else:
         return None
     return beyond if limits[0] <= beyond <= limits[1] else None
