@@ -6,8 +6,8 @@ As lr_find.py, whose cells are trained from scratch at constant rates; here a ce
     python benchmarks/lr_find_ways.py compare --group "first draw"  # what our finder picks there
     python benchmarks/lr_find_ways.py report                        # the tables of docs/lr_find.md
 
-The finder was mended on the first draw, and then on what the *blind* group (unseen.py) had shown; *blind again* was drawn
-meanwhile. The rule *both losses* is the finder before the fastest rate went on.
+The finder was mended on the first draw, and then on what the *blind* group (unseen.py) had shown; *blind again* was
+drawn meanwhile. The rule *both losses* is the finder before the fastest rate went on.
 """
 
 import argparse
