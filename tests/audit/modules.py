@@ -5,7 +5,10 @@ from typing import Any
 
 import pytorch_lightning as pl
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
+
+from unstall.audit import Observation, observe
 
 X = torch.randn(32, 4, generator=torch.Generator().manual_seed(0))
 LABELS = torch.arange(32) % 3
@@ -23,3 +26,16 @@ class Lit(pl.LightningModule):
     def training_step(self, batch: Any, batch_idx: int) -> Tensor:
         self.log("loss", 1.0)
         return self.loss(self.net(batch[0]), batch[1])
+
+
+def observed(parts: dict[str, nn.Module], step: Callable[[Any, Tensor], Tensor], inputs: Tensor) -> Observation:
+    """Return what is seen of a step whose logits are made by a function of the module, with these parts, and inputs."""
+
+    class Module(Lit):
+        def training_step(self, batch: Any, batch_idx: int) -> Tensor:
+            return F.cross_entropy(step(self, batch[0]), batch[1])
+
+    module = Module(3, F.cross_entropy)
+    for name, made in parts.items():
+        setattr(module, name, made)
+    return observe(module, [inputs, LABELS])

@@ -8,21 +8,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from audit.modules import LABELS, Lit, X
-from unstall.audit import Observation, StandIn, in_both_modes, observe
+from audit.modules import LABELS, Lit, X, observed
+from unstall.audit import StandIn, in_both_modes, observe
 
 SEQUENCES = torch.randn(32, 6, 4, generator=torch.Generator().manual_seed(0))
-
-
-def seen(parts: dict[str, nn.Module], step: Callable[[Any, Tensor], Tensor], inputs: Tensor = SEQUENCES) -> Observation:
-    class Module(Lit):
-        def training_step(self, batch: Any, batch_idx: int) -> Tensor:
-            return F.cross_entropy(step(self, batch[0]), batch[1])
-
-    module = Module(3, F.cross_entropy)
-    for name, made in parts.items():
-        setattr(module, name, made)
-    return observe(module, [inputs, LABELS])
 
 
 RECURRENT = {"rnn": nn.GRU(4, 8), "head": nn.Linear(8, 3)}
@@ -42,7 +31,7 @@ ATTENTION = {"attention": nn.MultiheadAttention(4, 2), "head": nn.Linear(4, 3)}
     ],
 )
 def test_samples_that_are_mixed_by_mistake(parts: dict[str, nn.Module], step: Callable[[Any, Tensor], Tensor]) -> None:
-    assert seen(parts, step).mixed is True
+    assert observed(parts, step, SEQUENCES).mixed is True
 
 
 @pytest.mark.parametrize(
@@ -60,7 +49,7 @@ def test_samples_that_are_mixed_by_mistake(parts: dict[str, nn.Module], step: Ca
     ],
 )
 def test_samples_that_are_kept_apart(parts: dict[str, nn.Module], step: Callable[[Any, Tensor], Tensor]) -> None:
-    assert seen(parts, step).mixed is False
+    assert observed(parts, step, SEQUENCES).mixed is False
 
 
 @pytest.mark.parametrize(
@@ -74,12 +63,12 @@ def test_samples_that_are_kept_apart(parts: dict[str, nn.Module], step: Callable
     ],
 )
 def test_of_samples_that_meet_on_purpose_nothing_is_said(step: Callable[[Any, Tensor], Tensor]) -> None:
-    assert seen({}, step).mixed is None
+    assert observed({}, step, SEQUENCES).mixed is None
 
 
 def test_a_step_that_draws_numbers_of_its_own_mixes_nothing() -> None:
     own = torch.Generator().manual_seed(0)
-    noisy = seen({}, lambda m, x: m.net(x[:, 0] + torch.randn(len(x), 4, generator=own)))
+    noisy = observed({}, lambda m, x: m.net(x[:, 0] + torch.randn(len(x), 4, generator=own)), SEQUENCES)
     assert noisy.mixed is None
 
 

@@ -1,30 +1,16 @@
 """Which weights the prediction is computed from, and where samples stop being different."""
 
-from collections.abc import Callable
 from typing import Any
 
 import pytest
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
-from audit.modules import LABELS, Lit, X
-from unstall.audit import Observation, observe
+from audit.modules import X, observed
 from unstall.audit.reach import drawn
 
 SEQUENCES = torch.randn(32, 60, 4, generator=torch.Generator().manual_seed(0))
 SEQUENCES[:, 8:] = 0.0
-
-
-def seen(parts: dict[str, nn.Module], step: Callable[[Any, Tensor], Tensor], inputs: Tensor = SEQUENCES) -> Observation:
-    class Module(Lit):
-        def training_step(self, batch: Any, batch_idx: int) -> Tensor:
-            return F.cross_entropy(step(self, batch[0]), batch[1])
-
-    module = Module(3, F.cross_entropy)
-    for name, made in parts.items():
-        setattr(module, name, made)
-    return observe(module, [inputs, LABELS])
 
 
 def without_gradient(module: Any, x: Tensor) -> Tensor:
@@ -34,20 +20,20 @@ def without_gradient(module: Any, x: Tensor) -> Tensor:
 
 
 def test_what_is_used_and_gets_no_gradient() -> None:
-    cut = seen({}, without_gradient, X)
+    cut = observed({}, without_gradient, X)
     assert cut.unreached == ("net.0.weight", "net.0.bias")
     assert cut.reached_last is not None
     assert cut.reached_last.name == "linear"
-    assert seen({"beside": nn.Linear(4, 4)}, lambda m, x: m.net(x), X).unreached == ()  # not used
+    assert observed({"beside": nn.Linear(4, 4)}, lambda m, x: m.net(x), X).unreached == ()  # not used
     learned = nn.Linear(4, 8)
     nn.init.normal_(learned.weight)
-    assert seen({"encoder": learned}, lambda m, x: m.net[2](m.encoder(x).detach()), X).unreached == ()
+    assert observed({"encoder": learned}, lambda m, x: m.net[2](m.encoder(x).detach()), X).unreached == ()
 
 
 def test_what_is_frozen_and_looks_as_drawn() -> None:
-    frozen = seen({"encoder": nn.Linear(4, 8).requires_grad_(False)}, lambda m, x: m.net[2](m.encoder(x)), X)
+    frozen = observed({"encoder": nn.Linear(4, 8).requires_grad_(False)}, lambda m, x: m.net[2](m.encoder(x)), X)
     assert frozen.frozen_as_drawn == ("encoder.weight", "encoder.bias")
-    unused = seen({"encoder": nn.Linear(4, 8).requires_grad_(False)}, lambda m, x: m.net(x), X)
+    unused = observed({"encoder": nn.Linear(4, 8).requires_grad_(False)}, lambda m, x: m.net(x), X)
     assert unused.frozen_as_drawn == ()
 
 
@@ -63,7 +49,7 @@ ATTENTION = {"attention": nn.MultiheadAttention(4, 1, batch_first=True), "head":
     ],
 )
 def test_where_samples_are_lost(parts: dict[str, nn.Module], step: Any, function: str) -> None:
-    found = seen(parts, step).loses_samples
+    found = observed(parts, step, SEQUENCES).loses_samples
     assert found is not None
     assert found.name == function
 
@@ -78,14 +64,14 @@ def test_where_samples_are_lost(parts: dict[str, nn.Module], step: Any, function
     ],
 )
 def test_where_they_are_not(parts: dict[str, nn.Module], step: Any) -> None:
-    assert seen(parts, step).loses_samples is None
+    assert observed(parts, step, SEQUENCES).loses_samples is None
 
 
 def test_signals_that_fade_little_by_little_are_lost_nowhere() -> None:
     layers: list[nn.Module] = [nn.Linear(4, 16), nn.Sigmoid()]
     for _ in range(12):
         layers += [nn.Linear(16, 16), nn.Sigmoid()]
-    assert seen({"deep": nn.Sequential(*layers, nn.Linear(16, 3))}, lambda m, x: m.deep(x), X).loses_samples is None
+    assert observed({"deep": nn.Sequential(*layers, nn.Linear(16, 3))}, lambda m, x: m.deep(x), X).loses_samples is None
 
 
 def test_what_is_drawn_ends_where_the_draw_does() -> None:

@@ -96,17 +96,22 @@ def test_a_suspicion_is_put_to_the_test() -> None:
     assert "shuffled" in report.fix.change
 
 
+def examined_after(tried: tuple[Finding, Fork], monkeypatch: pytest.MonkeyPatch) -> Examination:
+    """An examination in which mending has brought this."""
+    monkeypatch.setattr(Examination, "try_findings", lambda *_, **__: tried)
+    examined = Examination(Subject(Lit(0.1), *blobs()))
+    vars(examined)["references"] = {"a constant": 0.1}
+    vars(examined.subject)["signals"] = Signals(step=500)
+    return examined
+
+
 @pytest.mark.parametrize(("reached", "cause"), [(0.82, Cause.HEALTHY), (0.5, "too few epochs")])
 def test_more_epochs_are_offered_to_a_run_that_has_come_far(
     reached: float, cause: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     longer = Fork("5 times the steps", Score(1.0, reached), Score(0.2, 0.95), helps=True)
     fault = next(fault for fault in COURSE_FAULTS if fault.mend == "longer")
-    tried = Finding(fault, fault.sentence, fault.remedy), longer
-    monkeypatch.setattr(Examination, "try_findings", lambda *_, **__: tried)
-    examined = Examination(Subject(Lit(0.1), *blobs()))
-    vars(examined)["references"] = {"a constant": 0.1}
-    vars(examined.subject)["signals"] = Signals(step=500)
+    examined = examined_after((Finding(fault, fault.sentence, fault.remedy), longer), monkeypatch)
     assert progress(examined, longer) == pytest.approx((reached - 0.1) / 0.85)
     report = suspect(examined, Report(name_cause(Signals(step=500)), (), None))
     assert (report.verdict.cause, report.fix) == (cause, longer)
@@ -124,9 +129,7 @@ def test_a_suspicion_gives_way_to_a_cause_whose_fix_goes_further(
         Finding(fault, "It is so", "mend it"),
         Fork("samples shuffled", Score(1.0, 0.5), Score(0.4, 0.8), helps=True),
     )
-    monkeypatch.setattr(Examination, "try_findings", lambda *_, **__: tried)
-    examined = Examination(Subject(Lit(0.1), *blobs()))
-    vars(examined.subject)["signals"] = Signals(step=500)
+    examined = examined_after(tried, monkeypatch)
     verdict = replace(name_cause(Signals(step=500)), cause=Cause.LOW_CAPACITY)
     report = suspect(examined, Report(verdict, (), wider))
     assert (report.verdict.cause, report.fix) == (cause, wider if cause == Cause.LOW_CAPACITY else tried[1])

@@ -10,7 +10,7 @@ from unstall.causes.cause import Fault, Shown
 BOUNDED = {"sigmoid", "hardsigmoid", "tanh", "hardtanh", "softsign", "relu", "relu6"}
 """Activations that keep a logit from going where a likelihood wants it: not below zero, or not far from it."""
 
-NONE = ", which are no probabilities of classes"
+NO_PROBABILITIES = ", which are no probabilities of classes"
 
 
 def softmax_of_one(seen: Observation) -> Shown:
@@ -59,13 +59,13 @@ def no_softmax_before_the_logarithm(seen: Observation) -> Shown:
         made = "probabilities" if "softmax" in names else "raw outputs"
         return {
             "site": compared.site,
-            "what": f"`nll_loss` is given {made}, and takes them for log-probabilities{NONE}",
+            "what": f"`nll_loss` is given {made}, and takes them for log-probabilities{NO_PROBABILITIES}",
         }
     if compared.logarithm is not None and "softmax" not in names and _is_plain(compared):
         made = f"what {compared.activation.name} returns" if compared.activation is not None else "raw outputs"
         return {
             "site": compared.logarithm.site or compared.site,
-            "what": f"The loss takes the logarithm of {made}{NONE}",
+            "what": f"The loss takes the logarithm of {made}{NO_PROBABILITIES}",
         }
     return None
 

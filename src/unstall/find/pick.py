@@ -156,13 +156,14 @@ def still_in(lanes: Sequence[RacedRate], last: bool) -> list[float]:
     ahead = sorted((lane for lane in lanes if not lane.diverged), key=lambda lane: lane.expected_loss)
     if not ahead:
         return []
-    leader, least = ahead[0].learning_rate, ahead[0].expected_loss
+    leader = ahead[0]
+    above = [lane for lane in ahead if lane.learning_rate > leader.learning_rate]
     if last:
-        fast = ahead[0].late_loss
-        return [lane.learning_rate for lane in ahead if lane.learning_rate <= leader or lane.late_loss < fast]
-    well = least + (USABLE - 1) * abs(least)
-    doing = [lane for lane in ahead if lane.expected_loss <= well or lane.learning_rate > leader]
-    return sorted({lane.learning_rate for lane in [*ahead[:STAY], *doing]})
+        behind = [lane for lane in above if lane.late_loss >= leader.late_loss]
+        return [lane.learning_rate for lane in ahead if lane not in behind]
+    limit = leader.expected_loss + (USABLE - 1) * abs(leader.expected_loss)
+    well = [lane for lane in ahead if lane.expected_loss <= limit]
+    return sorted({lane.learning_rate for lane in [*ahead[:STAY], *well, *above]})
 
 
 def first_leg(alive: Sequence[RacedRate]) -> int:

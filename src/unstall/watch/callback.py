@@ -159,7 +159,8 @@ class Diagnosis(Callback):
             return
         if trainer.accumulate_grad_batches > 1:
             loss = loss * trainer.accumulate_grad_batches  # Lightning hands out the loss divided by it
-        self.meter.after_batch(loss, self._targets(batch, self.meter.losses.targets.complete), stepped=self._stepped)
+        targets = None if self.meter.losses.targets.complete else self._targets(batch)
+        self.meter.after_batch(loss, targets, stepped=self._stepped)
         assert self.course is not None
         self.course.after_batch(batch, self.meter.losses.non_finite_step is not None)
         self._stepped = False
@@ -242,12 +243,11 @@ class Diagnosis(Callback):
         few = vars(trainer).get("overfit_batches")
         return on_few_batches(verdict, signals, few) if few else verdict
 
-    def _targets(self, batch: Any, enough: bool) -> Tensor | None:
-        """Return what the loss compares with, if that was seen, else what looks like it; None once there are enough."""
-        if enough or self.observation is None:
-            return None if enough else find_targets(batch)
-        reference = self.observation.reference
-        return None if reference is None else reference.targets(batch)
+    def _targets(self, batch: Any) -> Tensor | None:
+        """Return what the loss compares with, if that was seen; else what looks like it."""
+        if self.observation is None:
+            return find_targets(batch)
+        return None if (reference := self.observation.reference) is None else reference.targets(batch)
 
     def _read(self, trainer: pl.Trainer) -> Signals:
         assert self.meter is not None

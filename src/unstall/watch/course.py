@@ -39,7 +39,6 @@ class CourseRecord:
         self.not_finite: int | None = None
         self.latest: Any = None
         self.modes: tuple[float, float] | None = None
-        self._ended_at = -1
 
     def before_backward(self, accumulated: int) -> None:
         """Look for gradients of an earlier step, unless they are accumulated on purpose."""
@@ -67,11 +66,11 @@ class CourseRecord:
 
     def end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Compare training and evaluation mode on the latest batch: one pass each, on a copy."""
-        if self.latest is None or (self._ended_at == self.steps):
+        batch, self.latest = self.latest, None
+        if batch is None:
             return
-        self._ended_at = self.steps
         with suppress(Exception):  # a step that does not work on a copy: nothing is said of it
-            self.modes = in_both_modes(StandIn(pl_module, trainer, trainer.optimizers), self.latest)
+            self.modes = in_both_modes(StandIn(pl_module, trainer, trainer.optimizers), batch)
 
     def read(self, losses: LossHistory, path: WeightPath, repeats: bool, ended: bool) -> Course:
         """Return what is known. Synchronises.
