@@ -67,6 +67,12 @@ def test_where_they_are_not(parts: dict[str, nn.Module], step: Any) -> None:
     assert observed(parts, step, SEQUENCES).loses_samples is None
 
 
+def test_weights_that_begin_at_zero_lose_nothing() -> None:
+    zero = nn.Linear(4, 4)
+    nn.init.zeros_(zero.weight)
+    assert observed({"first": zero}, lambda m, x: m.net(m.first(x)), X).loses_samples is None
+
+
 def test_signals_that_fade_little_by_little_are_lost_nowhere() -> None:
     layers: list[nn.Module] = [nn.Linear(4, 16), nn.Sigmoid()]
     for _ in range(12):

@@ -60,7 +60,9 @@ def loses_samples(flow: Flow, compared: Comparison | None, samples: int | None) 
         after = _spread(call.outputs[0], samples)
         before = [_spread(each, samples) for each in call.inputs if id(each) not in flow.parameters]
         if after is not None and after <= ALIKE and any(spread is not None and spread > APART for spread in before):
-            return call.detached()
+            weights = [each for each in call.inputs if id(each) in flow.parameters and each.ndim > 1]
+            # Weights that begin at zero, as those of an adapter or of a residual branch do, will not stay there.
+            return None if any(not weight.any() for weight in weights) else call.detached()
     return None
 
 
