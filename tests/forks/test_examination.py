@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -23,6 +24,12 @@ from unstall.watch import Cause, Signals, name_cause
 class WrongSign(Lit):
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         return self.network(batch[0]).log_softmax(1).gather(1, batch[1][:, None]).mean()  # type: ignore[no-any-return]
+
+
+class NeverWarm(Lit):
+    def configure_optimizers(self) -> Any:
+        optimizer = super().configure_optimizers()
+        return [optimizer], [torch.optim.lr_scheduler.LambdaLR(optimizer, lambda epoch: (1 + epoch) / 100)]
 
 
 class OnlyTheHead(Lit):
@@ -94,6 +101,14 @@ def test_a_suspicion_is_put_to_the_test() -> None:
     assert report.verdict.cause == "training data sorted by class"
     assert report.fix is not None
     assert "shuffled" in report.fix.change
+
+
+def test_a_schedule_is_named_before_the_rate_that_makes_up_for_it() -> None:
+    report = fork(NeverWarm(0.003, "Adam"), *blobs())
+    assert report.verdict.cause == "a schedule that takes the step away"
+    assert report.fix is not None
+    assert report.fix.change.startswith("no schedule")
+    assert fork(Lit(0.0003), *blobs()).verdict.cause == Cause.TOO_LOW
 
 
 def examined_after(tried: tuple[Finding, Fork], monkeypatch: pytest.MonkeyPatch) -> Examination:

@@ -131,6 +131,28 @@ def test_gradients_out_of_order(tmp_path: Path) -> None:
     assert "gradients zeroed before the step" in faults(course(ZeroedTooEarly(), tmp_path)[0])
 
 
+class Skipping(Plain):
+    def __init__(self, every: int) -> None:
+        super().__init__()
+        self.every = every
+
+    def training_step(self, batch: Any, batch_idx: int) -> Any:
+        return super().training_step(batch, batch_idx) if batch_idx % self.every == self.every - 1 else None
+
+
+@pytest.mark.filterwarnings("ignore:`training_step` returned `None`")
+def test_batches_without_a_loss(tmp_path: Path) -> None:
+    seen, watch = course(Skipping(3), tmp_path)
+    assert (seen.skipped, seen.zeroed) == (pytest.approx(2 / 3), False)
+    assert watch.verdict is not None
+    assert watch.verdict.cause == "batches without a loss"
+    never, watch = course(Skipping(99), tmp_path)  # thirty batches an epoch: as if `return loss` were missing
+    assert faults(never) == {"batches without a loss"}
+    assert watch.verdict is not None
+    assert watch.verdict.cause == "batches without a loss"
+    assert "batches without a loss" not in faults(course(Plain(), tmp_path, accumulate_grad_batches=4)[0])
+
+
 class Another(Plain):
     def configure_optimizers(self) -> Any:
         return Plain().configure_optimizers()

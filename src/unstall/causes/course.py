@@ -20,6 +20,7 @@ class Course:
         size_share: Norm of the weights over their norm at the start.
         leftover: Whether there were gradients of an earlier step before a backward pass.
         zeroed: Whether the gradients were zero again before the step.
+        skipped: Share of the batches for which the step returned no loss.
         repeated: Whether the first batches were the same.
         label_spread: Mean entropy of the labels within a batch, over that of as many labels drawn from all.
         commonest: Share of the commonest label.
@@ -38,6 +39,7 @@ class Course:
     size_share: float | None = None
     leftover: bool = False
     zeroed: bool = False
+    skipped: float | None = None
     repeated: bool = False
     label_spread: float | None = None
     commonest: float | None = None
@@ -77,6 +79,11 @@ def leftover(seen: Course) -> Shown:
 def zeroed(seen: Course) -> Shown:
     """No gradient is left when the optimizer makes its step, although there was one."""
     return {} if seen.zeroed else None
+
+
+def skipped(seen: Course) -> Shown:
+    """Half of the batches, or more, for which the step returned None: Lightning goes on without a step."""
+    return {"share": seen.skipped} if (seen.skipped or 0) >= 0.5 else None
 
 
 def repeated(seen: Course) -> Shown:
@@ -142,6 +149,14 @@ COURSE_FAULTS = (
         zeroed,
         "The gradients are zero when the optimizer makes its step",
         "set them to zero after the step, or leave that to Lightning",
+        certain=True,
+    ),
+    Fault(
+        "batches without a loss",
+        skipped,
+        "training_step returned no loss for {share:.0%} of the batches, and nothing is learned from those",
+        "return the loss of every batch",
+        "return loss",
         certain=True,
     ),
     Fault(

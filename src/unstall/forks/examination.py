@@ -4,32 +4,26 @@ from __future__ import annotations
 
 import json
 import math
-import warnings
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from statistics import fmean
 from typing import Any
 
-import torch
-
-from unstall.audit import Observation, observe, tensors_in
-from unstall.causes import COURSE_FAULTS, FAULTS, Course, Finding, find
+from unstall.audit import Observation, observe
+from unstall.causes import COURSE_FAULTS, FAULTS, Finding, find
 from unstall.errors import UsageError
 from unstall.forks.baselines import references
+from unstall.forks.course import course_of
 from unstall.forks.mending import GAIN, most_promising, quality_of, try_findings
 from unstall.forks.standing import as_it_is, reached, standing
 from unstall.forks.subject import Subject
 from unstall.forks.targets import Task, task_of
 from unstall.forks.tried import Fork, Report
 from unstall.forks.verdict import FAR, confidence, confidence_of_offer, offer
-from unstall.trials import Score, Variant, in_fit
-from unstall.watch import LEARNED, Cause, TargetCounts, Verdict, name_cause
-
-LOOK_AHEAD = 10_000
-"""Steps of a schedule that are looked at."""
+from unstall.trials import Score
+from unstall.watch import LEARNED, Cause, Verdict, name_cause
 
 NEAR_CHANCE = 0.02
 """How much better than a constant, in accuracy or in variance explained, is still no better."""
@@ -110,7 +104,7 @@ def examine(subject: Subject, known: Sequence[Finding] = ()) -> Examination:
     batches = subject.as_seen(subject.batches)
     if seen.stumble is None and not subject.control.finite:
         seen = _where_it_stumbles(subject, batches) or seen
-    found = [*known, *find(COURSE_FAULTS, _course(subject, seen, batches)), *find(FAULTS, seen)]
+    found = [*known, *find(COURSE_FAULTS, course_of(subject, seen, batches)), *find(FAULTS, seen)]
     unique = list({finding.fault: finding for finding in reversed(found)}.values())[::-1]
     findings = tuple(sorted(unique, key=lambda finding: not finding.fault.certain))
     return Examination(subject, findings, task_of(subject.module, seen, batches))
@@ -165,6 +159,8 @@ def suspect(examined: Examination, report: Report) -> Report:
     if tried is None and not examined.subject.control.finite:  # what keeps it finite at its own rate is a cause, too
         constant = Score(math.inf, examined.references.get("a constant"))
         tried = examined.try_findings(suspicious, rates=(examined.subject.rate,), before=constant)
+    if tried is None and report.verdict.cause == Cause.TOO_LOW:
+        tried = _taken_away(examined, report.fix, suspicious)
     if tried is not None and tried[0].fault.mend == "longer" and progress(examined, tried[1]) >= FAR:
         return offered(examined, report, tried[1])
     if tried is not None:
@@ -179,6 +175,16 @@ def suspect(examined: Examination, report: Report) -> Report:
         verdict = replace(verdict, cause=Cause.UNSURE, confidence=0.5, runner_up=untried.fault)
         verdict = replace(verdict, sentence=sentence, remedy=untried.change)
     return replace(report, verdict=verdict, forks=tuple(examined.subject.forks), findings=examined.findings)
+
+
+def _taken_away(examined: Examination, fix: Fork | None, findings: Sequence[Finding]) -> tuple[Finding, Fork] | None:
+    """Return what leaves little of a rate that is high enough without it; None if another rate goes further.
+
+    A higher one makes up for a schedule that leaves a hundredth of it. What leaves that little is the cause.
+    """
+    step = [finding for finding in findings if finding.fault.mend in ("schedule", "clip", "decay")]
+    tried = examined.try_findings(step, rates=(examined.subject.rate,), before=examined.own)
+    return None if tried is None or _goes_further(fix, tried[1]) else tried
 
 
 def _goes_further(fix: Fork | None, other: Fork) -> bool:
@@ -250,51 +256,3 @@ def _where_it_stumbles(subject: Subject, batches: Sequence[Any]) -> Observation 
             if seen.stumble is not None:
                 return seen
     return None
-
-
-def _rates(subject: Subject) -> tuple[list[float], float]:
-    """Return the configured rate and that of each step, without a step of training; and the largest weight decay."""
-    how = subject.module, Variant(), subject.options, subject.where, subject.trainer
-    with in_fit(*how) as lane, warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # a schedule that moves on without a step of its optimizer
-        optimization = lane.optimization
-        groups, rates = optimization.optimizer.param_groups, [optimization.learning_rate]
-        for step in range(int(min(subject.horizon, LOOK_AHEAD))):
-            rates.append(float(groups[0]["lr"]))
-            optimization.move_schedules(step + 1)
-    return rates, max(float(group.get("weight_decay", 0.0)) for group in groups)
-
-
-def _course(subject: Subject, seen: Observation, batches: Sequence[Any]) -> Course:
-    """Return what the batches show when they are looked at one after another, and what the settings come to."""
-    counts, not_finite = TargetCounts(), 0
-    reference = seen.reference
-    for batch in batches:
-        targets = None if reference is None or reference.kind != "classes" else reference.targets(batch)
-        if targets is not None:
-            counts.after_batch(targets)
-        floating = [part for part in tensors_in(batch) if part.is_floating_point()]
-        not_finite = max(not_finite, sum(part.numel() - int(part.isfinite().sum()) for part in floating))
-    counts.flush()
-    counts.class_weights = () if reference is None else reference.weights
-    rates, decay = _rates(subject)
-    return Course(
-        rate=rates[0],
-        rate_share=fmean(rates[1:]) / rates[0] if rates[0] and len(rates) > 1 else None,
-        last_rate=rates[-1],
-        decay=decay,
-        size_share=_size_share(subject) if decay else None,
-        label_spread=counts.label_spread(),
-        commonest=counts.commonest,
-        not_finite=not_finite,
-    )
-
-
-def _size_share(subject: Subject) -> float | None:
-    """Return the norm of the unchanged copy's weights at its end over that at the start; None if it diverged."""
-    if subject.control.state is None:
-        return None
-    before, after = subject.module.state_dict(), subject.control.state.weights
-    names = [name for name, _ in subject.module.named_parameters() if name in after]
-    norms = [torch.nn.utils.get_total_norm([state[name].abs().float() for name in names]) for state in (before, after)]
-    return float(norms[1] / norms[0]) if norms[0] else None

@@ -101,8 +101,7 @@ class Diagnosis(Callback):
         learns = any(weight.requires_grad for weight in pl_module.parameters())
         if not pl_module.automatic_optimization or not groups or not learns or _is_lazy(pl_module):
             return
-        group = groups[0]
-        momentum = float(group.get("momentum") or group.get("betas", (0.0,))[0])
+        momentum = float(groups[0].get("momentum") or groups[0].get("betas", (0.0,))[0])
         self.meter = Meter(pl_module, momentum=momentum)
         self.course = CourseRecord(trainer.optimizers[0], clip_norm(trainer), trainer.max_epochs)
         if self._state is not None:
@@ -144,8 +143,7 @@ class Diagnosis(Callback):
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, optimizer: torch.optim.Optimizer
     ) -> None:
         """Note the weights before a step."""
-        if self.meter is not None:
-            assert self.course is not None
+        if self.meter is not None and self.course is not None:
             self.meter.before_step()
             self.course.before_step(self.meter.path.looking)
             self._stepped = True
@@ -154,14 +152,16 @@ class Diagnosis(Callback):
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Note the loss; now and then read, log and judge."""
+        if self.meter is None or self.course is None:
+            return
         loss = outputs.get("loss") if isinstance(outputs, dict) else outputs
-        if self.meter is None or not isinstance(loss, Tensor):
+        if not isinstance(loss, Tensor):
+            self.course.skipped += 1
             return
         if trainer.accumulate_grad_batches > 1:
             loss = loss * trainer.accumulate_grad_batches  # Lightning hands out the loss divided by it
         targets = None if self.meter.losses.targets.complete else self._targets(batch)
         self.meter.after_batch(loss, targets, stepped=self._stepped)
-        assert self.course is not None
         self.course.after_batch(batch, self.meter.losses.non_finite_step is not None)
         self._stepped = False
         self._batches += 1
@@ -179,8 +179,8 @@ class Diagnosis(Callback):
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """In the last epoch, give the verdict before its checkpoint: a process that is killed then has written it."""
         if self.meter is not None and not _is_rehearsal(trainer):
-            curves = at_a_glance(self._read(trainer))
-            draw_over_epochs(trainer, {f"{GLANCE}/{name}": value for name, value in curves.items()})
+            curves = at_a_glance(self._read(trainer)).items()
+            draw_over_epochs(trainer, {f"{GLANCE}/{name}": value for name, value in curves})
         if _is_last_epoch(trainer):
             self._end(trainer, pl_module)
 

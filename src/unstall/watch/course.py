@@ -25,6 +25,10 @@ class CourseRecord:
         optimizer: The fit's.
         clip: The limit of the gradient's norm, if the trainer clips by norm.
         epochs: The trainer's limit, if it has one.
+
+    Attributes:
+        trained: Batches that had a loss.
+        skipped: Those for which the step returned None.
     """
 
     def __init__(self, optimizer: torch.optim.Optimizer, clip: float | None, epochs: int | None = None) -> None:
@@ -36,6 +40,7 @@ class CourseRecord:
         self._clipped, self._looks = 0.0, 0
         self.sums: list[float] = []
         self.leftover = self.zeroed = False
+        self.trained = self.skipped = 0
         self.not_finite: int | None = None
         self.latest: Any = None
         self.modes: tuple[float, float] | None = None
@@ -50,7 +55,7 @@ class CourseRecord:
         """Note the rate in force; where the weights are looked at, the gradient's norm, too."""
         self.steps += 1
         self.rates += float(self.optimizer.param_groups[0]["lr"])
-        if self.steps == 1:
+        if self.steps == 1 and self.backwards:
             self.zeroed = not any(bool(gradient.any()) for gradient in self._gradients())
         if look and self.clip:
             self.norms.append(torch.nn.utils.get_total_norm(self._gradients()))
@@ -58,6 +63,7 @@ class CourseRecord:
     def after_batch(self, batch: Any, look_for_bad_numbers: bool) -> None:
         """Compare the first batches, and keep the latest; once a loss was not finite, look at the data, too."""
         self.latest = batch
+        self.trained += 1
         if len(self.sums) < FIRST:
             self.sums.append(sum(float(part.double().sum()) for part in tensors_in(batch)))
         if look_for_bad_numbers and not self.not_finite:
@@ -86,6 +92,7 @@ class CourseRecord:
         self._looks, self.norms = self._looks + len(self.norms), []
         commonest = losses.targets.commonest
         same = len(self.sums) == FIRST and len(set(self.sums)) == 1 and not repeats
+        batches = self.trained + self.skipped
         return Course(
             rate=self.rate,
             rate_share=self.rates / self.steps / self.rate if self.steps and self.rate else None,
@@ -95,6 +102,7 @@ class CourseRecord:
             size_share=path.size_share(),
             leftover=self.leftover,
             zeroed=self.zeroed,
+            skipped=self.skipped / batches if batches else None,
             repeated=same,
             label_spread=losses.targets.label_spread(),
             commonest=commonest if ended or commonest != 1 else None,  # sorted data begin with one label, too
