@@ -210,6 +210,7 @@ COURSE_FAULTS = (
         "{share:.1%} of the labels are the same: always giving that answer is right so often",
         "weight the classes in the loss, or draw the rare ones more often, and look at recall instead of accuracy",
         "F.cross_entropy(logits, labels, weight=1 / shares)",
+        mend="balance",
     ),
     Fault(
         "evaluation unlike training",

@@ -37,7 +37,10 @@ def all_alike(seen: Observation) -> Shown:
     tensors = _known(seen)
     if (seen.samples or 0) < 4 or not tensors or any(not t.ndim or len(t) != seen.samples for t in tensors):
         return None
-    return {"site": None, "samples": seen.samples} if all(bool((t == t[:1]).all()) for t in tensors) else None
+    targets = seen.comparison.target if seen.comparison is not None else None
+    if targets is not None and targets.ndim and len(targets) == seen.samples and _all_alike(targets):
+        return None
+    return {"site": None, "samples": seen.samples} if all(map(_all_alike, tensors)) else None
 
 
 def far_from_unit_scale(seen: Observation) -> Shown:
@@ -69,6 +72,10 @@ def _known(seen: Observation) -> list[Tensor]:
 
 def _floating(seen: Observation) -> Iterator[Tensor]:
     return (tensor for tensor in seen.inputs if tensor.is_floating_point() and tensor.numel() and _is_dense(tensor))
+
+
+def _all_alike(samples: Tensor) -> bool:
+    return bool((samples == samples[:1]).all())
 
 
 def _is_dense(tensor: Tensor) -> bool:

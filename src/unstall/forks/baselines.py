@@ -68,10 +68,7 @@ def references(subject: Subject, task: Task) -> dict[str, float]:
         Shares of right answers, or of the targets' variance that is explained, on the held-out batches.
     """
     targets = torch.cat([task.targets(batch) for batch in subject.as_seen(subject.held_out)])
-    several = targets.ndim > 1 and targets[0].numel() > 1
     found = {"a constant": 0.0 if task.kind == "numbers" else 1 / len(set(targets.flatten().tolist()))}
-    if task.kind == "binary" and several:
-        found["a constant"] = float(torch.maximum(targets.mean(0), 1 - targets.mean(0)).mean())
     inputs, first = inputs_of(subject.first_batch), task.targets(subject.first_batch)
     one_each = task.kind != "classes" or first.ndim == 1
     if inputs is not None and inputs.ndim > 1 and len(inputs) == len(first) and one_each:

@@ -161,7 +161,7 @@ def suspect(examined: Examination, report: Report) -> Report:
         tried = examined.try_findings(suspicious, rates=(examined.subject.rate,), before=constant)
     if tried is None and report.verdict.cause == Cause.TOO_LOW:
         tried = _taken_away(examined, report.fix, suspicious)
-    if tried is not None and tried[0].fault.mend == "longer" and progress(examined, tried[1]) >= FAR:
+    if tried is not None and tried[0].fault.mend in ("longer", "balance") and progress(examined, tried[1]) >= FAR:
         return offered(examined, report, tried[1])
     if tried is not None:
         return report_on(examined, *tried)

@@ -15,7 +15,7 @@ from torch.optim import Optimizer
 from unstall.audit import tensors_in
 from unstall.forks.changes import with_usual_momentum
 from unstall.forks.subject import Subject, screening_steps
-from unstall.forks.targets import AsTargetsAsk, Task, Wrapped
+from unstall.forks.targets import AsTargetsAsk, Task, Wrapped, with_balance
 from unstall.forks.tried import Mended, Setting
 from unstall.trials import can_be_one, concatenated, copied, inputs_of, samples_in, select, with_inputs
 
@@ -63,10 +63,13 @@ def mend(kind: str, subject: Subject, task: Task | None, module: pl.LightningMod
         module: To be mended; None: the run's own.
     """
     module = subject.module if module is None else module
-    if kind == "output" and task is not None:
+    if kind in ("output", "balance") and task is not None:
         loss = {"classes": "cross_entropy", "binary": "binary_cross_entropy_with_logits"}.get(task.kind)
-        scaled = "the mean square of standardised targets"
-        return Mended(f"the last layer's output with {loss or scaled}", AsTargetsAsk(module, task))
+        name = f"the last layer's output with {loss or 'the mean square of standardised targets'}"
+        if kind == "output":
+            return Mended(name, AsTargetsAsk(module, task))
+        weighted = with_balance(task, subject.as_seen(subject.batches))
+        return Mended(f"{name}, rare classes weighted", AsTargetsAsk(module, weighted)) if loss else None
     if kind == "inputs":
         if task is not None and _targets_are_inputs(subject, task):
             return None  # what is compared with would change along with them

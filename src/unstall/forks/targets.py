@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
-from statistics import fmean
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import pytorch_lightning as pl
@@ -29,6 +28,7 @@ class Task:
         classes: How many there are; 0 if the targets are no classes.
         mean: Of the numbers, per column.
         spread: Their standard deviation.
+        weights: What each class counts in the loss, or, per column, a one where a zero counts 1; None: all the same.
     """
 
     kind: Literal["classes", "binary", "numbers"]
@@ -37,6 +37,7 @@ class Task:
     classes: int = 0
     mean: Tensor | None = None
     spread: Tensor | None = None
+    weights: Tensor | None = None
 
     def targets(self, batch: Any) -> Tensor:
         """Return class numbers `(batch, ...)`, or numbers `(batch, columns)`."""
@@ -53,12 +54,28 @@ class Task:
         """Return the usual loss of such targets: cross-entropy, or the squares of standardised numbers."""
         targets = self.targets(batch)
         if self.kind == "classes":
-            return F.cross_entropy(logits, targets)
+            return F.cross_entropy(logits, targets, None if self.weights is None else self.weights.to(logits))
         if self.kind == "binary":
-            return F.binary_cross_entropy_with_logits(logits.reshape(targets.shape), targets)
+            weights = None if self.weights is None else self.weights.to(logits)
+            return F.binary_cross_entropy_with_logits(logits.reshape(targets.shape), targets, pos_weight=weights)
         assert self.mean is not None
         assert self.spread is not None
         return F.mse_loss(logits.reshape(targets.shape), (targets - self.mean.to(targets)) / self.spread.to(targets))
+
+
+def with_balance(task: Task, batches: Sequence[Any]) -> Task:
+    """Return the task whose loss counts each class alike, however rare: weights are one over the share.
+
+    Args:
+        task: Of classes, or of zeros and ones.
+        batches: Of training, as the step gets them.
+    """
+    targets = torch.cat([task.targets(batch) for batch in batches])
+    if task.kind == "binary":
+        ones = targets.sum(0).clamp(min=1)
+        return replace(task, weights=(len(targets) - ones).clamp(min=1) / ones)
+    counts = torch.bincount(targets[targets >= 0], minlength=task.classes).clamp(min=1)
+    return replace(task, weights=counts.sum() / (len(counts) * counts))
 
 
 def task_of(module: pl.LightningModule, seen: Observation, batches: Sequence[Any]) -> Task | None:
@@ -260,11 +277,9 @@ def quality(
 
 
 def balanced(right: Tensor, targets: Tensor) -> float:
-    """Return the mean over classes of the share of right answers (of several columns, the mean over all)."""
-    if targets.ndim > 1 and targets[0].numel() > 1:
-        return float(right.mean())
-    labels, right = targets.flatten().long(), right.flatten()
-    return fmean(float(right[labels == label].mean()) for label in set(labels.tolist()))
+    """Return the mean over classes of the share of right answers."""
+    _, labels, counts = targets.flatten().unique(return_inverse=True, return_counts=True)
+    return float((torch.bincount(labels, right.flatten().double()) / counts).mean())
 
 
 def _answers(compared: Comparison, task: Task) -> Tensor:

@@ -78,7 +78,13 @@ class TargetCounts:
 
     @property
     def commonest(self) -> float | None:
-        """Share of the commonest label; None if the loss weights them, or if only one is seen and no loss takes it."""
+        """Share of the commonest label; None if the loss weights them, or if only one is seen and no loss takes it.
+
+        Of many columns of zeros and ones, that of the zeros or of the ones in all of them.
+        """
+        if self.kind == "binary" and self.moments:
+            ones, count = sum(self.moments[1]), sum(self.moments[0])
+            return max(ones, count - ones) / count
         counts = self.class_counts or []
         known = (len(counts) > 1 or self.kind == "classes") and sum(counts) > 0 and not self.class_weights
         return max(counts) / sum(counts) if known else None
