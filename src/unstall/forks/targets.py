@@ -278,8 +278,8 @@ def quality(
 
 def balanced(right: Tensor, targets: Tensor) -> float:
     """Return the mean over classes of the share of right answers."""
-    _, labels, counts = targets.flatten().unique(return_inverse=True, return_counts=True)
-    return float((torch.bincount(labels, right.flatten().double()) / counts).mean())
+    _, labels, counts = torch.unique(targets, return_inverse=True, return_counts=True)
+    return float((torch.bincount(labels.flatten(), right.flatten().double()) / counts).mean())
 
 
 def _answers(compared: Comparison, task: Task) -> Tensor:
