@@ -41,8 +41,8 @@ NAMES: dict[str, tuple[str, ...]] = {
     "not finite": ("numbers that are not finite",),
     "order": ("training data sorted by class",),
     "repeated": ("the same batch again",),
-    "balance": ("one class makes up nearly all",),
-    "labels": ("nothing to learn",),
+    "balance": ("one class makes up nearly all", "rare classes that count still less"),
+    "labels": ("nothing to learn", "labels that contradict each other"),
     "not held": ("parameters that no optimizer holds", "an optimizer of other parameters"),
     "unregistered": ("weights that the module does not know of",),
     "cut": ("a graph that is cut", "parameters that no gradient reaches"),
@@ -80,6 +80,10 @@ NAMES: dict[str, tuple[str, ...]] = {
     "root of zero": ("a loss without a finite gradient",),
     "empty mean": ("a loss without a finite gradient",),
     "divergence": ("non-finite loss",),
+    "not finite forward": ("a loss without a finite gradient",),  # a root or a logarithm of numbers below zero
+    "skipped": ("batches without a loss",),
+    "left out": (),  # outputs that no loss trains: they share a layer with those that one does
+    "validation": ("validation that measures something else",),
 }
 """What the tool may call a kind of fault. Names with an underscore are those of data/programs.yaml."""
 

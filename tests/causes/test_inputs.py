@@ -29,6 +29,30 @@ def test_shown(inputs: Tensor, labels: Tensor, fault: str) -> None:
     assert fault in faults(Lit(3, F.cross_entropy), inputs, labels)
 
 
+def test_few_samples_and_samples_that_are_meant_to_be_alike_show_nothing() -> None:
+    assert faults(Lit(3, F.cross_entropy), torch.zeros(1, 4), LABELS[:1]) == set()
+    assert faults(Lit(3, F.cross_entropy), torch.zeros(2, 4), LABELS[:2]) == set()
+    prices, shares = X[:1].expand(32, 4), torch.full((32, 3), 1 / 3)
+    assert "inputs that are all alike" not in faults(Lit(3, F.mse_loss), prices, shares)
+
+
+class Wide(Lit):
+    def __init__(self) -> None:
+        super().__init__(3, F.cross_entropy)
+        self.net[0] = nn.Linear(40, 8)
+
+
+def test_labels_that_contradict_each_other() -> None:
+    images = torch.randn(16, 40, generator=torch.Generator().manual_seed(1))
+    (found,) = findings(Wide(), torch.cat([images, images]), LABELS)
+    assert found.fault == "labels that contradict each other"
+    assert found.sentence.startswith("32 of 32 samples")
+    assert faults(Wide(), torch.cat([images, images]), torch.cat([LABELS[:16], LABELS[:16]])) == set()
+    assert faults(Wide(), torch.cat([images[:6], torch.randn(26, 40)]), LABELS) == set()
+    flags = (X > 0).float()
+    assert faults(Lit(3, F.cross_entropy), flags, LABELS) == set()  # few flags: noise in the labels is usual
+
+
 def test_a_scale_within_the_module_counts() -> None:
     class Scaling(Lit):
         def training_step(self, batch: Any, batch_idx: int) -> Tensor:

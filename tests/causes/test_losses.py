@@ -1,5 +1,6 @@
 """What a loss does with prediction and target, wrong and right."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -173,3 +174,42 @@ def test_the_line_that_compares_is_named(tmp_path: Path) -> None:
     assert (found.site.function, found.site.code) == ("loss", "difference = out - y")
     assert found.sentence.startswith("The prediction is (32, 1) and the target (32,)")
     assert found.where.endswith(f"(test_losses.py:{found.site.line}, in loss: difference = out - y)")
+
+
+RARE = (torch.arange(32) % 8 == 0).long()
+RARE_ONES = torch.stack([RARE, (torch.arange(32) % 16 == 1).long()], 1).float()
+SHARES = torch.tensor([0.875, 0.125])
+
+
+@pytest.mark.parametrize(
+    ("outputs", "loss", "targets"),
+    [
+        (2, lambda weights: lambda out, y: F.cross_entropy(out, y, weights), RARE),
+        (2, lambda weights: lambda out, y: F.nll_loss(out.log_softmax(1), y, weight=weights), RARE),
+        (
+            2,
+            lambda weights: lambda out, t: F.binary_cross_entropy_with_logits(out, t, pos_weight=weights.flip(0)),
+            RARE_ONES,
+        ),
+    ],
+)
+def test_weights_the_wrong_way_round(outputs: int, loss: Callable[[Tensor], Loss], targets: Tensor) -> None:
+    fault = "rare classes that count still less"
+    assert fault in of(outputs, loss(torch.tensor([0.875, 0.125])), X, targets)
+    for right in (torch.tensor([0.125, 0.875]), torch.ones(2), torch.tensor([1.0, 0.9])):
+        shown = of(outputs, loss(right if targets is RARE else torch.ones(2)), X, targets)
+        assert fault not in shown
+
+
+def test_weights_of_samples_are_not_taken_for_those_of_classes() -> None:
+    def loss(out: Tensor, targets: Tensor) -> Tensor:
+        return F.binary_cross_entropy_with_logits(out, targets, torch.tensor([0.01, 0.01]))
+
+    assert "rare classes that count still less" not in of(2, loss, X, RARE_ONES)
+    assert of(2, lambda out, t: F.binary_cross_entropy_with_logits(out, t), X, RARE_ONES) == set()
+
+
+def test_a_loss_that_is_no_number_has_no_sign() -> None:
+    shown = of(3, lambda out, y: F.cross_entropy((out - 9) ** 0.5, y), X, LABELS)
+    assert "a loss without a finite gradient" in shown
+    assert "loss of the wrong sign" not in shown

@@ -80,6 +80,16 @@ def test_cause_fix_and_open_question(found: Findings, cause: Cause, fix: str | N
     assert bool(question) == bool(left_open)
 
 
+def test_a_validation_loss_that_the_training_step_does_not_know_is_no_overfitting() -> None:
+    signals = Signals(step=500, rise=9.0, training_loss=0.1, validation_loss=5.0)
+    apart = findings(GOOD, GOOD, signals=signals, standing=Score(0.12, 0.9))
+    report = conclude(apart, [])
+    assert report.verdict.cause == "validation that measures something else"
+    assert "logs a loss of 5, where the training step returns 0.12" in report.verdict.sentence
+    for standing in (None, Score(4.0, 0.9)):
+        assert decide(replace(apart, standing=standing))[0] == Cause.OVERFITTING
+
+
 def test_what_overfits_needs_no_other_rate() -> None:
     signals = Signals(step=5000, loss_ratio=0.01, training_loss=0.01, validation_loss=1.0, rise=2.0, turned_epoch=3)
     assert name_cause(signals).cause == Cause.OVERFITTING

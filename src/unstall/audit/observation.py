@@ -255,7 +255,9 @@ def _toward_target(compared: Comparison) -> float | None:
     that decides on the loss, or where the loss is of another kind.
     """
     gradient, target = compared.prediction.grad, compared.target
-    if gradient is None or not gradient.any() or not compared.alone or compared.weighted or compared.call.in_place:
+    if gradient is None or not gradient.isfinite().all() or not gradient.any():
+        return None
+    if not compared.alone or compared.weighted or compared.call.in_place:
         return None
     if compared.loss not in LOSSES and compared.likelihood and not compared.unchanged_from(compared.logarithms[-1]):
         return None  # minus the logarithm, say

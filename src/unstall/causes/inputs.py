@@ -24,10 +24,16 @@ def not_finite(seen: Observation) -> Shown:
     return None
 
 
+MANY = 16
+"""Numbers below which all of them may be the same by chance: a few flags of a few samples."""
+
+
 def constant(seen: Observation) -> Shown:
-    """All that the prediction can know is the same number."""
+    """All that the prediction can know of several samples is the same number."""
     tensors = [tensor for tensor in _known(seen) if tensor.numel()]
-    if not tensors or any(tensor.numel() < 2 or bool((tensor != tensor.flatten()[0]).any()) for tensor in tensors):
+    if not tensors or seen.samples == 1 or any(bool((t != t.flatten()[0]).any()) for t in tensors):
+        return None
+    if max(tensor.numel() for tensor in tensors) < MANY:
         return None
     return {"site": None, "value": float(tensors[0].flatten()[0])}
 
@@ -41,6 +47,24 @@ def all_alike(seen: Observation) -> Shown:
     if targets is not None and targets.ndim and len(targets) == seen.samples and _all_alike(targets):
         return None
     return {"site": None, "samples": seen.samples} if all(map(_all_alike, tensors)) else None
+
+
+def contradicted(seen: Observation) -> Shown:
+    """Half of the samples, and more, have the same inputs as another one of the batch, and another target."""
+    compared, tensors = seen.comparison, _known(seen)
+    samples = 0 if compared is None or not compared.target.ndim else len(compared.target)
+    if compared is None or samples < 4 or not tensors or any(not t.ndim or len(t) != samples for t in tensors):
+        return None
+    rows = [tensor.detach().reshape(samples, -1).float() for tensor in tensors]
+    if sum(row.shape[1] for row in rows) < MANY or all(map(_all_alike, rows)):
+        return None
+    # Equal rows have equal sums of multiples; of others hardly two have.
+    sums = sum(row @ torch.linspace(1, 2, row.shape[1], device=row.device).sin() for row in rows)
+    _, same = torch.unique(sums, return_inverse=True)
+    targets = compared.target.flatten(1) if compared.target.ndim > 1 else compared.target[:, None]
+    groups = (targets[same == group] for group in range(int(same.max()) + 1))
+    count = sum(len(group) for group in groups if not _all_alike(group))
+    return {"site": None, "count": count, "samples": samples} if 2 * count >= samples else None
 
 
 def far_from_unit_scale(seen: Observation) -> Shown:
@@ -105,6 +129,12 @@ INPUT_FAULTS = (
         "All {samples} samples of the batch have the same inputs",
         "look at how they are loaded",
         certain=True,
+    ),
+    Fault(
+        "labels that contradict each other",
+        contradicted,
+        "{count} of {samples} samples of the batch have the same inputs as another one, and another target",
+        "look at how inputs and labels are paired, and at the paths that files are read from",
     ),
     Fault(
         "inputs far from unit scale",

@@ -5,9 +5,10 @@ from __future__ import annotations
 import math
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
-from unstall.audit import ACTIVATIONS, LOSSES, Observation
+from unstall.audit import ACTIVATIONS, LOSSES, Comparison, Observation
 from unstall.causes.activations import logarithm_of_zero
 from unstall.causes.cause import Fault, Shown
 
@@ -128,11 +129,40 @@ def stumbles(seen: Observation) -> Shown:
     return {"site": call.site, "what": what, "function": call.name}
 
 
+def weighted_down(seen: Observation) -> Shown:
+    """Weights of the classes, in the loss, that take half of the little away that the rare ones have, or more."""
+    compared = seen.comparison
+    given = () if compared is None else compared.call.inputs[2:]
+    if compared is None or not given or given[-1].ndim > 1 or len(compared.target) < 8:
+        return None
+    weights, target = given[-1].detach().float(), compared.target.detach()
+    if compared.loss in ("cross_entropy", "nll_loss") and compared.labels is not None:
+        shares = torch.bincount(compared.labels.flatten(), minlength=len(weights)).float()
+        shares, weighted = shares / shares.sum(), shares * weights / (shares * weights).sum()
+        rare, left = 1 - float(shares.max()), 1 - float(weighted[shares.argmax()])
+    elif compared.loss == "binary_cross_entropy_with_logits" and _weighs_ones(compared, weights):
+        ones = target.float().flatten(1).mean(0) if target.ndim > 1 else target.float().mean()
+        weighted = ones * weights / (ones * weights + 1 - ones)
+        rare, left = float(ones.mean()), float(weighted.mean())
+    else:
+        return None
+    return {"site": compared.site, "share": rare, "left": left} if 0 < left < 0.5 * rare < 0.25 else None
+
+
 def outweighed(seen: Observation) -> Shown:
     """Penalties and other terms that are more of the loss than the error of the prediction."""
     if seen.error_share is None or seen.error_share > 0.5 or seen.comparison is None or not seen.comparison.alone:
         return None
     return {"site": seen.comparison.site, "share": seen.error_share}
+
+
+def _weighs_ones(compared: Comparison, weights: Tensor) -> bool:
+    """Return whether the weights are those of the ones, `pos_weight`, and not those of the samples or columns."""
+    formula, target = F.binary_cross_entropy_with_logits, compared.target.float()
+    if weights.ndim and len(weights) != target.shape[-1]:
+        return False
+    expected = formula(compared.prediction.detach().float(), target, pos_weight=weights)
+    return torch.allclose(expected, compared.call.outputs[0].detach().float(), rtol=0.01)
 
 
 def _of_zeros_and_ones(target: Tensor) -> bool:
@@ -216,6 +246,14 @@ LOSS_FAULTS = (
         "give the other terms a smaller weight, and the error the sum or mean that they have",
         "loss = error + 1e-4 * penalty",
         mend="output",
+    ),
+    Fault(
+        "rare classes that count still less",
+        weighted_down,
+        "What is rare makes up {share:.1%} of the labels of the batch, and the loss's weights leave {left:.1%} of it",
+        "weight by one over the share, and not by the share",
+        "pos_weight=(1 - shares) / shares",
+        mend="balance",
     ),
     Fault(
         "a sum where a mean is meant",

@@ -12,6 +12,11 @@ def by_trial(seen: Any) -> Shown:
     return None
 
 
+def as_it_stands(seen: Any) -> Shown:
+    """Nothing shows; on held-out samples the training step returns less than half of what validation logs."""
+    return None
+
+
 TRIED_FAULTS = (
     Fault(
         "last activation and loss do not fit the targets",
@@ -43,5 +48,11 @@ TRIED_FAULTS = (
         "It ended too early: it does far better with {change}",
         "train for more epochs",
         mend="longer",
+    ),
+    Fault(
+        "validation that measures something else",
+        as_it_stands,
+        "Validation logs a loss of {logged:.3g}, where the training step returns {returned:.3g} for held-out samples",
+        "compute both losses with the same function, and see which terms only one of them has",
     ),
 )

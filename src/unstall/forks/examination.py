@@ -21,15 +21,12 @@ from unstall.forks.standing import as_it_is, reached, standing
 from unstall.forks.subject import Subject
 from unstall.forks.targets import Task, task_of
 from unstall.forks.tried import Fork, Report
-from unstall.forks.verdict import FAR, confidence, confidence_of_offer, offer
+from unstall.forks.verdict import FAR, UNTRIED, confidence, confidence_of_offer, offer
 from unstall.trials import Score
 from unstall.watch import LEARNED, Cause, Verdict, name_cause
 
 NEAR_CHANCE = 0.02
 """How much better than a constant, in accuracy or in variance explained, is still no better."""
-
-UNTRIED = 0.9
-"""How sure a fault is that is wrong by construction, where no change from outside could prove it."""
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Sequence
 
-from unstall.causes import Fault
+from unstall.causes import TRIED_FAULTS, Fault
 from unstall.forks.tried import Findings, Fork, Report
 from unstall.trials import HELPS
 from unstall.watch import Cause, Evidence, Signals, Verdict, describe, name_cause
@@ -15,6 +15,16 @@ FAR = 0.8
 """Share of the way from a constant to the best that was seen at which a run is not stalled: what would take it further
 by a matter of degree (a rate, a batch size, more epochs) is offered. A fifth is also what a change has to take off the
 error to help (`HELPS`)."""
+
+
+UNTRIED = 0.9
+"""How sure a fault is that is wrong by construction, where no change from outside could prove it."""
+
+MEASURED_APART = next(fault for fault in TRIED_FAULTS if fault.startswith("validation"))
+
+APART = 0.5
+"""Share of the logged validation loss below which the training step's own, of held-out samples, is another quantity. As
+much less is no accident of the samples: a network that overfits has both of them high."""
 
 
 def conclude(findings: Findings, forks: Sequence[Fork]) -> Report:
@@ -30,10 +40,14 @@ def conclude(findings: Findings, forks: Sequence[Fork]) -> Report:
     evidence = (*suspicion.evidence, Evidence(f"error after / before: {decisive.change}", ratio, HELPS))
     causes = [suspicion.cause, suspicion.runner_up, Cause.HEALTHY]
     runner_up = next((other for other in causes if other not in (cause, None, Cause.UNSURE)), None)
-    assert isinstance(cause, Cause)
     if cause == Cause.UNSURE:
         sure, sentence, remedy = 0.5, at_chance(forks), ""
+    elif cause == MEASURED_APART:
+        assert findings.standing is not None
+        values = {"logged": signals.validation_loss, "returned": findings.standing.loss}
+        sure, sentence, remedy = UNTRIED, MEASURED_APART.sentence.format(**values), MEASURED_APART.remedy
     else:
+        assert isinstance(cause, Cause)
         sure, (sentence, remedy) = confidence(ratio), describe(cause, signals)
     if cause == Cause.HEALTHY and fix is not None:
         sentence = offer(sentence, fix)
@@ -46,7 +60,7 @@ def decide(findings: Findings) -> tuple[Cause | Fault, Fork | None, str]:
     """Return the cause, the smallest change that helps (if any does), and what the forks could not tell apart."""
     judge, rate, batch, suspect = findings.judge, findings.rate, findings.batch, findings.suspect
     if name_cause(findings.signals).cause == Cause.OVERFITTING:
-        return Cause.OVERFITTING, None, ""
+        return MEASURED_APART if measured_apart(findings) else Cause.OVERFITTING, None, ""
     if suspect is not None and suspect.mends:
         return suspect.cause, suspect, ""
 
@@ -74,6 +88,12 @@ def decide(findings: Findings) -> tuple[Cause | Fault, Fork | None, str]:
     if lesser is not None:
         return Cause.HEALTHY, lesser, f"whether {lesser.change} is worth it"
     return Cause.HEALTHY, None, f"what limits it next is {next_limit(findings.signals)}"
+
+
+def measured_apart(findings: Findings) -> bool:
+    """Return whether the training step's own loss of held-out samples is far below what validation logs."""
+    logged, returned = findings.signals.validation_loss, findings.standing
+    return logged is not None and returned is not None and 0 <= returned.loss < APART * logged
 
 
 def cause_of_no_fit(findings: Findings) -> Cause:
