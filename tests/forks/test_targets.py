@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from unstall.audit import observe
 from unstall.forks.subject import Subject
-from unstall.forks.targets import AsTargetsAsk, quality, task_of
+from unstall.forks.targets import AsTargetsAsk, quality, task_of, with_balance
 
 X = torch.randn(64, 3, generator=torch.Generator().manual_seed(0))
 LABELS = (X[:, 0] > 0).long() + (X[:, 1] > 0).long()
@@ -94,6 +94,70 @@ def test_quality_is_accuracy_and_the_share_of_variance_explained() -> None:
     halves = [[X[:40], NUMBERS[:40]], [X[40:], NUMBERS[40:]]]
     found = quality(Subject(module, halves, halves), module, module.state_dict(), halves, task)
     assert found == pytest.approx(expected, rel=1e-4)
+
+
+SEQUENCES = torch.randn(24, 5, 3, generator=torch.Generator().manual_seed(0))
+PLACES = SEQUENCES.argmax(-1)
+
+
+class OfPlaces(Lit):
+    """`(batch, places, 3)` to logits `(batch, places, classes)`."""
+
+    def training_step(self, batch: Any, batch_idx: int) -> Tensor:
+        return self.loss(self.net(batch[0]), batch[1])
+
+
+@pytest.mark.parametrize(
+    "loss",
+    [
+        lambda out, y: nn.functional.cross_entropy(out.flatten(0, 1), y.flatten()),
+        lambda out, y: nn.functional.cross_entropy(out.reshape(-1, 3), y.reshape(-1)),
+        lambda out, y: nn.functional.cross_entropy(out.transpose(1, 2), y),
+    ],
+)
+def test_each_place_of_a_sequence_is_a_sample(loss: Any) -> None:
+    module, batch = OfPlaces(3, loss), [SEQUENCES, PLACES]
+    seen = observe(module, batch)
+    task = task_of(module, seen, [batch])
+    assert task is not None
+    assert (task.kind, task.classes, task.one_hot) == ("classes", 3, False)
+    right = (module.net(SEQUENCES).argmax(-1) == PLACES).float()
+    expected = float(torch.stack([right[label == PLACES].mean() for label in range(3)]).mean())
+    reached = quality(Subject(module, [batch], [batch]), module, module.state_dict(), [batch], task)
+    assert reached == pytest.approx(expected)
+    changed = AsTargetsAsk(module, task)
+    torch.testing.assert_close(changed.training_step(batch, 0), loss(module.net(SEQUENCES), PLACES))
+    assert seen.reference is not None  # of which the loss of a constant is made
+    assert seen.reference.kind == "classes"
+
+
+def test_rare_classes_are_weighted_by_one_over_their_share() -> None:
+    module, batch = Lit(2, nn.functional.cross_entropy), [X, (torch.arange(len(X)) % 8 == 0).long()]
+    task = task_of(module, observe(module, batch), [batch])
+    assert task is not None
+    weighted = with_balance(task, [batch])
+    logits, shares = module.net(X), batch[1].bincount() / len(X)
+    each = nn.functional.cross_entropy(logits, batch[1], reduction="none")
+    per_class = torch.stack([each[batch[1] == label].mean() for label in range(2)])
+    torch.testing.assert_close(weighted.loss(logits, batch), per_class.mean())
+    assert weighted.weights is not None
+    torch.testing.assert_close(weighted.weights, 0.5 / shares)
+
+
+def test_of_many_columns_zeros_and_ones_count_alike() -> None:
+    columns = torch.zeros(len(X), 6)
+    columns[torch.arange(len(X)), torch.arange(len(X)) % 6] = 1
+    module, batch = Lit(6, lambda out, y: nn.functional.binary_cross_entropy_with_logits(out - 9, y)), [X, columns]
+    task = task_of(module, observe(module, batch), [batch])
+    assert task is not None
+    assert task.kind == "binary"
+    subject = Subject(module, [batch], [batch])
+    with torch.no_grad():
+        module.net.weight.zero_()
+    assert quality(subject, module, module.state_dict(), [batch], task) == 0.5  # none is ever found
+    weights = with_balance(task, [batch]).weights
+    assert weights is not None
+    torch.testing.assert_close(weights, (64 - columns.sum(0)) / columns.sum(0))
 
 
 def test_targets_that_are_computed_have_no_task() -> None:

@@ -104,11 +104,23 @@ class Comparison:
     @property
     def labels(self) -> Tensor | None:
         """The target as class numbers `(batch, ...)`, of a prediction `(batch, classes, ...)`; None if it is none."""
+        shape = self.prediction.shape
+        if len(shape) != self.logits.ndim or (len(shape) > 2 and shape != self.logits.shape):
+            return None  # places of a sequence, as samples
+        return self._as_classes()
+
+    @property
+    def classes(self) -> Tensor | None:
+        """The same, and also where the first dimension is that of all places, or where the classes were moved there."""
+        shape, logits = self.prediction.shape, self.logits.shape
+        if len(shape) < 2 or shape[1] not in logits[1:] or shape.numel() != logits.numel():
+            return self.labels
+        return self._as_classes()
+
+    def _as_classes(self) -> Tensor | None:
         target, shape = self.target, self.prediction.shape
         if len(shape) < 2 or shape[1] < 2 or not target.numel() or target.is_complex():
             return None
-        if len(shape) != self.logits.ndim or (len(shape) > 2 and shape != self.logits.shape):
-            return None  # places of a sequence, as samples
         if target.shape == shape and bool(((target == 0) | (target == 1)).all()) and bool((target.sum(1) == 1).all()):
             return target.argmax(1)
         if target.shape == (shape[0], 1):  # an index for `gather`

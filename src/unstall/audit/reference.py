@@ -52,7 +52,7 @@ def reference_of(comparison: Comparison, parts: Sequence[Tensor], loss: float) -
         loss: What it was. A loss that is more than the comparison, or less, has another reference.
     """
     weights = _class_weights(comparison)
-    kind, targets = _kind(comparison, weights, loss), comparison.labels
+    kind, targets = _kind(comparison, weights, loss), comparison.classes
     if kind is None:
         return None
     wanted = (targets if targets is not None and kind == "classes" else comparison.target).detach().flatten()
@@ -79,13 +79,13 @@ def error_share(comparison: Comparison, pull: Tensor, loss: float) -> float | No
         return None
     prediction, target = comparison.prediction.detach().float(), comparison.target.detach()
     with torch.enable_grad():
-        for kind, value in _values(prediction.requires_grad_(), target, comparison.labels, None):
+        for kind, value in _values(prediction.requires_grad_(), target, comparison.classes, None):
             (plain,) = torch.autograd.grad(value, prediction, retain_graph=True)
             weight = float((plain * pull).sum() / plain.square().sum())
             if weight > 0 and float((weight * plain - pull).norm()) <= CLOSE * float(pull.norm()):
                 rest, constant = (
                     loss - weight * float(value.detach()),
-                    weight * _constant(kind, target, comparison.labels),
+                    weight * _constant(kind, target, comparison.classes),
                 )
                 return constant / (constant + max(0.0, rest)) if constant > 0 else None
     return None
@@ -116,7 +116,7 @@ def _kind(comparison: Comparison, weights: Tensor | None, loss: float) -> Kind |
         return None
     if not comparison.prediction.is_floating_point():
         return None
-    values = _values(comparison.prediction.detach().float(), comparison.target.detach(), comparison.labels, weights)
+    values = _values(comparison.prediction.detach().float(), comparison.target.detach(), comparison.classes, weights)
     return next((kind for kind, value in values if abs(float(value) - loss) <= CLOSE * abs(loss)), None)
 
 

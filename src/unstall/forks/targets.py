@@ -26,6 +26,7 @@ class Task:
         part: Which tensor of a batch holds the targets, in the order of `tensors_in`.
         weight: Name of the last layer's weight.
         classes: How many there are; 0 if the targets are no classes.
+        one_hot: Whether the targets are a column of zeros and ones for each class.
         mean: Of the numbers, per column.
         spread: Their standard deviation.
         weights: What each class counts in the loss, or, per column, a one where a zero counts 1; None: all the same.
@@ -38,13 +39,14 @@ class Task:
     mean: Tensor | None = None
     spread: Tensor | None = None
     weights: Tensor | None = None
+    one_hot: bool = False
 
     def targets(self, batch: Any) -> Tensor:
         """Return class numbers `(batch, ...)`, or numbers `(batch, columns)`."""
         held = list(tensors_in(batch))[self.part]
         if self.kind != "classes":
             return held.reshape(len(held), -1).float()
-        if held.ndim > 1 and held.shape[1] == self.classes:
+        if self.one_hot:
             return held.argmax(1)
         return held.reshape(
             len(held), *held.shape[2:] if held.ndim > 1 and held.shape[1] == 1 else held.shape[1:]
@@ -54,13 +56,19 @@ class Task:
         """Return the usual loss of such targets: cross-entropy, or the squares of standardised numbers."""
         targets = self.targets(batch)
         if self.kind == "classes":
-            return F.cross_entropy(logits, targets, None if self.weights is None else self.weights.to(logits))
+            weights = None if self.weights is None else self.weights.to(logits)
+            return F.cross_entropy(self.places(logits, targets), targets.flatten(), weights)
         if self.kind == "binary":
             weights = None if self.weights is None else self.weights.to(logits)
             return F.binary_cross_entropy_with_logits(logits.reshape(targets.shape), targets, pos_weight=weights)
         assert self.mean is not None
         assert self.spread is not None
         return F.mse_loss(logits.reshape(targets.shape), (targets - self.mean.to(targets)) / self.spread.to(targets))
+
+    def places(self, logits: Tensor, targets: Tensor) -> Tensor:
+        """Return logits `(places, classes)` in the order of the targets, whichever dimension the classes have."""
+        last = logits.shape[-1] == self.classes and logits.shape[:-1].numel() == targets.numel()
+        return (logits if last else logits.movedim(1, -1)).reshape(-1, self.classes)
 
 
 def with_balance(task: Task, batches: Sequence[Any]) -> Task:
@@ -92,7 +100,8 @@ def task_of(module: pl.LightningModule, seen: Observation, batches: Sequence[Any
     shapes = {tuple(tensor.shape) for tensor in compared.layer.inputs}
     learning = ((name, weight) for name, weight in module.named_parameters() if weight.requires_grad)
     names = [name for name, weight in learning if weight.ndim > 1 and tuple(weight.shape) in shapes]
-    wanted = (compared.target if compared.labels is None else compared.labels).detach().flatten()
+    classes = compared.classes
+    wanted = (compared.target if classes is None else classes).detach().flatten()
     holding = [i for i, held in enumerate(tensors_in(batches[0])) if _holds(held, wanted, compared)]
     if not holding or not names:
         return None
@@ -101,8 +110,8 @@ def task_of(module: pl.LightningModule, seen: Observation, batches: Sequence[Any
     if not each[0].ndim:  # samples without a batch dimension
         return None
     held = torch.cat(each)
-    if compared.labels is not None:
-        return Task("classes", part, names[-1], compared.prediction.shape[1])
+    if classes is not None:
+        return Task("classes", part, names[-1], compared.prediction.shape[1], one_hot=each[0].numel() > wanted.numel())
     whole = bool((held == held.round()).all()) and float(held.min()) >= 0
     if (
         whole
@@ -260,8 +269,8 @@ def quality(
             compared = compared_in(lane.module, seen)
             if compared is None:
                 return None
-            answers.append(_answers(compared, task))
             targets.append(task.targets(seen))
+            answers.append(_answers(compared, task, targets[-1]))
     right, found = torch.cat(targets), torch.cat(answers)
     if right.numel() != found.numel():
         return None
@@ -282,12 +291,12 @@ def balanced(right: Tensor, targets: Tensor) -> float:
     return float((torch.bincount(labels.flatten(), right.flatten().double()) / counts).mean())
 
 
-def _answers(compared: Comparison, task: Task) -> Tensor:
+def _answers(compared: Comparison, task: Task, targets: Tensor) -> Tensor:
     output = compared.output.detach()
     if task.kind == "numbers":
         return compared.prediction.detach().reshape(len(output), -1)
-    if task.kind == "classes" and output.ndim > 1 and output.shape[1] == task.classes:
-        return output.argmax(1)
+    if task.kind == "classes" and output.ndim > 1 and output.numel() == task.classes * targets.numel():
+        return task.places(output, targets).argmax(1).reshape(targets.shape)
     if compared.loss == "binary_cross_entropy_with_logits":
         output = output.sigmoid()
     return output.round() if task.kind == "classes" else (output > 0.5).float().reshape(len(output), -1)
