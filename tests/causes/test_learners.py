@@ -84,6 +84,30 @@ def test_each_shows() -> None:
     assert faults(dropping, X, LABELS) == {"dropout too high"}
 
 
+class Reading(Lit):
+    """A recurrence over rows of an image, of which the last is blank."""
+
+    def __init__(self, batch_first: bool) -> None:
+        super().__init__(3, F.cross_entropy)
+        self.rnn = nn.LSTM(4, 8, batch_first=batch_first)
+
+    def training_step(self, batch: Any, batch_idx: int) -> Tensor:
+        return F.cross_entropy(self.net[2](self.rnn(batch[0])[0][:, -1]), batch[1])
+
+
+def test_a_recurrence_along_the_samples() -> None:
+    rows = torch.randn(32, 6, 4)
+    rows[:, -1] = 0
+    assert "samples that are mixed" in faults(Reading(False), rows, LABELS)
+    assert faults(Reading(True), rows, LABELS) == set()
+
+    class TimeFirst(Reading):
+        def training_step(self, batch: Any, batch_idx: int) -> Tensor:
+            return F.cross_entropy(self.net[2](self.rnn(batch[0].transpose(0, 1))[0][-1]), batch[1])
+
+    assert faults(TimeFirst(False), rows, LABELS) == set()
+
+
 def test_what_is_meant_does_not() -> None:
     plain = Lit(3, F.cross_entropy)
     assert faults(plain, X, LABELS, optimizers=[torch.optim.SGD(plain.parameters(), lr=1)]) == set()

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -150,6 +151,23 @@ def test_shown_in_the_faulty_one_and_not_in_its_repaired_twin(fault: str, case: 
     outputs, faulty, repaired, targets = PAIRS[fault][case]
     assert fault in of(outputs, faulty, X, targets)
     assert of(outputs, repaired, X, targets) == set()
+
+
+class States(Lit):
+    """What an LSTM returns is the prediction."""
+
+    def __init__(self) -> None:
+        super().__init__(1, F.mse_loss)
+        self.lstm = nn.LSTM(4, 2, batch_first=True)
+
+    def training_step(self, batch: Any, batch_idx: int) -> Tensor:
+        return F.mse_loss(self.lstm(batch[0])[0], batch[1])
+
+
+def test_states_are_between_minus_one_and_one() -> None:
+    sequences = torch.randn(16, 5, 4, generator=torch.Generator().manual_seed(0))
+    assert "targets out of the output's range" in faults(States(), sequences, 3 * sequences[..., :2])
+    assert faults(States(), sequences, sequences[..., :2].tanh()) == set()
 
 
 @pytest.mark.filterwarnings("ignore:Using a target size")

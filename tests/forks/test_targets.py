@@ -147,13 +147,15 @@ def test_rare_classes_are_weighted_by_one_over_their_share() -> None:
 def test_of_many_columns_zeros_and_ones_count_alike() -> None:
     columns = torch.zeros(len(X), 6)
     columns[torch.arange(len(X)), torch.arange(len(X)) % 6] = 1
-    module, batch = Lit(6, lambda out, y: nn.functional.binary_cross_entropy_with_logits(out - 9, y)), [X, columns]
+    columns[::4, 0] = 1
+    module, batch = Lit(6, nn.functional.binary_cross_entropy_with_logits), [X, columns]
     task = task_of(module, observe(module, batch), [batch])
     assert task is not None
     assert task.kind == "binary"
     subject = Subject(module, [batch], [batch])
     with torch.no_grad():
         module.net.weight.zero_()
+        module.net.bias.fill_(-9)
     assert quality(subject, module, module.state_dict(), [batch], task) == 0.5  # none is ever found
     weights = with_balance(task, [batch]).weights
     assert weights is not None

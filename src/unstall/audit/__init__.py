@@ -4,7 +4,7 @@ In: a module just before its first step, and a batch. Out: what its loss compare
 question: *is it put together right?*
 """
 
-from unstall.audit.comparison import ACTIVATIONS, LOSSES, SHAPES, Comparison
+from unstall.audit.comparison import ACTIVATIONS, LOSSES, RECURRENT, SHAPES, Comparison
 from unstall.audit.evaluation import in_both_modes
 from unstall.audit.observation import Observation, observe
 from unstall.audit.record import Call, Recording, Site, tensors_in
@@ -14,6 +14,7 @@ from unstall.audit.stand_in import StandIn, compared_in
 __all__ = [
     "ACTIVATIONS",
     "LOSSES",
+    "RECURRENT",
     "SHAPES",
     "Call",
     "Comparison",

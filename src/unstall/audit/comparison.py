@@ -39,6 +39,9 @@ ACTIVATIONS = {
 }
 """Activations with their ranges (torch's documentation; the least values of GELU and SiLU, rounded down)."""
 
+RECURRENT = ("lstm", "gru", "rnn_tanh")
+"""Layers whose outputs are between -1 and 1 (torch's documentation)."""
+
 SHAPES = {
     *("squeeze", "unsqueeze", "view", "reshape", "flatten", "unflatten", "getitem", "transpose", "permute", "movedim"),
     *("T", "mT", "contiguous", "float", "double", "to", "clamp", "clip", "clamp_min", "dropout"),

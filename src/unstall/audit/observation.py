@@ -11,7 +11,7 @@ import pytorch_lightning as pl
 import torch
 from torch import Tensor, nn
 
-from unstall.audit.comparison import LOSSES, Comparison, find_comparison
+from unstall.audit.comparison import LOSSES, RECURRENT, Comparison, find_comparison
 from unstall.audit.evaluation import in_evaluation
 from unstall.audit.finite import stumble
 from unstall.audit.flow import Flow
@@ -60,7 +60,8 @@ class Observation:
         toward_target: Share of the samples whose loss falls if the prediction moves toward the target; None if unknown.
         summed: Whether the loss is a sum over the samples, not a mean; None if unknown.
         mixed: Whether the prediction for a sample depends on another sample's data; None if unknown.
-        rearranged: The reshape that exchanges the samples with another dimension, as a permutation should; or None.
+        rearranged: The reshape that exchanges the samples with another dimension, as a permutation should, or the
+            recurrence that reads along the samples; or None.
         evaluation_loss: Of the same batch in evaluation mode; None if it could not be had.
         reference: What the loss is to be compared with; None if it is not known.
         dropout: The largest share of units that the step drops; 0 if it drops none.
@@ -223,8 +224,14 @@ def _cut(flow: Flow, loss: Tensor) -> Call | None:
 
 
 def _rearranged(flow: Flow, loss: Tensor, samples: int | None) -> Call | None:
-    """Return a reshape that has the same sizes in another order, and no longer the samples first: it mixes them."""
+    """Return what takes the samples for something else: a reshape to the same sizes in another order, or a recurrence
+    that reads along them.
+    """
     for call in flow.before(loss):
+        if call.name in RECURRENT and call.inputs[0].ndim == 3 and call.arguments.get(8) is False:  # not `batch_first`
+            steps, sequences, _ = call.inputs[0].shape
+            if steps == samples and sequences not in (1, samples):
+                return call.detached()
         if call.name not in ("view", "reshape") or not call.outputs[0].ndim:
             continue
         before, after = tuple(call.inputs[0].shape), tuple(call.outputs[0].shape)

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from unstall.audit import ACTIVATIONS, LOSSES, Comparison, Observation
+from unstall.audit import ACTIVATIONS, LOSSES, RECURRENT, SHAPES, Comparison, Observation
 from unstall.causes.activations import logarithm_of_zero
 from unstall.causes.cause import Fault, Shown
 
@@ -54,6 +54,8 @@ def target_out_of_range(seen: Observation) -> Shown:
             return None  # like is not compared with like
         elif compared.units > 1 and bool((target == target.round()).all()) and float(target.min()) >= 0:
             return None  # how often each word occurs in a text
+    elif compared.layer is not None and compared.layer.name in RECURRENT and _is_a_difference(compared):
+        low, high, name = -1.0, 1.0, compared.layer.name  # its states
     elif not compared.loss.startswith("binary_cross_entropy"):
         return None
     least, most = float(target.min()), float(target.max())
@@ -154,6 +156,12 @@ def outweighed(seen: Observation) -> Shown:
     if seen.error_share is None or seen.error_share > 0.5 or seen.comparison is None or not seen.comparison.alone:
         return None
     return {"site": seen.comparison.site, "share": seen.error_share}
+
+
+def _is_a_difference(compared: Comparison) -> bool:
+    """Return whether what the last layer returns is compared as it is, by a difference."""
+    shapes_only = all(call.name in SHAPES or call is compared.layer for call in compared.path)
+    return shapes_only and (compared.loss == "sub" or (compared.loss in LOSSES and not compared.likelihood))
 
 
 def _weighs_ones(compared: Comparison, weights: Tensor) -> bool:
