@@ -166,7 +166,7 @@ def observe(
             toward_target=None if compared is None else _toward_target(compared),
             summed=summed,
             mixed=mixed,
-            rearranged=_rearranged(flow, loss, samples),
+            rearranged=_rearranged(flow, loss, samples, compared),
             evaluation_loss=evaluation_loss,
             dropout=max((_dropped(call) for call in recording.calls), default=0.0),
             at_rest=not loss and (pull is None or not bool(pull.any())),
@@ -223,15 +223,19 @@ def _cut(flow: Flow, loss: Tensor) -> Call | None:
     return None
 
 
-def _rearranged(flow: Flow, loss: Tensor, samples: int | None) -> Call | None:
+def _rearranged(flow: Flow, loss: Tensor, samples: int | None, compared: Comparison | None) -> Call | None:
     """Return what takes the samples for something else: a reshape to the same sizes in another order, or a recurrence
     that reads along them.
     """
     for call in flow.before(loss):
-        if call.name in RECURRENT and call.inputs[0].ndim == 3 and call.arguments.get(8) is False:  # not `batch_first`
-            steps, sequences, _ = call.inputs[0].shape
-            if steps == samples and sequences not in (1, samples):
-                return call.detached()
+        read = call.inputs[0].shape if call.name in RECURRENT and call.arguments.get(8) is False else ()  # batch_first
+        if (
+            compared is not None
+            and len(read) == 3
+            and read[0] == samples
+            and read[1] not in (1, *compared.target.shape)
+        ):
+            return call.detached()
         if call.name not in ("view", "reshape") or not call.outputs[0].ndim:
             continue
         before, after = tuple(call.inputs[0].shape), tuple(call.outputs[0].shape)
