@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils.parametrizations import weight_norm
 
-from audit.modules import LABELS, X, Lit, observed
+from audit.modules import LABELS, Lit, X, observed
 from unstall.audit import observe
 
 IMAGES = torch.randn(32, 1, 8, 8, generator=torch.Generator().manual_seed(0))

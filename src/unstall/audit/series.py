@@ -131,7 +131,9 @@ def _is_linear(flow: Flow, call: Call) -> bool:
 def _is_strange(flow: Flow, tensor: Tensor, call: Call) -> bool:
     """Return whether more was done to a tensor than is recorded: by an extension's function, or to a part of it."""
     maker = flow.recording.maker_of(tensor, call)
-    return tensor.grad_fn is not None if maker is None else tensor._version > maker.in_place
+    if maker is None or id(tensor) not in flow.learned:
+        return tensor.grad_fn is not None
+    return id(tensor) in flow.given and tensor._version > maker.in_place
 
 
 def _joins_nothing(flow: Flow, call: Call) -> bool:

@@ -227,7 +227,7 @@ LINEAR_FAULTS = (
     Fault(
         "no activation between the layers",
         none_between_layers,
-        "{count} layers{names} follow one another with no activation between, and do no more than a single one could",
+        "{count} layers{names} follow one another with no activation between: together they are one linear map",
         "put an activation after each but the last",
         "nn.Sequential(nn.Linear(8, 64), nn.ReLU(), nn.Linear(64, 1))",
         mend="activation",
