@@ -106,7 +106,7 @@ FACTORS = {"users": nn.Embedding(7, 3), "items": nn.Sequential(nn.Linear(4, 8), 
         (TWO, lambda m, x: m.second(1 / (1 + m.first(x).square())), X),
         (TWO, lambda m, x: m.second(torch.ones(8) / m.first(x)), X),
         (TWO, set_to_zero, X),
-        (TWO, lambda m, x: m.second(Square.apply(m.first(x))), X),
+        (TWO, lambda m, x: m.second(m.first(x) + Square.apply(m.first(x))), X),
         (TWO, lambda m, x: m.second(m.first(x)) + m.net(x), X),  # beside a network that is none
         ({"of": nn.Embedding(7, 4), "head": nn.Linear(4, 3)}, lambda m, x: m.head(m.of(x).mean(1)), TOKENS),
         (FACTORS, lambda m, x: m.items(x) * m.users(x.argmax(1)), X),

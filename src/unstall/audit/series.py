@@ -68,29 +68,28 @@ def in_series(flow: Flow, compared: Comparison | None, weights: Mapping[str, Ten
         return None
     before = {id(call) for call in flow.before(compared.prediction, compared.call)}
     calls = [call for call in flow.recording.calls if id(call) in before and _computes(flow, call)]
-    layers = [call for call in calls if _weight(flow, call) is not None]
+    layers = {id(call): call for call in calls if _has_weight(flow, call)}
     makers = {id(call): [id(flow.recording.maker_of(each, call)) for each in call.inputs] for call in calls}
-    depth: dict[int, int] = {}
-    for call in calls:
-        depth[id(call)] = max((depth.get(maker, 0) for maker in makers[id(call)]), default=0) + (call in layers)
     inner: set[int] = set()
     for call in reversed(calls):
-        if call in layers or id(call) in inner:
+        if id(call) in layers or id(call) in inner:
             inner |= {*makers[id(call)]}
-    hidden = [call for call in layers if id(call) in inner]
-    last = [call for call in layers if id(call) not in inner]
-    count = max(depth.values(), default=0)
+    hidden = [call for place, call in layers.items() if place in inner]
+    last = [call for place, call in layers.items() if place not in inner]
+    within = inner | layers.keys()
+    if not hidden or not all((_is_linear if id(call) in within else _joins_nothing)(flow, call) for call in calls):
+        return None
+    depth: dict[int, int] = {}
     for call in calls:
-        within = id(call) in inner or call in layers
-        if not (_is_linear(flow, call) if within else _joins_nothing(flow, call)):
-            return None
-    if not hidden or (count == 2 and _narrows(flow, hidden, last)):
+        depth[id(call)] = max((depth.get(each, 0) for each in makers[id(call)]), default=0) + (id(call) in layers)
+    count = max(depth.values())
+    if count == 2 and _narrows(flow, hidden, last):
         return None
     names = {id(weight): name for name, weight in weights.items()}
     places = [_place(flow, call, calls, names) for call in hidden]
     ends = {_owner(flow, call, names) for call in last}  # a module that is called twice cannot be both
-    second = next(call for call in layers if depth[id(call)] > 1)
-    owners = dict.fromkeys(_owner(flow, call, names) for call in layers)
+    second = next(call for place, call in layers.items() if depth[place] > 1)
+    owners = dict.fromkeys(_owner(flow, call, names) for call in layers.values())
     return Series(
         count=count,
         layers=tuple(filter(None, owners)),
@@ -108,18 +107,16 @@ def _dependent(flow: Flow, call: Call) -> list[Tensor]:
     return [tensor for tensor in call.inputs if id(tensor) in flow.given]
 
 
-def _weight(flow: Flow, call: Call) -> Tensor | None:
-    """Return the matrix that a layer learns, computed from parameters or one itself; None if a call is no layer."""
+def _has_weight(flow: Flow, call: Call) -> bool:
+    """Return whether a call multiplies by a matrix that learns: a parameter, or what is computed from parameters."""
     given = _dependent(flow, call)
-    if call.name not in WEIGHTED or len(given) != 1:
-        return None
-    learned = (tensor for tensor in call.inputs if id(tensor) in flow.learned and tensor is not given[0])
-    return next((tensor for tensor in learned if tensor.requires_grad and tensor.ndim > 1), None)
+    learned = [tensor for tensor in call.inputs if id(tensor) in flow.learned and id(tensor) not in flow.given]
+    return call.name in WEIGHTED and len(given) == 1 and any(each.requires_grad and each.ndim > 1 for each in learned)
 
 
 def _is_linear(flow: Flow, call: Call) -> bool:
     given = _dependent(flow, call)
-    if any(_is_strange(flow, tensor, call) for tensor in call.inputs):
+    if not call.outputs[0].is_floating_point() or any(_is_strange(flow, tensor, call) for tensor in call.inputs):
         return False
     if call.name in SUMS:
         return True

@@ -21,6 +21,9 @@ from unstall.trials import can_be_one, concatenated, copied, inputs_of, samples_
 
 LITTLE_DECAY = 1e-4
 
+NO_ACTIVATION = "identity", "linear"
+"""What a setting calls no activation."""
+
 LONGER = 4
 """How many times the steps of a comparison a run is gone on with, to see whether it only ended too early."""
 
@@ -121,7 +124,7 @@ def _with_activations(subject: Subject, module: pl.LightningModule) -> Mended | 
     """Return a copy with activations where the step shows that there are none; None if there is no place for them."""
     series = None if subject.observation is None else subject.observation.series
     changed = None if series is None else with_relu_after(module, series.places)
-    named = isinstance(network_settings(subject.config).get("activation"), str)
+    named = str(network_settings(subject.config).get("activation")).lower() in NO_ACTIVATION
     settings = ((("network.activation", "activation"), "relu", "model"),) if named else ()
     return None if changed is None else Mended("a ReLU after each layer but the last", changed, settings=settings)
 
