@@ -14,6 +14,8 @@ PROOF = {
     "output": "the last layer's output with the loss that the targets ask for",
     "inputs": "inputs standardised",
     "order": "samples shuffled",
+    "balance": "the loss that the targets ask for, rare classes weighted",
+    "activation": "a ReLU after each layer but the last",
     "dropout": "dropout 0.1",
     "schedule": "no schedule",
     "clip": "no clipping",

@@ -178,7 +178,8 @@ def test_units_that_are_all_the_same_in_other_layers() -> None:
     class Convolution(Lit):
         def __init__(self, constant: bool) -> None:
             super().__init__(3, F.cross_entropy)
-            self.net = nn.Sequential(nn.Unflatten(1, (1, 4)), nn.Conv1d(1, 6, 3), nn.Flatten(), nn.Linear(12, 3))
+            first = nn.Unflatten(1, (1, 4)), nn.Conv1d(1, 6, 3)
+            self.net = nn.Sequential(*first, nn.ReLU(), nn.Flatten(), nn.Linear(12, 3))
             if constant:
                 for weight in self.net.parameters():
                     nn.init.ones_(weight)

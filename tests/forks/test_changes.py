@@ -1,5 +1,6 @@
 """Settings are found under any of their names; changed networks are copies."""
 
+import pickle
 from typing import Any
 
 import pytest
@@ -16,8 +17,10 @@ from unstall.forks.changes import (
     redrawn,
     wider,
     with_relu,
+    with_relu_after,
     with_usual_momentum,
 )
+from unstall.trials import copied
 
 
 def test_a_setting_may_have_several_names_and_places() -> None:
@@ -122,3 +125,17 @@ def test_an_unusual_momentum_becomes_the_usual_one() -> None:
     assert changed is not None
     assert [part.momentum for part in changed.modules() if isinstance(part, nn.BatchNorm1d)] == [0.1]
     assert module.network[1].momentum == 1e-4
+
+
+def test_activations_come_after_layers_of_a_copy_which_can_be_copied_itself() -> None:
+    module = Lit(0.1, activation=nn.Identity)
+    changed = with_relu_after(module, ["network.0"])
+    assert changed is not None
+    inputs, names = torch.randn(8, 20), list(module.state_dict())
+    hidden = module.network[0](inputs)
+    for twin in (changed, pickle.loads(pickle.dumps(changed)), copied(changed)):
+        torch.testing.assert_close(twin.network(inputs), module.network[2](hidden.relu()))
+        assert list(twin.state_dict()) == names
+    torch.testing.assert_close(module.network(inputs), module.network[2](hidden))
+    assert with_relu_after(module, ["network"]) is None, "what is more than a layer may return anything"
+    assert with_relu_after(module, ["network.0", ""]) is None

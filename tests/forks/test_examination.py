@@ -85,6 +85,39 @@ def test_a_sound_run_with_a_certain_fault_is_left_alone() -> None:
     assert report.verdict.cause == Cause.HEALTHY
 
 
+def of_signs(product: bool) -> list[list[Batch]]:
+    """Whether the product of two numbers is above zero, which no linear map tells; or their sum, which one does."""
+    drawn = torch.Generator().manual_seed(0)
+    parts = [[torch.randn(len(x), 4, generator=drawn) for x, _ in part] for part in blobs(128)]
+    return [[(x, ((x[:, 0] * x[:, 1] if product else x[:, 0] + x[:, 1]) > 0).long()) for x in part] for part in parts]
+
+
+def linear(rate: float) -> Lit:
+    return Lit(rate, widths=(4, 32, 32, 2), activation=torch.nn.Identity)
+
+
+@pytest.mark.slow
+def test_layers_without_activations_are_named_where_activations_help() -> None:
+    report = fork(linear(0.1), *of_signs(product=True))
+    assert report.verdict.cause == "no activation between the layers"
+    assert report.verdict.sentence.startswith("3 layers (network.0, network.2, network.4) follow one another")
+    assert "blobs.py" in report.verdict.sentence
+    assert report.fix is not None
+    assert report.fix.module is not None
+    before, after = report.fix.before.accuracy, report.fix.after.accuracy
+    assert before is not None
+    assert after is not None
+    assert before < 0.6 < 0.9 < after
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("rate", "cause"), [(0.1, Cause.HEALTHY), (1e-6, Cause.TOO_LOW)])
+def test_layers_without_activations_are_left_alone_where_a_linear_map_is_enough(rate: float, cause: Cause) -> None:
+    report = fork(linear(rate), *of_signs(product=False))
+    assert report.verdict.cause == cause
+    assert "no activation between the layers" in {finding.fault for finding in report.findings}
+
+
 def test_a_fault_that_nothing_from_outside_mends_is_named_without_a_fork() -> None:
     report = fork(OnlyTheHead(1e-6), *blobs())
     assert report.verdict.cause == "parameters that no optimizer holds"

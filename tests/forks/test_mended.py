@@ -58,6 +58,27 @@ def test_clipping_and_dropout(subject: Subject) -> None:
     assert [part.p for part in subject.module.modules() if isinstance(part, nn.Dropout)] == [0.9]
 
 
+@pytest.mark.parametrize(
+    ("config", "settings"),
+    [
+        ({}, ()),
+        ({"model": {"activation": "identity"}}, ((("network.activation", "activation"), "relu", "model"),)),
+        ({"model": {"activation": {"class_path": "torch.nn.Identity"}}}, ()),
+    ],
+)
+def test_activations_between_layers_that_have_none(config: dict[str, Any], settings: object, subject: Subject) -> None:
+    linear = replace(subject, module=Lit(0.1, widths=(20, 64, 32, 10), activation=nn.Identity), config=config)
+    mended = mend("activation", linear, None)
+    assert mended is not None
+    assert mended.settings == settings
+    after: list[torch.Tensor] = []
+    for layer in (layer for layer in mended.module.modules() if isinstance(layer, nn.Linear)):
+        layer.register_forward_hook(lambda layer, inputs, output: after.append(output))
+    mended.module.network(subject.batches[0][0])
+    assert [bool((output >= 0).all()) for output in after] == [True, True, False]
+    assert mend("activation", subject, None) is None, "it has activations"
+
+
 class Autoencoder(Lit):
     def __init__(self) -> None:
         super().__init__(0.1, widths=(20, 4, 20))

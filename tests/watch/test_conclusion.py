@@ -44,6 +44,14 @@ def test_a_loss_that_comes_down_after_it_overshot_is_not_said_to_need_more_epoch
     assert conclude(replace(STALLED, cause=Cause.TOO_HIGH), at(1.05), [SUSPICIOUS]).cause == SUSPICIOUS.fault
 
 
+def test_layers_without_activations_are_not_said_to_be_what_keeps_a_rate_from_working() -> None:
+    linear = Finding(next(fault for fault in FAULTS if fault.mend == "activation"), "It is linear", "put one")
+    assert conclude(STALLED, at(0.99), [linear]).cause == Cause.TOO_LOW
+    assert conclude(replace(STALLED, cause=Cause.NOTHING_TO_LEARN), at(0.99), [linear]).cause == linear.fault
+    assert conclude(HEALTHY, at(0.99), [linear]).cause == linear.fault
+    assert conclude(HEALTHY, at(0.6), [linear]).cause == Cause.HEALTHY
+
+
 def test_what_evaluation_does_not_show_is_said_of_a_run_that_learned() -> None:
     apart = Finding(next(fault for fault in COURSE_FAULTS if fault.mend == "modes"), "They differ", "use another")
     for verdict in (HEALTHY, replace(HEALTHY, cause=Cause.OVERFITTING)):

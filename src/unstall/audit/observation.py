@@ -18,6 +18,7 @@ from unstall.audit.flow import Flow
 from unstall.audit.reach import drawn, loses_samples, taker, used
 from unstall.audit.record import Call, tensors_in
 from unstall.audit.reference import Reference, error_share, reference_of
+from unstall.audit.series import Series, in_series
 from unstall.audit.stand_in import StandIn
 from unstall.trials import unchanged_random_state
 
@@ -51,6 +52,7 @@ class Observation:
         reached_last: The first call that takes one of these; None if there is none.
         frozen_as_drawn: Names of the frozen parameters that the prediction is computed from, if they look as drawn.
         loses_samples: The call that is given samples that differ and returns the same for all of them; or None.
+        series: The layers, if there is no activation between them; None if there is one.
         stumble: The call that has no finite value or slope of what it is given; None if all is finite.
         error_share: What the comparison is of the loss; the rest are penalties and other terms. None if unknown.
         foreign: How many parameters of the optimizers are none of the module's.
@@ -83,6 +85,7 @@ class Observation:
     reached_last: Call | None = None
     frozen_as_drawn: tuple[str, ...] = ()
     loses_samples: Call | None = None
+    series: Series | None = None
     stumble: Call | None = None
     error_share: float | None = None
     foreign: int = 0
@@ -158,6 +161,7 @@ def observe(
             reached_last=taker(unreached, weights, flow),
             frozen_as_drawn=used([name for name in weights if name not in learning], weights, flow, compared),
             loses_samples=loses_samples(flow, compared, samples),
+            series=in_series(flow, compared, weights),
             stumble=stumble(flow, loss, parts, weights.values()),
             foreign=len(held.keys() - {id(weight) for weight in module.parameters()}),
             unregistered=tuple(tuple(leaf.shape) for leaf in others) if all(map(drawn, others)) else (),

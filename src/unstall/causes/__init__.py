@@ -4,7 +4,7 @@ In: what one training step, or the course of the training, showed. Out: the faul
 sentence, a remedy and the line to blame. The question: *what can be wrong, and how does it show?*
 """
 
-from unstall.causes.activations import ACTIVATION_FAULTS
+from unstall.causes.activations import ACTIVATION_FAULTS, LINEAR_FAULTS
 from unstall.causes.cause import Fault, Finding, find
 from unstall.causes.course import COURSE_FAULTS, Course
 from unstall.causes.inputs import INPUT_FAULTS
@@ -12,6 +12,6 @@ from unstall.causes.learners import LEARNER_FAULTS
 from unstall.causes.losses import LOSS_FAULTS
 from unstall.causes.tried import TRIED_FAULTS
 
-FAULTS = (*ACTIVATION_FAULTS, *LOSS_FAULTS, *LEARNER_FAULTS, *INPUT_FAULTS)
+FAULTS = (*ACTIVATION_FAULTS, *LOSS_FAULTS, *LEARNER_FAULTS, *INPUT_FAULTS, *LINEAR_FAULTS)
 
 __all__ = ["COURSE_FAULTS", "FAULTS", "TRIED_FAULTS", "Course", "Fault", "Finding", "find"]

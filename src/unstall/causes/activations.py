@@ -1,4 +1,4 @@
-"""What comes out of the last layer: an activation where none belongs, or none where one does."""
+"""What comes out of a layer: an activation where none belongs, or none where one does."""
 
 from __future__ import annotations
 
@@ -120,6 +120,14 @@ def bounded_logits(seen: Observation) -> Shown:
     return {"site": first.site or compared.site, "activation": first.name}
 
 
+def none_between_layers(seen: Observation) -> Shown:
+    """Layers in a row with nothing but linear functions between, from the inputs to the prediction."""
+    if seen.series is None:
+        return None
+    named = ", ".join(seen.series.layers[:3]) + (", ..." if len(seen.series.layers) > 3 else "")
+    return {"site": seen.series.site, "count": seen.series.count, "names": f" ({named})" if named else ""}
+
+
 def _is_probability(compared: Comparison, softmax: Call) -> bool:
     """Return whether what a softmax returns is compared with the target: it is no attention, no gate."""
     after = compared.path[compared.path.index(softmax) + 1 :]
@@ -214,3 +222,15 @@ ACTIVATION_FAULTS = (
         mend="output",
     ),
 )
+
+LINEAR_FAULTS = (
+    Fault(
+        "no activation between the layers",
+        none_between_layers,
+        "{count} layers{names} follow one another with no activation between: together they are one linear map",
+        "put an activation after each but the last",
+        "nn.Sequential(nn.Linear(8, 64), nn.ReLU(), nn.Linear(64, 1))",
+        mend="activation",
+    ),
+)
+"""Said last: it limits what a network can learn, and not whether it learns that."""

@@ -24,8 +24,8 @@ class Fault(str):
         example: The line as it should be; empty where it cannot be said in general.
         certain: Whether it is wrong whatever comes of it. Others are suspicions: a fork has to prove them.
         mend: What a fork changes to prove it (`unstall.forks.mended`): `output`, `inputs`, `order`, `balance`,
-            `dropout`, `schedule`, `clip`, `decay`, `held`, `frozen`, `modes`, `optimizer` or `longer`; empty where no
-            change from outside mends it.
+            `activation`, `dropout`, `schedule`, `clip`, `decay`, `held`, `frozen`, `modes`, `optimizer` or `longer`;
+            empty where no change from outside mends it.
     """
 
     check: Callable[[Any], Shown]

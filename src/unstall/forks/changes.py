@@ -7,7 +7,7 @@ from typing import Any
 
 import pytorch_lightning as pl
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from unstall.find import Config as Config
 from unstall.find import overlay_for, settings_in
@@ -18,6 +18,10 @@ SIZE = re.compile(r"batch_?size|per_batch|^(batch|bs)$")
 
 OF_EVALUATION = re.compile(r"val|test|predict|infer")
 """What it is called where it is none of training."""
+
+
+LAYERS = nn.Linear, nn.modules.conv._ConvNd, nn.modules.batchnorm._BatchNorm
+"""Modules that return what one function of torch does."""
 
 
 def overlay_of(config: Config, names: Sequence[str], value: Any, place: str = "model") -> dict[str, Any] | None:
@@ -94,6 +98,27 @@ def with_relu(module: pl.LightningModule) -> pl.LightningModule | None:
                 setattr(part, name, nn.ReLU())
                 replaced = True
     return module if replaced else None
+
+
+def with_relu_after(module: pl.LightningModule, places: Sequence[str]) -> pl.LightningModule | None:
+    """Return a copy in which a ReLU follows some layers; None if one of them is more than a layer, or no module.
+
+    Args:
+        module: It is not changed.
+        places: Names of its submodules: linear, convolutional or normalizing layers.
+    """
+    module = copied(module)
+    parts = dict(module.named_modules())
+    layers = [parts.get(place) for place in places]
+    if not all(isinstance(layer, LAYERS) for layer in layers):
+        return None
+    for layer in filter(None, layers):
+        layer.register_forward_hook(_rectified)
+    return module
+
+
+def _rectified(layer: nn.Module, inputs: Any, output: Tensor) -> Tensor:
+    return output.relu()
 
 
 def with_usual_momentum(module: pl.LightningModule) -> pl.LightningModule | None:

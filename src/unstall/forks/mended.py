@@ -13,13 +13,16 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from unstall.audit import tensors_in
-from unstall.forks.changes import with_usual_momentum
+from unstall.forks.changes import network_settings, with_relu_after, with_usual_momentum
 from unstall.forks.subject import Subject, screening_steps
 from unstall.forks.targets import AsTargetsAsk, Task, Wrapped, with_balance
 from unstall.forks.tried import Mended, Setting
 from unstall.trials import can_be_one, concatenated, copied, inputs_of, samples_in, select, with_inputs
 
 LITTLE_DECAY = 1e-4
+
+NO_ACTIVATION = "identity", "linear"
+"""What a setting calls no activation."""
 
 LONGER = 4
 """How many times the steps of a comparison a run is gone on with, to see whether it only ended too early."""
@@ -85,6 +88,8 @@ def mend(kind: str, subject: Subject, task: Task | None, module: pl.LightningMod
         return Mended("nothing frozen", Reconfigured(copied(module).requires_grad_(), _of_all))
     if kind == "modes":
         return None if (usual := with_usual_momentum(module)) is None else Mended("a usual momentum", usual)
+    if kind == "activation":
+        return _with_activations(subject, module)
     if kind == "optimizer":
         adam = Reconfigured(module, lambda _, own: torch.optim.Adam(_weights(own), lr=1e-3))
         return Mended("Adam", adam, rates=(1e-3, 1e-2))
@@ -113,6 +118,15 @@ def mend_together(kinds: Sequence[str], subject: Subject, task: Task) -> Mended 
         rates = added.rates or whole.rates
         whole = replace(added, change=f"{whole.change}, {added.change}", transform=transform, rates=rates)
     return whole
+
+
+def _with_activations(subject: Subject, module: pl.LightningModule) -> Mended | None:
+    """Return a copy with activations where the step shows that there are none; None if there is no place for them."""
+    series = None if subject.observation is None else subject.observation.series
+    changed = None if series is None else with_relu_after(module, series.places)
+    named = str(network_settings(subject.config).get("activation")).lower() in NO_ACTIVATION
+    settings = ((("network.activation", "activation"), "relu", "model"),) if named else ()
+    return None if changed is None else Mended("a ReLU after each layer but the last", changed, settings=settings)
 
 
 def _longer(subject: Subject) -> Mended | None:

@@ -18,6 +18,9 @@ POOR = 0.8
 AT_CHANCE = 0.95
 """The same above which nothing was learned, as for `Judge.learned`."""
 
+OF_LIMITS = Cause.HEALTHY, Cause.UNSURE, Cause.NOTHING_TO_LEARN, Cause.BELOW_BASELINE, Cause.LOW_CAPACITY
+"""What a network looks like that is one linear map: that limits what it comes to, and not the way there."""
+
 CERTAIN, LIKELY = 0.97, 0.6
 """How sure a fault is that is wrong by construction, and one that is only suspicious beside a stall. On the reported
 stalls and programs of `benchmarks/stalls.py` no repaired one showed a certain fault."""
@@ -36,6 +39,8 @@ def conclude(verdict: Verdict, signals: Signals, findings: Sequence[Finding]) ->
     """
     if verdict.cause == Cause.TOO_HIGH:  # a loss that has overshot comes down for a while, and stays where it began
         findings = [finding for finding in findings if finding.fault.mend != "longer"]
+    if verdict.cause not in OF_LIMITS:
+        findings = [finding for finding in findings if finding.fault.mend != "activation"]
     apart = next((finding for finding in findings if finding.fault.mend == "modes"), None)
     if apart is not None and not (verdict.stalled and verdict.sure):  # evaluation does not show what was learned
         verdict = replace(verdict, cause=apart.fault, confidence=CERTAIN, runner_up=None, candidates=())
