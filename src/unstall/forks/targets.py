@@ -113,12 +113,8 @@ def task_of(module: pl.LightningModule, seen: Observation, batches: Sequence[Any
     if classes is not None:
         return Task("classes", part, names[-1], compared.prediction.shape[1], one_hot=each[0].numel() > wanted.numel())
     whole = bool((held == held.round()).all()) and float(held.min()) >= 0
-    if (
-        whole
-        and compared.units == 1
-        and 1 < float(held.max()) < 1000
-        and (compared.likelihood or not held.is_floating_point())
-    ):
+    counted = compared.likelihood or not held.is_floating_point()
+    if whole and counted and compared.units == 1 and 1 < float(held.max()) < 1000:
         return Task("classes", part, names[-1], int(held.max()) + 1)
     each_output = held.numel() == len(held) * max(1, compared.units) or each[0].shape == compared.prediction.shape
     if whole and float(held.max()) <= 1 and each_output:
