@@ -41,6 +41,18 @@ def test_the_function_without_a_finite_value_or_slope(loss: Any, function: str) 
     assert found.site.file == __file__
 
 
+def test_rows_that_are_masked_as_a_whole_and_left_out_of_the_loss() -> None:
+    def loss(out: Tensor, y: Tensor) -> Tensor:
+        masked = out.masked_fill((y == 0)[:, None], -torch.inf).softmax(1)
+        return torch.where((y == 0)[:, None], 0.0, masked @ out.T).square().mean()
+
+    found = stumble(Lit(3, loss), LABELS)
+    assert found is not None
+    assert found.name == "softmax"
+    sound = Lit(3, lambda out, y: out.masked_fill(F.one_hot(y, 3).bool(), -torch.inf).softmax(1).square().mean())
+    assert stumble(sound, LABELS) is None
+
+
 def test_what_is_finite_or_given_so_is_not_to_blame() -> None:
     assert stumble(Lit(3, F.cross_entropy), LABELS) is None
     assert stumble(ZeroHead(1, lambda out, y: ((out[:, 0] - y).square() + 1e-8).sqrt().mean()), torch.zeros(32)) is None

@@ -209,10 +209,50 @@ def test_of_manual_optimization_the_first_step_is_looked_at(tmp_path: Path, caps
             return loss
 
     for module, lines in (Lit(0.1, automatic=False), 0), (Softmax(0.1, automatic=False), 1):
-        fit(tmp_path, module, Diagnosis(), max_epochs=1)
+        watch = Diagnosis()
+        fit(tmp_path, module, watch, max_epochs=1)
+        assert (watch.verdict is not None) == bool(lines)
+        assert watch.verdict is None or watch.verdict.cause == "activation before a loss of logits"
         assert capsys.readouterr().out.count("Before the first step") == lines
     fit(tmp_path, Softmax(0.1, automatic=False), Diagnosis(), fast_dev_run=True)  # which is there to find that
     assert capsys.readouterr().out.count("Before the first step") == 1
+
+
+class ByHand(Lit):
+    """Steps its optimizer itself, with gradients set to zero at some place, or after some batches."""
+
+    def __init__(self, zero: str, every: int = 1) -> None:
+        super().__init__(0.1, automatic=False)
+        self.zero, self.every = zero, every
+
+    def training_step(self, batch: Sequence[Tensor], batch_idx: int) -> None:  # type: ignore[override]
+        optimizer: Any = self.optimizers()
+        if self.zero == "before":
+            optimizer.zero_grad()
+        self.manual_backward(F.cross_entropy(self.network(batch[0]), batch[1]) / self.every)
+        if self.zero == "between":
+            optimizer.zero_grad()
+        if (batch_idx + 1) % self.every == 0:
+            optimizer.step()
+            if self.zero == "after":
+                optimizer.zero_grad()
+
+
+@pytest.mark.parametrize(
+    ("module", "cause"),
+    [
+        (ByHand("never"), "gradients that add up"),
+        (ByHand("between"), "gradients zeroed before the step"),
+        (ByHand("before"), None),
+        (ByHand("after"), None),
+        (ByHand("after", every=3), None),  # accumulated on purpose
+    ],
+)
+def test_the_order_of_gradients_and_steps_made_by_hand(module: Lit, cause: str | None, tmp_path: Path) -> None:
+    watch = Diagnosis()
+    fit(tmp_path, module, watch, max_epochs=1)
+    assert (None if watch.verdict is None else watch.verdict.cause) == cause
+    assert len(list(tmp_path.rglob("diagnosis.json"))) == (cause is not None)
 
 
 def test_lazy_layers_are_watched_from_their_first_step_and_no_optimizer_is_left_alone(tmp_path: Path) -> None:

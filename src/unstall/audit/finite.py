@@ -32,18 +32,18 @@ def stumble(flow: Flow, loss: Tensor, given: Iterable[Tensor], weights: Iterable
     weights = list(weights)
     if not all(map(_is_finite, (*given, *weights))):
         return None
+    known = {id(call) for call in flow.before(loss)}
+    spoilt = (c for c in flow.recording.calls if id(c) in known and c.name not in FILLING and _spoils(c))
     if not bool(loss.isfinite()):
-        known = {id(call) for call in flow.before(loss)}
-        for call in flow.recording.calls:
-            if id(call) in known and call.name not in FILLING and _spoils(call):
-                return call.detached() if call.name in NARROW else None
-        return None
+        first = next(spoilt, None)
+        return first.detached() if first is not None and first.name in NARROW else None
     if all(weight.grad is None or _is_finite(weight.grad) for weight in weights):
         return None
     for call in flow.before(loss):
         if call.name in STEEP and not all(bool(each.all()) for each in call.inputs):
             return call.detached()
-    return None
+    # What is not finite may be left out of the loss, and its gradient still be no number: zero times infinity.
+    return next((call.detached() for call in spoilt if call.name in NARROW), None)
 
 
 def _spoils(call: Call) -> bool:

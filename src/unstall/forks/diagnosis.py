@@ -9,6 +9,7 @@ from typing import Any
 import pytorch_lightning as pl
 
 from unstall.causes import Finding
+from unstall.errors import UsageError
 from unstall.find import Config, overlay_with_rate, rate_of_fit
 from unstall.forks.examination import read_findings
 from unstall.forks.plan import fork
@@ -16,9 +17,10 @@ from unstall.forks.report import VERDICT, read_signals, show, write_report
 from unstall.forks.subject import screening_steps
 from unstall.forks.suspects import Rebuild
 from unstall.forks.tried import Report
+from unstall.forks.verdict import UNTRIED
 from unstall.runs import scratch_folder
 from unstall.trials import Data, State, rehearse, samples_in, unchanged_random_state
-from unstall.watch import Signals
+from unstall.watch import Signals, Verdict
 
 HELD_OUT_SAMPLES = 2000
 """Enough for the standard error of an accuracy to stay below one point (binomial, at 90 %: 0.7)."""
@@ -89,6 +91,19 @@ def diagnose_module(
     return replace(report, fix=seen, forks=tuple(seen if each is fix else each for each in report.forks))
 
 
+def without_forks(findings: Sequence[Finding], refusal: str, step: int) -> Report:
+    """Return the report on a run that cannot be forked, and whose own callback has found what is wrong.
+
+    Args:
+        findings: Certain faults, at least one.
+        refusal: Why there are no forks.
+        step: How far the run came.
+    """
+    first = findings[0]
+    verdict = Verdict(first.fault, UNTRIED, None, (), first.where, first.change, step)
+    return Report(verdict, (), None, f"nothing was tried: {refusal}", tuple(findings))
+
+
 def diagnose_run(
     folder: Path,
     module: pl.LightningModule,
@@ -111,7 +126,8 @@ def diagnose_run(
         checkpoint: The run's last checkpoint; None if it has none yet.
 
     Raises:
-        UsageError: for manual optimization, several optimizers, too little data, or a damaged `diagnosis.json`.
+        UsageError: for manual optimization, several optimizers or too little data, unless the run's own callback has
+            found a certain fault; for a damaged `diagnosis.json`.
     """
     start = None
     if checkpoint is not None:
@@ -125,7 +141,13 @@ def diagnose_run(
         )
     signals = read_signals(folder)
     known: dict[str, Any] = {"config": config, "rebuild": rebuild, "findings": read_findings(folder / VERDICT)}
-    report = diagnose_module(module, data, trainer, signals=signals, start=start, **known)
+    try:
+        report = diagnose_module(module, data, trainer, signals=signals, start=start, **known)
+    except UsageError as refusal:
+        certain = [finding for finding in known["findings"] if finding.fault.certain]
+        if not certain:
+            raise
+        report = without_forks(certain, str(refusal), 0 if signals is None else signals.step)
     write_report(folder, report, signals)
     show(report, folder)
     return report

@@ -154,14 +154,16 @@ def summary(folder: Path, report: Report, program: str = "unstall") -> str:
     if verdict.runner_up is not None:
         lines.append(f"Next most likely: {verdict.runner_up.value}.")
     lines += [f"  {e.signal} = {e.value:.4g} (threshold {e.threshold:.4g})" for e in verdict.evidence]
-    lines += ["", table(report), ""]
+    lines += ["", table(report), ""] if report.forks else []
     if report.references:
         beaten = ", ".join(f"{name} {reached:.3g}" for name, reached in report.references.items())
         lines.append(f"To be beaten, in accuracy (each class counts alike) or in variance explained: {beaten}.")
     if report.open_question:
         lines.append(f"Left open: {report.open_question}.")
     take = command(folder, report)
-    if report.fix is None:
+    if not report.forks:
+        lines.append(f"What to do: {verdict.remedy}.")
+    elif report.fix is None:
         lines.append(f"No change helped{': ' + verdict.remedy if verdict.remedy else ''}.")
     else:
         lines.append(f"Smallest change that helps: {report.fix.change}.")

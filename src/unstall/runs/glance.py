@@ -72,7 +72,7 @@ def points_of(row: Mapping[str, float], learning_rate: float | None = None) -> d
         if level is not None and curve.endswith(over):
             value = min(value / row[level], MOST) if math.isfinite(value) else MOST
         points[curve] = value
-    if learning_rate:
+    if learning_rate is not None and learning_rate > 0:  # a schedule may go below zero
         points[f"{GLANCE}/6_log10_learning_rate"] = math.log10(learning_rate)
     return points
 

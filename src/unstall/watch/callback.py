@@ -10,7 +10,6 @@ import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import Callback
 from pytorch_lightning.loggers import TensorBoardLogger
-from pytorch_lightning.loggers.logger import DummyLogger
 from torch import Tensor, nn
 
 from unstall.audit import Observation, observe
@@ -19,11 +18,12 @@ from unstall.errors import UsageError
 from unstall.runs import GLANCE, as_json, draw_over_epochs, log_dir, logged_as, write_json
 from unstall.trials import find_targets
 from unstall.watch.causes import EARLIEST, Cause
-from unstall.watch.conclusion import conclude, on_few_batches
-from unstall.watch.course import CourseRecord, clip_norm, has_more_than
+from unstall.watch.conclusion import by_hand, conclude, on_few_batches
+from unstall.watch.course import CourseRecord
 from unstall.watch.meter import Meter
 from unstall.watch.rules import Verdict, hopeless, name_cause
 from unstall.watch.signals import Signals, at_a_glance
+from unstall.watch.trainers import clip_norm, has_more_than, is_last_epoch, is_rehearsal
 
 LARGEST = 2**31
 """Bytes of weights and buffers of which a copy is made before the first step; a larger module is not observed."""
@@ -39,7 +39,8 @@ class Diagnosis(Callback):
     Works for any LightningModule with automatic optimization, and without a logger. Before the first step a copy of the
     module makes one on the first batch, and what is put together wrong is said at once. From then on it costs a look at
     the weights every 20 steps, and at the end two forward passes of a copy: in training and in evaluation mode. A
-    healthy run gets one line at its end. Of a module that steps its optimizers itself only the first step is looked at.
+    healthy run gets one line at its end. Of a module that steps its optimizers itself the first step is looked at, and
+    the order of gradients and steps: what is wrong for certain is said, and nothing else.
 
     Args:
         monitor: Name of the logged validation loss; `val_loss` and its like are found, too.
@@ -98,12 +99,13 @@ class Diagnosis(Callback):
     def _begin(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Note the initial weights, if there are any that one optimizer holds: lazy layers have none before a batch."""
         groups = trainer.optimizers[0].param_groups if len(trainer.optimizers) == 1 else []
-        learns = any(weight.requires_grad for weight in pl_module.parameters())
-        if not pl_module.automatic_optimization or not groups or not learns or _is_lazy(pl_module):
+        if not groups or _is_lazy(pl_module) or not any(weight.requires_grad for weight in pl_module.parameters()):
+            return
+        self.course = CourseRecord(trainer.optimizers[0], clip_norm(trainer), trainer.max_epochs)
+        if not pl_module.automatic_optimization:  # which loss makes which step is not known
             return
         momentum = float(groups[0].get("momentum") or groups[0].get("betas", (0.0,))[0])
         self.meter = Meter(pl_module, momentum=momentum)
-        self.course = CourseRecord(trainer.optimizers[0], clip_norm(trainer), trainer.max_epochs)
         if self._state is not None:
             self.meter.load_state_dict(self._state)
             self._state = None
@@ -129,12 +131,12 @@ class Diagnosis(Callback):
             targets = self.meter.losses.targets
             targets.kind, targets.class_weights = reference.kind, reference.weights
         for finding in self.audited:
-            if finding.fault.certain and (not _is_rehearsal(trainer) or vars(trainer).get("fast_dev_run")):
+            if finding.fault.certain and (not is_rehearsal(trainer) or vars(trainer).get("fast_dev_run")):
                 pl_module.print(f"Before the first step: {finding.where}; {finding.change}.")
 
     def on_before_backward(self, trainer: pl.Trainer, pl_module: pl.LightningModule, loss: Tensor) -> None:
         """Look for gradients that are still there."""
-        if self.meter is None and not self._batches:
+        if self.course is None:
             self._begin(trainer, pl_module)
         if self.course is not None:
             self.course.before_backward(trainer.accumulate_grad_batches)
@@ -143,10 +145,11 @@ class Diagnosis(Callback):
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, optimizer: torch.optim.Optimizer
     ) -> None:
         """Note the weights before a step."""
-        if self.meter is not None and self.course is not None:
+        if self.meter is not None:
             self.meter.before_step()
-            self.course.before_step(self.meter.path.looking)
             self._stepped = True
+        if self.course is not None:
+            self.course.before_step(self.meter is not None and self.meter.path.looking)
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -178,10 +181,10 @@ class Diagnosis(Callback):
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """In the last epoch, give the verdict before its checkpoint: a process that is killed then has written it."""
-        if self.meter is not None and not _is_rehearsal(trainer):
+        if self.meter is not None and not is_rehearsal(trainer):
             curves = at_a_glance(self._read(trainer)).items()
             draw_over_epochs(trainer, {f"{GLANCE}/{name}": value for name, value in curves})
-        if _is_last_epoch(trainer):
+        if is_last_epoch(trainer):
             self._end(trainer, pl_module)
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -195,21 +198,31 @@ class Diagnosis(Callback):
         """Give the verdict in one line, as text in TensorBoard and as `diagnosis.json`."""
         self._ended = trainer.global_step
         if self.meter is None:
+            self._end_by_hand(trainer, pl_module)
             return
         signals = self._read(trainer)
         if self.course is not None and self.observation is not None and signals.step >= EARLIEST:
             self.course.end(trainer, pl_module)
         self.verdict = self._conclude(trainer, signals, ended=True)
-        if _is_rehearsal(trainer):
+        if is_rehearsal(trainer):
             return
         if self.verdict.cause != self._announced or self.verdict.cause == Cause.HEALTHY:
             _announce(pl_module, self.verdict)
         _keep(trainer, self.verdict, signals, self.findings)
 
+    def _end_by_hand(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Name what is wrong for certain with a run whose module steps its optimizer itself, and nothing else."""
+        course = [] if self.course is None else find(COURSE_FAULTS, self.course.read(None, None, True, ended=True))
+        self.findings = [finding for finding in (*self.audited, *course) if finding.fault.certain]
+        if self.findings and not is_rehearsal(trainer):
+            self.verdict = by_hand(self.findings[0], trainer.global_step)
+            _announce(pl_module, self.verdict)
+            _keep(trainer, self.verdict, None, self.findings)
+
     def _judge(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         signals = self._read(trainer)
         verdict = self._conclude(trainer, signals)
-        if not _is_rehearsal(trainer) and self._drawn != trainer.global_step:  # a step may be of many batches
+        if not is_rehearsal(trainer) and self._drawn != trainer.global_step:  # a step may be of many batches
             self._drawn = trainer.global_step
             values = {
                 f"verdict/{name}": float(value)
@@ -221,7 +234,7 @@ class Diagnosis(Callback):
         # One reading may be chance: two in a row must agree.
         certain = verdict.stalled and verdict.cause == self._suspicion
         self._suspicion = verdict.cause
-        if certain and self._announced is None and not _is_rehearsal(trainer):
+        if certain and self._announced is None and not is_rehearsal(trainer):
             self._announced = verdict.cause
             _announce(pl_module, verdict)
             _keep(trainer, verdict, signals, self.findings)
@@ -263,7 +276,7 @@ def _announce(pl_module: pl.LightningModule, verdict: Verdict) -> None:
     pl_module.print(f"Diagnosis at step {verdict.step}: {verdict.sentence}{remedy}.")
 
 
-def _keep(trainer: pl.Trainer, verdict: Verdict, signals: Signals, findings: Sequence[Finding]) -> None:
+def _keep(trainer: pl.Trainer, verdict: Verdict, signals: Signals | None, findings: Sequence[Finding]) -> None:
     folder = log_dir(trainer)  # a broadcast: on every rank
     if not trainer.is_global_zero or folder is None:
         return
@@ -276,24 +289,11 @@ def _keep(trainer: pl.Trainer, verdict: Verdict, signals: Signals, findings: Seq
             logger.experiment.flush()
 
 
-def _is_last_epoch(trainer: pl.Trainer) -> bool:
-    """Whether the trainer will stop after this epoch, as far as its limits and its callbacks so far say."""
-    epochs, steps = trainer.max_epochs, trainer.max_steps
-    limits = ((epochs, trainer.current_epoch + 1), (steps, trainer.global_step))
-    stops = trainer.should_stop and trainer.current_epoch + 1 >= (trainer.min_epochs or 0)
-    return stops or any(limit is not None and 0 <= limit <= reached for limit, reached in limits)
-
-
 def _is_lazy(pl_module: pl.LightningModule) -> bool:
     return any(map(nn.parameter.is_lazy, (*pl_module.parameters(), *pl_module.buffers())))
 
 
-def _is_rehearsal(trainer: pl.Trainer) -> bool:
-    """Whether this is no run of its own: both `fast_dev_run` and Lightning's finder put a dummy there."""
-    return any(isinstance(logger, DummyLogger) for logger in trainer.loggers)
-
-
-def write_verdict(folder: Path, verdict: Verdict, signals: Signals, findings: Sequence[Finding] = ()) -> None:
+def write_verdict(folder: Path, verdict: Verdict, signals: Signals | None, findings: Sequence[Finding] = ()) -> None:
     """Write `diagnosis.json` with the same keys as after forks, which are none yet."""
     found = [{"fault": each.fault, "sentence": each.where, "remedy": each.change} for each in findings]
     content = {**as_json(verdict), "findings": found, "forks": [], "fix": None, "verified": None, "signals": signals}

@@ -82,6 +82,11 @@ def conclude(verdict: Verdict, signals: Signals, findings: Sequence[Finding]) ->
     return replace(unsure, remedy="`diagnose` tries what could help")
 
 
+def by_hand(finding: Finding, step: int) -> Verdict:
+    """Return the verdict on a run whose module steps its optimizer itself, with a certain fault."""
+    return Verdict(finding.fault, CERTAIN, None, (), finding.where, finding.change, step)
+
+
 def on_few_batches(verdict: Verdict, signals: Signals, batches: float) -> Verdict:
     """Return what is said of a run that sees the same few batches again and again: no verdict but on a certain fault.
 

@@ -36,6 +36,7 @@ class CourseRecord:
         first = optimizer.param_groups[0]
         self.rate = float(first.get("initial_lr", first["lr"]))
         self.steps, self.rates, self.backwards = 0, 0.0, 0
+        self._steps_before = 0
         self.norms: list[Tensor] = []
         self._clipped, self._looks = 0.0, 0
         self.sums: list[float] = []
@@ -47,9 +48,10 @@ class CourseRecord:
 
     def before_backward(self, accumulated: int) -> None:
         """Look for gradients of an earlier step, unless they are accumulated on purpose."""
-        if 0 < self.backwards < FIRST and accumulated == 1:
+        stepped = self.steps > self._steps_before
+        if 0 < self.backwards < FIRST and accumulated == 1 and stepped:
             self.leftover |= any(bool(gradient.any()) for gradient in self._gradients())
-        self.backwards += 1
+        self.backwards, self._steps_before = self.backwards + 1, self.steps
 
     def before_step(self, look: bool) -> None:
         """Note the rate in force; where the weights are looked at, the gradient's norm, too."""
@@ -78,19 +80,19 @@ class CourseRecord:
         with suppress(Exception):  # a step that does not work on a copy: nothing is said of it
             self.modes = in_both_modes(StandIn(pl_module, trainer, trainer.optimizers), batch)
 
-    def read(self, losses: LossHistory, path: WeightPath, repeats: bool, ended: bool) -> Course:
+    def read(self, losses: LossHistory | None, path: WeightPath | None, repeats: bool, ended: bool) -> Course:
         """Return what is known. Synchronises.
 
         Args:
-            losses: Of the run.
-            path: Of its weights.
+            losses: Of the run; None if they are not known.
+            path: Of its weights; None likewise.
             repeats: Whether batches are meant to be the same, as under `overfit_batches`.
             ended: Whether the training has.
         """
         # Those since the last reading: a long run would else read all of them every time.
         self._clipped += sum(min(1.0, float(self.clip or 0.0) / max(norm, 1e-30)) for norm in map(float, self.norms))
         self._looks, self.norms = self._looks + len(self.norms), []
-        commonest = losses.targets.commonest
+        commonest = None if losses is None else losses.targets.commonest
         same = len(self.sums) == FIRST and len(set(self.sums)) == 1 and not repeats
         batches = self.trained + self.skipped
         return Course(
@@ -99,33 +101,20 @@ class CourseRecord:
             last_rate=float(self.optimizer.param_groups[0]["lr"]),
             clip_share=self._clipped / self._looks if self._looks else None,
             decay=max(float(group.get("weight_decay", 0.0)) for group in self.optimizer.param_groups),
-            size_share=path.size_share(),
+            size_share=None if path is None else path.size_share(),
             leftover=self.leftover,
             zeroed=self.zeroed,
             skipped=self.skipped / batches if batches else None,
             repeated=same,
-            label_spread=losses.targets.label_spread(),
+            label_spread=None if losses is None else losses.targets.label_spread(),
             commonest=commonest if ended or commonest != 1 else None,  # sorted data begin with one label, too
             not_finite=self.not_finite,
-            still_falling=losses.falls_by() if ended else None,
+            still_falling=losses.falls_by() if ended and losses is not None else None,
             modes=self.modes if ended else None,
-            scale=losses.targets.baseline or (losses.first_losses[0] if losses.first_losses else None),
+            scale=None if losses is None else losses.targets.baseline or next(iter(losses.first_losses), None),
             epochs=self.epochs if (self.epochs or -1) > 0 else None,
         )
 
     def _gradients(self) -> list[Tensor]:
         held = (weight for group in self.optimizer.param_groups for weight in group["params"])
         return [weight.grad for weight in held if weight.grad is not None]
-
-
-def has_more_than(samples: int | None, trainer: pl.Trainer) -> bool:
-    """Return whether a trainer's data are more than a batch of so many samples, as far as the data set says."""
-    held = getattr(getattr(trainer.train_dataloader, "dataset", None), "__len__", lambda: 0)()
-    overfits = bool(vars(trainer).get("overfit_batches"))  # Lightning sets it without declaring it
-    return not overfits and samples is not None and held > samples
-
-
-def clip_norm(trainer: pl.Trainer) -> float | None:
-    """Return the limit of the gradient's norm; None where a trainer clips otherwise or not at all."""
-    by_norm = (trainer.gradient_clip_algorithm or "norm") == "norm"
-    return float(trainer.gradient_clip_val) if by_norm and trainer.gradient_clip_val else None
