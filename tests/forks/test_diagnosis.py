@@ -13,10 +13,13 @@ from torch import nn
 from torch.utils.data import DataLoader, IterableDataset, TensorDataset
 
 from forks.blobs import Batch, Lit
+from unstall.causes import FAULTS
 from unstall.errors import UsageError
 from unstall.find import find_learning_rate
 from unstall.forks.diagnosis import diagnose_module, diagnose_run
+from unstall.forks.report import summary
 from unstall.forks.tried import Report
+from unstall.runs import write_json
 from unstall.trials import State
 from unstall.watch import Cause, Signals
 
@@ -183,6 +186,24 @@ def test_a_run_folder_gets_the_whole_diagnosis(tmp_path: Path) -> None:
     fixed = yaml.safe_load((tmp_path / "run/fix.yaml").read_text())
     assert fixed["model"]["init_args"]["lr"] > 1e-3
     assert any("from here on" in fork.change for fork in found.forks)
+
+
+def test_where_nothing_can_be_forked_what_is_known_for_certain_is_reported(tmp_path: Path) -> None:
+    class ByHand(Lit):
+        def __init__(self) -> None:
+            super().__init__(0.1)
+            self.automatic_optimization = False
+
+    how: dict[str, Any] = {"config": CONFIG, "rebuild": lambda _: ByHand()}
+    with pytest.raises(UsageError, match="manual optimization cannot be raced"):
+        diagnose_run(tmp_path, ByHand(), Data(), make_trainer(tmp_path), **how)
+    kept = [{"fault": fault, "sentence": "It is so", "remedy": "mend it"} for fault in FAULTS if fault.certain]
+    write_json(tmp_path / "diagnosis.json", {"findings": kept[:2], "signals": None})
+    report = diagnose_run(tmp_path, ByHand(), Data(), make_trainer(tmp_path), **how)
+    assert (report.verdict.cause, report.verdict.sentence, report.forks) == (kept[0]["fault"], "It is so", ())
+    assert "nothing was tried: model=ByHand: manual optimization" in summary(tmp_path, report)
+    assert "What to do: mend it" in summary(tmp_path, report)
+    assert "change" not in summary(tmp_path, report)
 
 
 class Stream(IterableDataset[Batch]):

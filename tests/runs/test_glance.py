@@ -38,6 +38,7 @@ def test_losses_are_drawn_over_the_priors_and_never_far_above() -> None:
         "at_a_glance/4_val_accuracy": 0.5,
     }
     assert points_of(row) == points
+    assert points_of(row, -1e-3) == points  # of a schedule that falls below zero
     assert points_of(row, 1e-3) == points | {"at_a_glance/6_log10_learning_rate": pytest.approx(-3)}
     assert points_of({**row, "val/loss": math.nan})["at_a_glance/2_val_loss_over_prior"] == 2.0
     del row["prior_loss"]  # a regression: no accuracy, and perhaps nothing to compare with

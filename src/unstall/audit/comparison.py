@@ -125,7 +125,7 @@ class Comparison:
         if len(shape) < 2 or shape[1] < 2 or not target.numel() or target.is_complex():
             return None
         if target.shape == shape and bool(((target == 0) | (target == 1)).all()) and bool((target.sum(1) == 1).all()):
-            return target.argmax(1)
+            return target.long().argmax(1)
         if target.shape == (shape[0], 1):  # an index for `gather`
             target = target[:, 0]
         whole = not target.is_floating_point() and target.dtype != torch.bool
