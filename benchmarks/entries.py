@@ -16,7 +16,7 @@ from faults import kinds_of
 from measuring import RESULTS
 from program_data import table, version
 
-COLLECTIONS = "reported", "fresh, seen", "fresh, unseen", "forums", "elsewhere", "programs"
+COLLECTIONS = "reported", "fresh, seen", "fresh, unseen", "forums", "elsewhere", "later", "programs"
 """In the order of the report. A collection with a comma is of the file before it, and of a part."""
 BY_SCIKIT_LEARN = (
     "classification",
@@ -60,7 +60,8 @@ class Entry:
 
 def our_entries() -> list[Entry]:
     """All collections of this repository."""
-    return [*reported(), *reported("fresh"), *reported("forums"), *reported("elsewhere"), *programs()]
+    files = "reported", "fresh", "forums", "elsewhere", "later"
+    return [*(entry for file in files for entry in reported(file)), *programs()]
 
 
 def reported(file: str = "reported") -> Iterator[Entry]:

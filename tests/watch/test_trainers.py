@@ -24,13 +24,16 @@ def test_the_limit_of_the_norm() -> None:
 
 
 class Asked(pl.Callback):
+    def __init__(self) -> None:
+        self.last: list[bool] = []
+
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self.more = [has_more_than(samples, trainer) for samples in (8, 32, None)]
-        self.last = getattr(self, "last", []) + [is_last_epoch(trainer)]
+        self.last.append(is_last_epoch(trainer))
         self.rehearses = is_rehearsal(trainer)
 
 
-@pytest.mark.parametrize("options", [{"max_epochs": 2}, {"max_epochs": 2, "fast_dev_run": True}, {"overfit_batches": 1}])
+@pytest.mark.parametrize("options", [{"max_epochs": 2}, {"fast_dev_run": True}, {"overfit_batches": 1}])
 def test_of_a_fit(options: dict[str, Any], tmp_path: Any) -> None:
     asked, data = Asked(), DataLoader(TensorDataset(torch.randn(32, 32)), 8, collate_fn=lambda rows: rows[0][0][None])
     options = {"max_epochs": 1, "default_root_dir": tmp_path, "enable_checkpointing": False, **options}
