@@ -42,6 +42,11 @@ class Wide(Lit):
         self.net[0] = nn.Linear(40, 8)
 
 
+class Masked(Wide):
+    def training_step(self, batch: Any, batch_idx: int) -> Any:
+        return F.cross_entropy(self.net(batch[0].nan_to_num(neginf=0.0)[:, :40] / 32), batch[1])
+
+
 def test_labels_that_contradict_each_other() -> None:
     images = torch.randn(16, 40, generator=torch.Generator().manual_seed(1))
     (found,) = findings(Wide(), torch.cat([images, images]), LABELS)
@@ -49,6 +54,8 @@ def test_labels_that_contradict_each_other() -> None:
     assert found.sentence.startswith("32 of 32 samples")
     assert faults(Wide(), torch.cat([images, images]), torch.cat([LABELS[:16], LABELS[:16]])) == set()
     assert faults(Wide(), torch.cat([images[:6], torch.randn(26, 40)]), LABELS) == set()
+    masks = torch.cat([images, images[:, :20]], 1).masked_fill(torch.rand(16, 60) < 0.1, -torch.inf)
+    assert faults(Masked(), masks.repeat(2, 1) + torch.arange(32)[:, None], LABELS) == set()
     flags = (X > 0).float()
     assert faults(Lit(3, F.cross_entropy), flags, LABELS) == set()  # few flags: noise in the labels is usual
 

@@ -55,7 +55,7 @@ def contradicted(seen: Observation) -> Shown:
     samples = 0 if compared is None or not compared.target.ndim else len(compared.target)
     if compared is None or samples < 4 or not tensors or any(not t.ndim or len(t) != samples for t in tensors):
         return None
-    rows = [tensor.detach().reshape(samples, -1).float() for tensor in tensors]
+    rows = [tensor.detach().reshape(samples, -1).float().nan_to_num(0, 1, -1) for tensor in tensors]  # of masks
     if sum(row.shape[1] for row in rows) < MANY or all(map(_all_alike, rows)):
         return None
     # Equal rows have equal sums of multiples; of others hardly two have.
