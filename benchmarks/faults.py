@@ -29,6 +29,7 @@ NAMES: dict[str, tuple[str, ...]] = {
     "targets": (
         "targets out of the output's range",
         "targets of another scale than the output",
+        "labels that are not zeros and ones",
         "one label for all samples",
     ),
     "inputs": (

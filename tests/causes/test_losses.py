@@ -219,6 +219,14 @@ def test_weights_the_wrong_way_round(outputs: int, loss: Callable[[Tensor], Loss
         assert fault not in shown
 
 
+def test_masks_that_are_divided_once_too_often() -> None:
+    fault = "labels that are not zeros and ones"
+    assert fault in of(1, F.binary_cross_entropy_with_logits, X, ONES / 255)
+    assert fault in of(1, lambda out, t: F.binary_cross_entropy(out.sigmoid(), t), X, ONES / 255)
+    for targets in (ONES, 0.1 + 0.8 * ONES, ONES * torch.rand(32, 1), 0 * ONES):
+        assert fault not in of(1, F.binary_cross_entropy_with_logits, X, targets)
+
+
 def test_weights_of_samples_are_not_taken_for_those_of_classes() -> None:
     def loss(out: Tensor, targets: Tensor) -> Tensor:
         return F.binary_cross_entropy_with_logits(out, targets, torch.tensor([0.01, 0.01]))

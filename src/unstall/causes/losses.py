@@ -12,6 +12,9 @@ from unstall.audit import ACTIVATIONS, LOSSES, RECURRENT, SHAPES, Comparison, Ob
 from unstall.causes.activations import logarithm_of_zero
 from unstall.causes.cause import Fault, Shown
 
+SAMPLED = 1_000_000
+"""Targets of which values are counted."""
+
 
 def labels_beyond_one_unit(seen: Observation) -> Shown:
     """Whole numbers as targets, more of them than one unit with a likelihood can tell apart."""
@@ -99,6 +102,17 @@ def classes_as_numbers(seen: Observation) -> Shown:
     if compared.target.numel() != compared.prediction.numel():
         return None
     return {"site": compared.site, "loss": "difference" if compared.loss == "sub" else compared.loss}
+
+
+def labels_not_ones(seen: Observation) -> Shown:
+    """Two values as targets of a binary likelihood, zero and one that is nearer to zero than to one."""
+    compared = seen.comparison
+    if compared is None or not compared.loss.startswith("binary_cross_entropy") or compared.weighted:
+        return None
+    values = torch.unique(compared.target.detach().float().flatten()[:SAMPLED]).tolist()
+    if len(values) != 2 or values[0] != 0 or values[1] >= 0.5:
+        return None
+    return {"site": compared.site, "high": values[1]}
 
 
 def target_far_off(seen: Observation) -> Shown:
@@ -229,6 +243,15 @@ LOSS_FAULTS = (
         "The targets are classes, and the loss is a {loss}, which hardly moves an output that is far off",
         "use a cross-entropy of logits",
         "F.cross_entropy(logits, labels)",
+        mend="output",
+    ),
+    Fault(
+        "labels that are not zeros and ones",
+        labels_not_ones,
+        "The targets are 0 and {high:.3g}, and the loss takes 1 for yes: the best answer is no everywhere",
+        "let the larger be 1; masks that are zeros and ones are divided by 255 once too often",
+        "(mask > 0).float()",
+        certain=True,
         mend="output",
     ),
     Fault(
