@@ -254,10 +254,22 @@ def test_numbers_that_are_not_finite_are_found_in_any_batch() -> None:
 
 
 def test_a_suspicion_that_no_fork_can_test_is_not_called_healthy() -> None:
-    batches, held_out = blobs()
-    rare = [[x, (y == 0).long() * (x[:, 0] > 0)] for x, y in batches]
-    report = fork(Lit(1.0), rare, [[x, (y == 0).long() * (x[:, 0] > 0)] for x, y in held_out])
-    assert (report.verdict.cause, report.verdict.runner_up) == (Cause.UNSURE, "one class makes up nearly all")
+    again = next(fault for fault in COURSE_FAULTS if fault == "the same batch again")
+    found = Finding(again, again.sentence, again.remedy)
+    report = fork(Lit(0.1), *blobs(), findings=[found])
+    assert (report.verdict.cause, report.verdict.runner_up) == (Cause.UNSURE, "the same batch again")
+
+
+def test_a_rare_class_is_weighted() -> None:
+    def rare(batches: list[Batch]) -> list[Batch]:
+        return [(x, (y == 0).long() * (x[:, 0] > 0)) for x, y in batches]
+
+    training, held_out = blobs()
+    report = fork(Lit(0.003), rare(training), rare(held_out))
+    assert report.verdict.cause == "one class makes up nearly all"
+    assert report.fix is not None
+    assert "rare classes weighted" in report.fix.change
+    assert (report.fix.before.accuracy or 1) < 0.8 < 0.85 < (report.fix.after.accuracy or 0)
 
 
 def test_what_the_runs_own_callback_found_is_taken_up(tmp_path: Path) -> None:
