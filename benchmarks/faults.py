@@ -37,6 +37,7 @@ NAMES: dict[str, tuple[str, ...]] = {
         "features on scales of their own",
         "inputs on a scale that hinders",
         "inputs or initial weights of the wrong scale",
+        "held-out inputs unlike the training inputs",
     ),
     "constant inputs": ("constant inputs", "inputs that are all alike"),
     "not finite": ("numbers that are not finite",),
@@ -84,7 +85,7 @@ NAMES: dict[str, tuple[str, ...]] = {
     "not finite forward": ("a loss without a finite gradient",),  # a root or a logarithm of numbers below zero
     "skipped": ("batches without a loss",),
     "left out": (),  # outputs that no loss trains: they share a layer with those that one does
-    "validation": ("validation that measures something else",),
+    "validation": ("validation that measures something else", "held-out inputs unlike the training inputs"),
 }
 """What the tool may call a kind of fault. Names with an underscore are those of data/programs.yaml."""
 

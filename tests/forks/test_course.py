@@ -9,6 +9,7 @@ import torch
 
 from forks.blobs import Lit, blobs
 from unstall.forks.course import course_of
+from unstall.forks.plan import fork
 from unstall.forks.subject import Subject
 
 
@@ -42,3 +43,18 @@ def test_numbers_that_are_not_finite_are_counted() -> None:
     subject = Subject(Lit(0.1), batches, held_out)
     assert subject.observation is not None
     assert course_of(subject, subject.observation, batches).not_finite == 2
+
+
+@pytest.mark.parametrize(("change", "apart"), [(lambda x: x, False), (lambda x: 3 * x, True), (lambda x: x + 4, True)])
+def test_held_out_samples_that_are_prepared_otherwise(change: Any, apart: bool) -> None:
+    batches, held_out = blobs()
+    report = fork(Lit(0.1), batches, [(change(x), y) for x, y in held_out])
+    found = {finding.fault for finding in report.findings}
+    assert ("held-out inputs unlike the training inputs" in found) == apart
+
+
+def test_what_is_only_said_if_the_run_is_poor_on_them() -> None:
+    batches, held_out = blobs()
+    report = fork(Lit(0.1), batches, [(0.01 * x - 2, y) for x, y in held_out])
+    assert report.verdict.cause == "held-out inputs unlike the training inputs"
+    assert "0.01" in report.verdict.sentence

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 from unstall.causes.cause import Fault, Shown
@@ -29,6 +30,7 @@ class Course:
         modes: Loss of the latest batch in training and in evaluation mode, once the training has ended.
         scale: The loss of the best constant prediction; that of the first batch where it is not known.
         epochs: For how many it was to train, if that was said.
+        inputs: Mean and standard deviation of all inputs, of the training samples and of the held-out ones.
     """
 
     rate: float | None = None
@@ -48,6 +50,7 @@ class Course:
     modes: tuple[float, float] | None = None
     scale: float | None = None
     epochs: int | None = None
+    inputs: tuple[float, float, float, float] | None = None
 
 
 def schedule(seen: Course) -> Shown:
@@ -127,6 +130,16 @@ def unlike_training(seen: Course) -> Shown:
     return {"training": training, "evaluation": evaluation} if learned and lost and evaluation > 2 * training else None
 
 
+def held_out_apart(seen: Course) -> Shown:
+    """Held-out inputs whose spread is 2.5 times that of the training inputs, or as much less, or a spread away."""
+    if seen.inputs is None or not all(map(math.isfinite, seen.inputs)):
+        return None
+    mean, spread, other_mean, other_spread = seen.inputs
+    if spread <= 0 or (0.4 <= other_spread / spread <= 2.5 and abs(other_mean - mean) <= spread):
+        return None
+    return {"mean": mean, "spread": spread, "other_mean": other_mean, "other_spread": other_spread}
+
+
 COURSE_FAULTS = (
     Fault(
         "numbers that are not finite",
@@ -136,6 +149,14 @@ COURSE_FAULTS = (
         "torch.nan_to_num(inputs)",
         certain=True,
         mend="inputs",
+    ),
+    Fault(
+        "held-out inputs unlike the training inputs",
+        held_out_apart,
+        "The inputs have mean {mean:.3g} and standard deviation {spread:.3g} in training, and {other_mean:.3g} and "
+        "{other_spread:.3g} in validation",
+        "prepare both in the same way: the same scale, mean and standard deviation",
+        certain=True,
     ),
     Fault(
         "gradients that add up",

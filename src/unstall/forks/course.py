@@ -12,19 +12,23 @@ import torch
 from unstall.audit import Observation, tensors_in
 from unstall.causes import Course
 from unstall.forks.subject import Subject
-from unstall.trials import Variant, in_fit
+from unstall.trials import Variant, in_fit, inputs_of
 from unstall.watch import TargetCounts
 
 LOOK_AHEAD = 10_000
 """Steps of a schedule that are looked at."""
+
+LOOKED_AT = 100_000
+"""Inputs of a batch that are looked at."""
 
 
 def course_of(subject: Subject, seen: Observation, batches: Sequence[Any]) -> Course:
     """Return what the batches show when they are looked at one after another, and what the settings come to."""
     counts, not_finite = TargetCounts(), 0
     reference = seen.reference
+    counts.kind = None if reference is None else reference.kind
     for batch in batches:
-        targets = None if reference is None or reference.kind != "classes" else reference.targets(batch)
+        targets = None if reference is None or reference.kind == "squares" else reference.targets(batch)
         if targets is not None:
             counts.after_batch(targets)
         floating = [part for part in tensors_in(batch) if part.is_floating_point()]
@@ -41,7 +45,17 @@ def course_of(subject: Subject, seen: Observation, batches: Sequence[Any]) -> Co
         label_spread=counts.label_spread(),
         commonest=counts.commonest,
         not_finite=not_finite,
+        inputs=_scales(batches, subject.as_seen(subject.held_out)),
     )
+
+
+def _scales(*samples: Sequence[Any]) -> tuple[float, float, float, float] | None:
+    """Return mean and standard deviation of the inputs of training and held-out batches; None if they have none."""
+    known = [[inputs.flatten() for batch in part if (inputs := inputs_of(batch)) is not None] for part in samples]
+    if not all(known):
+        return None
+    training, held_out = (torch.cat([each[:LOOKED_AT].float() for each in part]) for part in known)
+    return float(training.mean()), float(training.std()), float(held_out.mean()), float(held_out.std())
 
 
 def _rates(subject: Subject) -> tuple[list[float], float]:
