@@ -16,7 +16,7 @@ from faults import kinds_of
 from measuring import RESULTS
 from program_data import table, version
 
-COLLECTIONS = "reported", "fresh, seen", "fresh, unseen", "forums", "elsewhere", "later", "programs"
+COLLECTIONS = "reported", "fresh, seen", "fresh, unseen", "forums", "elsewhere", "later", "last", "programs"
 """In the order of the report. A collection with a comma is of the file before it, and of a part."""
 BY_SCIKIT_LEARN = (
     "classification",
@@ -60,20 +60,21 @@ class Entry:
 
 def our_entries() -> list[Entry]:
     """All collections of this repository."""
-    files = "reported", "fresh", "forums", "elsewhere", "later"
+    files = "reported", "fresh", "forums", "elsewhere", "later", "last"
     return [*(entry for file in files for entry in reported(file)), *programs()]
 
 
 def reported(file: str = "reported") -> Iterator[Entry]:
     """Yield the stalls of reported.py, with the facts of data/reported.yaml, or those of another such pair."""
     for facts in yaml.safe_load((RESULTS / f"{file}.yaml").read_text()):
-        run = {"epochs": 4, "batch_size": 64, "clip": None, **facts["run"]}
+        run = {"epochs": 4, "batch_size": 64, "clip": None, "seed": 0, **facts["run"]}
 
         def config(fixed: bool, name: str = facts["id"], run: dict[str, Any] = run) -> dict[str, Any]:
             here = {key: value[fixed] if isinstance(value, list) else value for key, value in run.items()}
             model = {"class_path": f"{file}.{here['model']}", "init_args": {"lr": here["lr"], "fixed": fixed}}
             sizes = {"batch_size": here["batch_size"], "fixed": fixed}
-            made = _config(name, model, {"class_path": f"{file}.{here['data']}", "init_args": sizes}, here["epochs"])
+            data = {"class_path": f"{file}.{here['data']}", "init_args": sizes}
+            made = _config(name, model, data, here["epochs"], here["seed"])
             if here["clip"] is not None:
                 made["trainer"]["gradient_clip_val"] = here["clip"]
             return made
