@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from forks.blobs import Batch, Lit, blobs
+from forks.blobs import Batch, Lit, Logging, blobs
 from unstall.causes import COURSE_FAULTS, FAULTS, Finding
 from unstall.errors import UsageError
 from unstall.forks.examination import Examination, examine, progress, read_findings, suspect
@@ -258,6 +258,26 @@ def test_a_suspicion_that_no_fork_can_test_is_not_called_healthy() -> None:
     found = Finding(again, again.sentence, again.remedy)
     report = fork(Lit(0.1), *blobs(), findings=[found])
     assert (report.verdict.cause, report.verdict.runner_up) == (Cause.UNSURE, "the same batch again")
+
+
+class Deviation(Logging):
+    """A loss of its own, of which nobody knows what the targets ask for."""
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        inputs, labels = batch
+        super().training_step(batch, batch_idx)
+        scores = self.network(inputs)[:, 0]
+        centre = (scores - scores.detach().mean()) / (scores.detach().std() + 1e-3)
+        return torch.where(labels > 4, (5 - centre).clamp(min=0), centre.abs()).mean()
+
+
+def test_where_mending_cannot_be_measured_a_suspicion_explains_what_stays_at_chance() -> None:
+    batches, held_out = blobs(scale=1e4)
+    report = fork(Deviation(3.0, "Adam"), batches, held_out)
+    assert report.verdict.cause == "inputs far from unit scale"
+    assert report.verdict.confidence == 0.9
+    sound = fork(Deviation(0.01, "Adam"), *blobs())
+    assert sound.verdict.cause not in {finding.fault for finding in report.findings}
 
 
 def test_a_rare_class_is_weighted() -> None:

@@ -42,6 +42,14 @@ class Warm(Plain):
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
 
+class ByEpoch(Warm):
+    """One cycle, for all steps, that moves on once an epoch."""
+
+    def configure_optimizers(self) -> Any:
+        optimizer = torch.optim.SGD(self.parameters(), lr=0.05)
+        return [optimizer], [torch.optim.lr_scheduler.OneCycleLR(optimizer, 0.05, total_steps=60)]
+
+
 class Decayed(Plain):
     def configure_optimizers(self) -> Any:
         return torch.optim.SGD(self.parameters(), lr=0.5, weight_decay=0.5)
@@ -97,6 +105,7 @@ def test_a_schedule_that_rises_too_slowly_and_one_that_does_not(tmp_path: Path) 
     assert "a schedule that takes the step away" in faults(seen)
     assert seen.rate_share == pytest.approx(30.5e-4, rel=1e-3)  # the mean of 1 to 60, in ten thousandths
     assert "a schedule that takes the step away" not in faults(course(Warm(), tmp_path)[0])
+    assert "a schedule that takes the step away" in faults(course(ByEpoch(), tmp_path)[0])
 
 
 def test_clipping_that_leaves_nothing(tmp_path: Path) -> None:

@@ -163,10 +163,15 @@ def suspect(examined: Examination, report: Report) -> Report:
     if tried is not None:
         return report_on(examined, *tried)
     untried = next((finding for finding in suspicious if not finding.fault.mend), None)
-    verdict = report.verdict
+    verdict, at_chance = report.verdict, examined.at_chance
+    unproven = untried
+    if examined.task is None:  # what mends it cannot be measured either
+        unproven = untried or next((finding for finding in suspicious if finding.fault.mend != "longer"), None)
+        at_chance = not examined.subject.judge.learned(examined.subject.score)
     unexplained = verdict.cause in (Cause.HEALTHY, Cause.UNSURE, Cause.NOTHING_TO_LEARN)
-    if untried is not None and unexplained and examined.at_chance:
-        return report_on(examined, untried)
+    # Samples that are learned by heart while others stay at chance: something keeps it from what they have in common.
+    if unproven is not None and at_chance and (unexplained or verdict.cause == Cause.OVERFITTING):
+        return report_on(examined, unproven)
     if untried is not None and verdict.cause == Cause.HEALTHY:
         sentence = f"Not sure: {untried.where[0].lower()}{untried.where[1:]}"
         verdict = replace(verdict, cause=Cause.UNSURE, confidence=0.5, runner_up=untried.fault)

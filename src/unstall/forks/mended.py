@@ -52,7 +52,8 @@ class Reconfigured(Wrapped):
         """Return the optimizer alone."""
         optimizer = optimizer_of(self.inner.configure_optimizers())
         for group in optimizer.param_groups:
-            group["lr"] = group.pop("initial_lr", group["lr"])  # a schedule has changed the rate already
+            configured = group.pop("initial_lr", group["lr"])  # a schedule has changed the rate already
+            group["lr"] = group.get("max_lr", configured)
         return self.change(self.inner, optimizer)
 
 

@@ -34,7 +34,7 @@ class CourseRecord:
     def __init__(self, optimizer: torch.optim.Optimizer, clip: float | None, epochs: int | None = None) -> None:
         self.optimizer, self.clip, self.epochs = optimizer, clip, epochs
         first = optimizer.param_groups[0]
-        self.rate = float(first.get("initial_lr", first["lr"]))
+        self.rate = float(first.get("max_lr", first.get("initial_lr", first["lr"])))  # the first is OneCycleLR's
         self.steps, self.rates, self.backwards = 0, 0.0, 0
         self._steps_before = 0
         self.norms: list[Tensor] = []
