@@ -43,28 +43,32 @@ def loss_of(module: pl.LightningModule, batch: Any) -> torch.Tensor:
 
 
 @pytest.mark.parametrize("entry", ALL, ids=lambda entry: entry.name)
+@pytest.mark.filterwarnings("ignore:.*does not have many workers", "ignore:`training_step` returned `None`")
 def test_every_entry_builds_and_makes_a_step(mnist_dir: Path, entry: Any) -> None:
     assert set(entry.kinds) | set(entry.near) <= set(faults.NAMES)
+    if entry.needs_scikit_learn and WITHOUT_SCIKIT_LEARN:
+        pytest.skip("scikit-learn is not installed")
     for fixed in (False, True):
-        module, data = built(entry, fixed)
-        assert loss_of(module, next(iter(data.train_dataloader()))).requires_grad
-        module.validation_step(next(iter(data.val_dataloader())), 0)
+        module, data = entries.build_both(entry.config(fixed))
+        trainer = pl.Trainer(accelerator="cpu", fast_dev_run=1, enable_progress_bar=False, enable_model_summary=False)
+        with unstall.quiet():
+            trainer.fit(module, data)
+        assert trainer.global_step == 1
         assert entry.config(fixed)["trainer"]["max_epochs"] > 0
 
 
-@pytest.mark.parametrize(
-    "entry", [entry for entry in ALL if entry.collection != "programs"], ids=lambda entry: entry.name
-)
+OURS = [entry for entry in ALL if entry.collection.startswith(("reported", "fresh"))]
+"""Rebuilt to differ in what was wrong; those that strangers have gathered are told apart by what they come to."""
+
+
+@pytest.mark.parametrize("entry", OURS, ids=lambda entry: entry.name)
 @pytest.mark.filterwarnings("ignore:Detected call of")  # of a schedule, before any step
-def test_a_reported_stall_differs_from_the_repaired_one_in_one_place(mnist_dir: Path, entry: Any) -> None:
+def test_a_reported_stall_is_repaired_in_one_place(mnist_dir: Path, entry: Any) -> None:
     modules, samples = [], []
     for fixed in (False, True):
         module, data = built(entry, fixed)
         configured: Any = module.configure_optimizers()
         schedule: dict[str, Any] = {}
-        if isinstance(configured, tuple):
-            (configured,), (scheduler,) = configured
-            schedule = {"scheduler": scheduler, "interval": "epoch"}
         if isinstance(configured, dict):
             schedule = configured["lr_scheduler"]
             configured = configured["optimizer"]
@@ -76,17 +80,12 @@ def test_a_reported_stall_differs_from_the_repaired_one_in_one_place(mnist_dir: 
         reached = [id(weight) in held for weight in module.parameters() if weight.grad is not None]
         for _ in range(30 if schedule else 0):
             schedule["scheduler"].step()
-        later = module.training_step(next(iter(built(entry, True)[1].train_dataloader())), 1)
-        least = built(entry, True)[1].training
-        few = module.training_step(least[least[:][1].reshape(len(least), -1).sum(1).argsort(stable=True)[:2]], 0)
         facts = [group["lr"], group["weight_decay"], schedule.get("interval"), entry.config(fixed)["trainer"]]
-        facts += [None if other is None else other.item() for other in (later, few)]
         modules.append([str(module), loss.item(), len(held), reached, *facts])
         first = next(iter(data.train_dataloader()))[1]
         sums = [float(part.double().sum()) for part in data.training[:]]
         samples.append([len(data.training), *sums, data.training[0][0].sum().item(), len(first.unique()) > 1])
-    differences = (repr(modules[0]) != repr(modules[1])) + (repr(samples[0]) != repr(samples[1]))
-    assert 1 <= differences <= (2 if entry.name == "cubics_that_diverge" else 1)  # its rate goes with its inputs' scale
+    assert (repr(modules[0]) != repr(modules[1])) + (repr(samples[0]) != repr(samples[1])) == 1
 
 
 def test_a_corrected_program_has_the_fields_of_the_correction() -> None:
