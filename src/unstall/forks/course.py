@@ -18,7 +18,7 @@ from unstall.watch import TargetCounts
 LOOK_AHEAD = 10_000
 """Steps of a schedule that are looked at."""
 
-LOOKED_AT = 100_000
+LOOKED_AT = 10_000
 """Inputs of a batch that are looked at."""
 
 
