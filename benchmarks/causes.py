@@ -33,8 +33,8 @@ the first step; a *suspicion* is named beside a stall only, and `unstall diagnos
 copy and trains it. Where there is no fork, the cause is named without one. Beside these are the causes that signals and
 forks find by themselves ([diagnosis](diagnosis.md)): learning rates, batch, initial weights, capacity, overfitting.
 
-*Right*: of the faulty runs of which `fit` or `diagnose` said it first, among the 136 of [stalls.md](stalls.md), how many
-had that fault. *False*: of the 136 repaired ones, how many were accused of it.
+*Right*: of the faulty runs of which `fit` or `diagnose` said it first, among the 136 of [stalls.md](stalls.md), how
+many had that fault. *False*: of the 136 repaired ones, how many were accused of it.
 """
 
 
