@@ -167,7 +167,7 @@ def suspect(examined: Examination, report: Report) -> Report:
     unproven = untried
     if examined.task is None:  # what mends it cannot be measured either
         unproven = untried or next((finding for finding in suspicious if finding.fault.mend != "longer"), None)
-        at_chance = not examined.subject.judge.learned(examined.subject.score)
+        at_chance = not examined.subject.judge.learned(examined.subject.standing or examined.subject.score)
     unexplained = verdict.cause in (Cause.HEALTHY, Cause.UNSURE, Cause.NOTHING_TO_LEARN)
     # Samples that are learned by heart while others stay at chance: something keeps it from what they have in common.
     if unproven is not None and at_chance and (unexplained or verdict.cause == Cause.OVERFITTING):
