@@ -10,7 +10,7 @@ from unstall.forks.remedies import at_rates
 from unstall.forks.subject import Subject
 from unstall.forks.targets import LinearModel, Task
 from unstall.forks.tried import Mended
-from unstall.trials import Score, copied, first_samples, inputs_of, samples_in
+from unstall.trials import Score, copied, first_samples, inputs_of, samples_in, unchanged_random_state
 
 SMALL_BATCH, SMALL_STEPS = 32, 150
 """Samples that any network with enough capacity and living units learns by heart in so many steps."""
@@ -72,7 +72,8 @@ def references(subject: Subject, task: Task) -> dict[str, float]:
     inputs, first = inputs_of(subject.first_batch), task.targets(subject.first_batch)
     one_each = task.kind != "classes" or first.ndim == 1
     if inputs is not None and inputs.ndim > 1 and len(inputs) == len(first) and one_each:
-        linear = LinearModel(subject.module, task, subject.first_batch).to(inputs.device)
+        with unchanged_random_state():
+            linear = LinearModel(subject.module, task, subject.first_batch).to(inputs.device)
         reached = [score.accuracy for _, score in trained(subject, Mended("", linear, rates=(1e-2, 1e-1)), task)]
         if reached:  # it may diverge, too
             found["a linear model"] = max(accuracy for accuracy in reached if accuracy is not None)

@@ -60,7 +60,9 @@ class Examination:
 
     @property
     def at_chance(self) -> bool:
-        """Whether the run is no better than a constant; not so where that is not known."""
+        """Whether the run is no better than a constant: at its best rate, or as it stands where no answers are seen."""
+        if self.task is None:
+            return not self.subject.judge.learned(self.subject.standing or self.subject.score)
         reached = None if self.before is None else self.before.accuracy
         return reached is not None and reached <= self.references["a constant"] + NEAR_CHANCE
 
@@ -163,14 +165,12 @@ def suspect(examined: Examination, report: Report) -> Report:
     if tried is not None:
         return report_on(examined, *tried)
     untried = next((finding for finding in suspicious if not finding.fault.mend), None)
-    verdict, at_chance = report.verdict, examined.at_chance
-    unproven = untried
+    verdict, unproven = report.verdict, untried
     if examined.task is None:  # what mends it cannot be measured either
         unproven = untried or next((finding for finding in suspicious if finding.fault.mend != "longer"), None)
-        at_chance = not examined.subject.judge.learned(examined.subject.standing or examined.subject.score)
-    unexplained = verdict.cause in (Cause.HEALTHY, Cause.UNSURE, Cause.NOTHING_TO_LEARN)
     # Samples that are learned by heart while others stay at chance: something keeps it from what they have in common.
-    if unproven is not None and at_chance and (unexplained or verdict.cause == Cause.OVERFITTING):
+    unexplained = (Cause.HEALTHY, Cause.UNSURE, Cause.NOTHING_TO_LEARN, Cause.OVERFITTING)
+    if unproven is not None and verdict.cause in unexplained and examined.at_chance:
         return report_on(examined, unproven)
     if untried is not None and verdict.cause == Cause.HEALTHY:
         sentence = f"Not sure: {untried.where[0].lower()}{untried.where[1:]}"
@@ -185,6 +185,8 @@ def _taken_away(examined: Examination, fix: Fork | None, findings: Sequence[Find
     A higher one makes up for a schedule that leaves a hundredth of it. What leaves that little is the cause.
     """
     step = [finding for finding in findings if finding.fault.mend in ("schedule", "clip", "decay")]
+    if not step:
+        return None
     tried = examined.try_findings(step, rates=(examined.subject.rate,), before=examined.own)
     return None if tried is None or _goes_further(fix, tried[1]) else tried
 
