@@ -70,7 +70,15 @@ def test_what_no_trial_can_be_judged_by_ends_all_of_them(
 @needs_optuna
 def test_interrupted_it_leaves_a_study_to_go_on_with(command: list[str], place: Path) -> None:
     words = [sys.executable, "-m", "unstall", *command, "--workers=1", "--trainer.max_epochs=300"]
-    started = subprocess.Popen(words, cwd=place, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True)
+    started = subprocess.Popen(
+        words,
+        cwd=place,
+        stderr=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        text=True,
+        # A shell lets what it starts in the background ignore it.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),  # type: ignore[arg-type]
+    )
     end = time.monotonic() + 300
     while len(list(place.glob("logs/shared/2*/config.yaml"))) < 2 and time.monotonic() < end:
         time.sleep(0.1)
