@@ -61,9 +61,10 @@ def contradicted(seen: Observation) -> Shown:
     # Equal rows have equal sums of multiples; of others hardly two have.
     sums = sum(row @ torch.linspace(1, 2, row.shape[1], device=row.device).sin() for row in rows)
     _, same = torch.unique(sums, return_inverse=True)
-    targets = compared.target.flatten(1) if compared.target.ndim > 1 else compared.target[:, None]
-    groups = (targets[same == group] for group in range(int(same.max()) + 1))
-    count = sum(len(group) for group in groups if not _all_alike(group))
+    targets, places = compared.target.reshape(samples, -1), torch.arange(samples, device=same.device)
+    first = torch.full_like(places, samples).scatter_reduce(0, same, places, "amin")
+    unlike = (targets != targets[first[same]]).any(1)
+    count = int(torch.isin(same, same[unlike]).sum())
     return {"site": None, "count": count, "samples": samples} if 2 * count >= samples else None
 
 
