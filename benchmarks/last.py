@@ -6,7 +6,6 @@ Each as it stalled, and repaired, by someone who did not know the rules of the d
 import math
 from typing import Any
 
-import pytorch_lightning as pl
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -168,18 +167,10 @@ class Deep3D(Numbers):
         return F.l1_loss(out, right)
 
 
-class FactorizationMachine(pl.LightningModule):
-    """A sigmoid at the end, before the binary cross-entropy of logits.
+class FactorizationMachine(Posted):
+    """A sigmoid at the end, before the binary cross-entropy of logits."""
 
-    Args:
-        lr: Learning rate.
-        fixed: As it was repaired.
-    """
-
-    def __init__(self, lr: float, fixed: bool = True) -> None:
-        super().__init__()
-        self.save_hyperparameters()
-        self.lr, self.fixed = lr, fixed
+    def build(self, fixed: bool) -> None:
         self.embed_user, self.embed_item = nn.Embedding(200, 16), nn.Embedding(120, 16)
         self.u_bias, self.i_bias = nn.Embedding(200, 1), nn.Embedding(120, 1)
         for embedding in (self.embed_user, self.embed_item):
@@ -193,7 +184,7 @@ class FactorizationMachine(pl.LightningModule):
         out: Tensor = pred if self.fixed else pred.sigmoid()
         return out
 
-    def step(self, batch: Batch, stage: str) -> Tensor:
+    def shared_step(self, batch: Batch, stage: str) -> Tensor:
         (user, item), label = batch[0].unbind(1), batch[1]
         prediction = self(user, item)
         loss: Tensor = nn.BCEWithLogitsLoss()(prediction, label)
@@ -201,15 +192,6 @@ class FactorizationMachine(pl.LightningModule):
         hits, misses = likes[label > 0].float().mean(), likes[label < 1].float().mean()
         self.log_dict({f"{stage}_loss": loss, f"{stage}_acc": (1 + hits - misses) / 2}, on_step=False, on_epoch=True)
         return loss
-
-    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        return self.step(batch, "train")
-
-    def validation_step(self, batch: Batch, batch_idx: int) -> None:
-        self.step(batch, "val")
-
-    def configure_optimizers(self) -> Any:
-        return torch.optim.Adam(self.parameters(), lr=self.lr)
 
 
 class BaseNetwork(Posted):
